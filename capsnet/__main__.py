@@ -1,0 +1,160 @@
+"""``python -m capsnet``: train one network, with no tracking."""
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from capsnet import cli
+from capsnet.config import RunConfig, make_config
+from capsnet.errors import InputError
+
+if TYPE_CHECKING:  # torch is loaded when the flags have been found good
+    from capsnet.state import EpochMetrics, TrainingState
+    from capsnet.training import Step
+
+DESCRIPTION = """Train one capsule network and test it once, after its last epoch. Nothing is tracked.
+
+Example: python -m capsnet --epochs 5 --routing-iterations 3 --reconstruction-weight 0.0005 --checkpoints out"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The flags of ``python -m capsnet``."""
+
+    config: tyro.conf.OmitArgPrefixes[cli.ConfigFlags] = field(default_factory=cli.ConfigFlags)  # type: ignore[valid-type]
+    """Every choice that can change a number. The defaults are the paper's network on MNIST."""
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
+    ] = None
+    device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
+    log_interval: Annotated[int, tyro.conf.arg(help="steps between two progress reports; 0 = after epochs only")] = 100
+    checkpoints: Annotated[
+        Path | None,
+        tyro.conf.arg(
+            metavar="DIR", help="write a checkpoint per epoch here, and go on from the last one there", help_behavior_hint=""
+        ),
+    ] = None
+
+
+def main() -> int:
+    """Parse, train, report."""
+    command: Command = cli.parse(Command, "python -m capsnet", DESCRIPTION)
+    if command.log_interval < 0:
+        raise InputError(f"--log-interval must be 0 or more, not {command.log_interval}")
+    config = make_config(asdict(command.config), "the flags", "{}")
+
+    from capsnet.data import default_folder, read
+    from capsnet.training import DivergedError, choose_device, evaluate, train
+
+    device = choose_device(command.device)
+    if command.checkpoints:
+        _writable(command.checkpoints)
+    state = _state(config, command, device)
+    data = read(config, command.data or default_folder(), device)
+    parameters = sum(p.numel() for p in state.model.parameters())
+    cli.console.print(
+        f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
+        f"{parameters:,} parameters; on {device}"
+    )
+    with Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines()) as display:
+        try:
+            for metrics in train(state, data, log_interval=command.log_interval, on_step=display.step):
+                display.epoch(metrics)
+                if command.checkpoints:
+                    state.save(_checkpoint(command.checkpoints, metrics.epoch))
+        except DivergedError as error:
+            cli.errors.print(f"[bold red]diverged:[/] {error}")
+            return 1
+    result = evaluate(state.model, data.test, config.test_batch_size)
+    wrong = round(result.error * len(data.test) / 100)
+    cli.console.print(f"test error [bold]{result.error:.2f} %[/] ({wrong} of {len(data.test)} images)")
+    return 0
+
+
+def describe(metrics: "EpochMetrics") -> str:
+    """An epoch in one line."""
+    validation = "" if metrics.validation_error is None else f"  validation error {metrics.validation_error:.2f} %"
+    return (
+        f"epoch {metrics.epoch}  loss {metrics.train_loss:.4f}  training error {metrics.train_error:.2f} %{validation}"
+        f"  {metrics.seconds:.1f} s  {metrics.images_per_second:.0f} images/s"
+    )
+
+
+class _Lines:
+    """Progress for a log file: a line per report."""
+
+    def step(self, step: "Step") -> None:
+        cli.console.print(f"epoch {step.epoch}  step {step.step}/{step.steps}  loss {step.loss:.4f}")
+
+    def epoch(self, metrics: "EpochMetrics") -> None:
+        cli.console.print(describe(metrics))
+
+
+class Display(Progress):
+    """Progress for a terminal: a bar over all steps with loss, error and the time that is left; a line per epoch above it."""
+
+    def __init__(self, config: RunConfig, done: int) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn()
+        super().__init__(*columns, console=cli.console)
+        self.per_epoch = config.steps_per_epoch
+        self.bar = self.add_task("training", total=config.total_steps, completed=done * self.per_epoch)
+        self.error = ""
+
+    def step(self, step: "Step") -> None:
+        """Move the bar within an epoch."""
+        done = (step.epoch - 1) * self.per_epoch + step.step
+        self.update(self.bar, completed=done, description=f"epoch {step.epoch}  loss {step.loss:.4f}{self.error}")
+
+    def epoch(self, metrics: "EpochMetrics") -> None:
+        """Add a finished epoch's line."""
+        if metrics.validation_error is not None:
+            self.error = f"  error {metrics.validation_error:.2f} %"
+        self.console.print(describe(metrics))
+        self.update(
+            self.bar,
+            completed=metrics.epoch * self.per_epoch,
+            description=f"epoch {metrics.epoch}  loss {metrics.train_loss:.4f}{self.error}",
+        )
+
+
+def _checkpoint(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch:04d}.safetensors"
+
+
+def _writable(folder: Path) -> None:
+    """Make the folder, or refuse it before any training."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"checkpoints can't be written to {folder}: {error.strerror}") from None
+
+
+def _state(config: RunConfig, command: Command, device: "object") -> "TrainingState":
+    """A new state, or the last checkpoint's if there are any of the same config."""
+    from capsnet.state import TrainingState
+
+    found = list(command.checkpoints.glob("epoch-*.safetensors")) if command.checkpoints else []
+    found.sort(key=lambda path: (len(path.name), path.name))  # epoch-10000 comes after epoch-9999
+    if not found:
+        return TrainingState(config, device)  # type: ignore[arg-type]
+    state = TrainingState.load(found[-1], device)  # type: ignore[arg-type]
+    before, now = state.config.to_params(), config.to_params()
+    differ = [f"{name} ({before[name]} there, {now[name]} here)" for name in now if before[name] != now[name]]
+    if differ:
+        raise InputError(
+            f"{found[-1]} is of another config: {'; '.join(differ)}. Give the same flags to go on from it, or another "
+            "folder to start anew"
+        )
+    cli.console.print(f"going on after epoch {len(state.history)} of {found[-1]}")
+    return state
+
+
+if __name__ == "__main__":
+    cli.finish(main)

@@ -1,0 +1,52 @@
+"""What the command lines of all three packages share: flags made from RunConfig, the terminal, and how a command ends."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import field, make_dataclass
+from typing import Annotated, Any, NoReturn
+
+import tyro
+from rich.console import Console
+
+from capsnet.config import FIELDS
+from capsnet.errors import InputError
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+# one flag for every field, unchecked: make_config checks flags and YAML alike and says everything wrong at once
+ConfigFlags = make_dataclass(
+    "ConfigFlags",
+    [
+        (name, Annotated[info.annotation, tyro.conf.arg(help=info.description)], field(default=info.default))
+        for name, info in FIELDS.items()
+    ],
+    frozen=True,
+)
+ConfigFlags.__doc__ = "Every choice that can change a number. The defaults are the paper's network on MNIST."
+
+
+def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | None = None) -> Any:
+    """Read a command line with tyro; --help and a wrong flag end the process (exit codes 0 and 2)."""
+    return tyro.cli(command, prog=prog, description=description, args=arguments, config=(tyro.conf.FlagConversionOff,))
+
+
+def finish(main: Callable[[], int]) -> NoReturn:
+    """Run a command and exit with its code: 2 and the message alone for a user's fault, 130 for Ctrl-C."""
+    try:
+        code = main()
+    except InputError as error:
+        errors.print(f"[bold red]error:[/] {escaped(error)}")
+        code = 2
+    except KeyboardInterrupt as error:
+        errors.print(f"[bold]stopped:[/] {escaped(error) or 'by Ctrl-C'}")
+        code = 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
+        sys.stderr.close()
+        code = 141
+    sys.exit(code)
+
+
+def escaped(error: object) -> str:
+    """Text that rich prints as it is: what a user wrote is never markup."""
+    return str(error).replace("[", "\\[")

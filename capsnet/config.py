@@ -1,0 +1,205 @@
+"""RunConfig: every choice that can change a number, and nothing else.
+
+A field is the YAML key, the command-line flag, the MLflow parameter and the table's column. Device, paths and the number of
+workers are arguments elsewhere, because they choose where a number is computed, not which.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from capsnet.augmentation import AUGMENTATIONS, Augmentation
+from capsnet.errors import InputError, unknown
+from capsnet.registry import DATASETS, MODELS, ROUTINGS, DatasetFacts
+from capsnet.schedules import SCHEDULES, Schedule
+from capsnet.variants import parse
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class RunConfig(BaseModel):
+    """One run, whole: two runs with equal configs are the same run. The defaults are the paper's MNIST network.
+
+    A field added later needs a default that reproduces what was there before it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    dataset: str = Field("mnist", description="mnist, fashion_mnist (28x28, 60,000 + 10,000) or digits (16x16, 1,437 + 360)")
+    train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
+    validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
+    augmentation: str = Field("shift(pixels=2)", description="of training images: none, or shift(pixels=n), each its own")
+
+    model: str = Field("capsnet", description="capsnet: the paper's network")
+    conv_channels: Count = Field(256, description="channels of the first convolution (stride 1, ReLU)")
+    conv_kernel: Count = Field(9, description="side of its kernel in pixels")
+    primary_types: Count = Field(32, description="types of primary capsules at each position")
+    primary_dim: Count = Field(8, description="dimensions of a primary capsule")
+    primary_kernel: Count = Field(9, description="side of the primary capsules' kernel in pixels")
+    primary_stride: Count = Field(2, description="its stride in pixels")
+    class_dim: Count = Field(16, description="dimensions of a class capsule")
+    capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
+    decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
+    routing: str = Field("dynamic", description="dynamic (paper, procedure 1) or uniform (every coupling 1 / classes)")
+    routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
+    reconstruction_weight: float = Field(
+        5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
+    )
+
+    epochs: Count = Field(50, description="passes over the training images")
+    batch_size: Count = Field(128, description="images per training step; an epoch's last step may have fewer")
+    test_batch_size: Count = Field(1000, description="images per step of evaluation")
+    learning_rate: float = Field(1e-3, gt=0, description="Adam's, times the schedule's multiplier")
+    lr_schedule: str = Field(
+        "exponential(gamma=0.96, every=2000, floor=0.001)",
+        description="constant, exponential, step, cosine, one_cycle or plateau, counted in steps: name(key=value, ...)",
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="of initialisation, shuffling and augmentation, each its own stream")
+
+    @field_validator("dataset")
+    @classmethod
+    def _known_dataset(cls, value: str) -> str:
+        return _known("dataset", value, DATASETS)
+
+    @field_validator("model")
+    @classmethod
+    def _known_model(cls, value: str) -> str:
+        return _known("model", value, MODELS)
+
+    @field_validator("routing")
+    @classmethod
+    def _known_routing(cls, value: str) -> str:
+        return _known("routing", value, ROUTINGS)
+
+    @field_validator("augmentation")
+    @classmethod
+    def _canonical_augmentation(cls, value: str) -> str:
+        return parse(value, AUGMENTATIONS, "augmentation").text
+
+    @field_validator("lr_schedule")
+    @classmethod
+    def _canonical_schedule(cls, value: str) -> str:
+        return parse(value, SCHEDULES, "lr_schedule").text
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> "RunConfig":
+        available = self.facts.training_images
+        if self.validation_size + max(self.train_size, 1) > available:
+            raise ValueError(
+                f"train_size {self.train_size} and validation_size {self.validation_size} need more than the {available} "
+                f"training images of {self.dataset}"
+            )
+        if self.augment.reach >= min(self.facts.shape[1:]):
+            raise ValueError(f"augmentation {self.augmentation} can move the whole image of {self.dataset} out of sight")
+        if min(self.primary_grid) < 1:
+            raise ValueError(
+                f"conv_kernel {self.conv_kernel} and primary_kernel {self.primary_kernel} are too large for the "
+                f"{self.facts.shape[1]}x{self.facts.shape[2]} images of {self.dataset}"
+            )
+        if self.routing == "uniform" and self.routing_iterations != 1:
+            raise ValueError("routing uniform has one weighted sum: routing_iterations must be 1")
+        schedule = parse(self.lr_schedule, SCHEDULES, "lr_schedule")
+        if schedule.name == "plateau" and not self.validation_size:
+            raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")
+        if schedule.arguments["warmup"] >= self.total_steps:
+            raise ValueError(f"lr_schedule {self.lr_schedule}: warmup is not over within the {self.total_steps} steps")
+        return self
+
+    @property
+    def facts(self) -> DatasetFacts:
+        """What is known of the data set before it is read."""
+        return DATASETS[self.dataset]
+
+    @property
+    def training_images(self) -> int:
+        """Images in one epoch."""
+        return self.train_size or self.facts.training_images - self.validation_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one epoch, the last of which may be of a smaller batch."""
+        return -(-self.training_images // self.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def primary_grid(self) -> tuple[int, int]:
+        """Rows and columns of positions that have primary capsules; the paper's network: 6 x 6."""
+        _, height, width = self.facts.shape
+        lost = self.conv_kernel - 1 + self.primary_kernel
+        return (height - lost) // self.primary_stride + 1, (width - lost) // self.primary_stride + 1
+
+    @property
+    def augment(self) -> Augmentation:
+        """The augmentation that the text names."""
+        return parse(self.augmentation, AUGMENTATIONS, "augmentation").made
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning-rate schedule that the text names."""
+        return parse(self.lr_schedule, SCHEDULES, "lr_schedule").made
+
+    def to_params(self) -> dict[str, str]:
+        """Every field as one readable string, as MLflow keeps it; :func:`from_params` is the inverse."""
+        return {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.model_dump().items()}
+
+
+FIELDS = RunConfig.model_fields
+
+
+def make_config(values: Mapping[Any, Any], place: str, spelling: str = "{}") -> RunConfig:
+    """A validated config, or one error that lists everything wrong with the values.
+
+    Args:
+        values: field -> value; what is missing takes its default.
+        place: where the values stand, such as ``base of grids/paper.yaml``.
+        spelling: how a field is written there, such as ``--{}``.
+
+    Raises:
+        InputError: an unknown field, a wrong type, a value out of range, or parts that don't fit together.
+    """
+    listed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    try:
+        return RunConfig.model_validate(listed)
+    except ValidationError as error:
+        raise InputError("\n".join(_message(e, place, spelling) for e in error.errors())) from None
+
+
+def from_params(params: Mapping[str, str]) -> RunConfig:
+    """The config that :meth:`RunConfig.to_params` wrote.
+
+    Raises:
+        InputError: a parameter that this version doesn't know, or doesn't accept.
+    """
+    values: dict[str, Any] = {}
+    for name, text in params.items():
+        is_text = name not in FIELDS or FIELDS[name].annotation is str
+        try:
+            values[name] = text if is_text else json.loads(text)
+        except json.JSONDecodeError:
+            raise InputError(f"{name} = {text!r} is not a value of {name}") from None
+    return make_config(values, "the logged parameters")
+
+
+def _known(what: str, value: str, choices: Mapping[str, Any]) -> str:
+    if value not in choices:
+        raise ValueError(unknown(what, value, choices))
+    return value
+
+
+def _message(error: ErrorDetails, place: str, spelling: str) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    if error["type"] == "extra_forbidden":
+        return unknown("key", name, FIELDS, place)
+    if error["type"] == "invalid_key":  # YAML's keys may be numbers
+        return unknown("key", error["input"], FIELDS, place)
+    if error["type"] == "value_error":  # raised above or by a variant's parser: already names the field
+        return f"{error['ctx']['error']} (in {place})"
+    said = error["msg"].replace("Input should be", "must be").replace("a valid", "of type")
+    return f"{spelling.format(name)} {said}, not {error['input']!r} (in {place})"

@@ -1,0 +1,152 @@
+"""Data sets as tensors that live on the device: images as bytes, labels, and a digest of all of it.
+
+A loader returns the official training and test sets as NumPy arrays. Validation is carved from the training set here, by one
+rule for all data sets and the same for every seed.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from capsnet.config import RunConfig
+from capsnet.errors import InputError
+from capsnet.registry import DATASETS, load
+
+Arrays = tuple[np.ndarray, np.ndarray]  # images [n, height, width(, channels)] uint8, labels [n]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images as bytes and their labels, on the device."""
+
+    images: UInt8[Tensor, "count channels height width"]
+    labels: Int[Tensor, " count"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Int[Tensor, " batch"] | slice) -> Float[Tensor, "batch channels height width"]:
+        """The images at the index, in [0, 1]."""
+        return self.images[index].float() / 255
+
+
+@dataclass(frozen=True)
+class Data:
+    """The three parts of a data set that one run sees, and the SHA-256 of the whole data set they are taken from."""
+
+    training: Split
+    validation: Split
+    test: Split
+    digest: str
+
+
+def default_folder() -> Path:
+    """``CAPSNET_DATA`` if set, or ``data`` in the current folder."""
+    return Path(os.environ.get("CAPSNET_DATA") or "data")
+
+
+def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
+    """The config's data on the device.
+
+    Raises:
+        InputError: the files are neither there nor downloadable, or they are not what they should be.
+    """
+    (images, labels), test, digest = _whole(config.dataset, folder)
+    order = stratified_order(labels)
+    held_out, rest = order[: config.validation_size], order[config.validation_size :]
+    chosen = rest[: config.training_images]
+
+    def split(x: np.ndarray, y: np.ndarray) -> Split:
+        channels_first = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
+        return Split(torch.tensor(channels_first, device=device), torch.tensor(y, dtype=torch.int64, device=device))
+
+    return Data(split(images[chosen], labels[chosen]), split(images[held_out], labels[held_out]), split(*test), digest)
+
+
+@lru_cache(maxsize=2)  # a process that trains many configs reads a data set once
+def _whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
+    """Training arrays, test arrays and digest, found to be what the registry says they are."""
+    facts = DATASETS[dataset]
+    training, test = load(facts.loader)(folder)
+    digest = hashlib.sha256()
+    for (images, labels), count, what in [(training, facts.training_images, "training"), (test, facts.test_images, "test")]:
+        wanted = (count, *facts.shape[1:])
+        if images.shape[:3] != wanted or labels.shape != (count,) or not 0 <= labels.min() <= labels.max() < facts.classes:
+            raise InputError(
+                f"the {what} files of {dataset} in {folder.resolve()} hold images {images.shape} and labels {labels.shape}, "
+                f"not images {wanted} with a label of 0 to {facts.classes - 1} each; delete them to have them downloaded again"
+            )
+        digest.update(images.tobytes())
+        digest.update(labels.astype(np.int64).tobytes())
+    if facts.digest and digest.hexdigest() != facts.digest:
+        raise InputError(
+            f"the files of {dataset} in {folder.resolve()} are corrupt: their SHA-256 is {digest.hexdigest()}, not "
+            f"{facts.digest}; delete them to have them downloaded again"
+        )
+    return training, test, digest.hexdigest()
+
+
+def stratified_order(labels: Int[np.ndarray, " count"]) -> Int[np.ndarray, " count"]:
+    """A fixed random order of which every prefix holds each class in proportion to within an image, every piece to within two.
+
+    Validation is its beginning and training goes on from there, so that a larger train_size contains a smaller one.
+    """
+    random = np.random.default_rng(0)  # the same for every run: a seed chooses initialisation and order, not the images
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")
+
+
+def digits(_folder: Path) -> tuple[Arrays, Arrays]:
+    """scikit-learn's 1,797 handwritten digits (UCI), enlarged from 8x8 to 16x16 by bilinear interpolation.
+
+    The first 1,437 of a fixed stratified order are for training, the other 360 for testing.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
+    large = torch.nn.functional.interpolate(small, size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    images, labels = (large * 255).round().to(torch.uint8).numpy(), raw.target
+    order = stratified_order(labels)
+    training, test = order[:1437], order[1437:]
+    return (images[training], labels[training]), (images[test], labels[test])
+
+
+def mnist(folder: Path) -> tuple[Arrays, Arrays]:
+    """MNIST (LeCun, Cortes, Burges), read or downloaded by torchvision."""
+    return _torchvision("MNIST", folder)
+
+
+def fashion_mnist(folder: Path) -> tuple[Arrays, Arrays]:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), read or downloaded by torchvision."""
+    return _torchvision("FashionMNIST", folder)
+
+
+def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
+    from torchvision import datasets  # 5 s, which the embedded data set needn't wait for
+
+    kind = getattr(datasets, name)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        parts = [kind(folder, train=train, download=True) for train in (True, False)]
+    except (RuntimeError, OSError, ValueError, TypeError, LookupError, EOFError, AssertionError) as error:  # broken files
+        present = sorted(p.name for p in (folder / name / "raw").glob("*")) if folder.is_dir() else []
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        found = f"there are {', '.join(present)}, of which something is truncated or corrupt" if present else "nothing is there"
+        raise InputError(
+            f"{name} can't be read from {folder.resolve()} or downloaded ({reason}); {found}. Put the files into "
+            f"{folder / name / 'raw'}, or name another folder with CAPSNET_DATA or --data; the data set 'digits' is embedded "
+            "and needs no files (GRID=quick)"
+        ) from None
+    train, test = ((part.data.numpy(), part.targets.numpy()) for part in parts)
+    return train, test

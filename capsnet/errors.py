@@ -1,0 +1,21 @@
+"""What a user did wrong, in words that are enough to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """A wrong input of the user's: reported without a traceback and with exit code 2, before any work starts."""
+
+
+def unknown(what: str, name: object, choices: Iterable[str], place: str = "") -> str:
+    """The message for a name that is not among the choices: the nearest one if there is one, and always the choices.
+
+    >>> unknown("key", "rooting", ["routing", "seed"], "grids/paper.yaml")
+    "unknown key 'rooting' in grids/paper.yaml; did you mean 'routing'? (choices: routing, seed)"
+    """
+    choices = list(choices)
+    near = difflib.get_close_matches(str(name), choices, n=1)
+    where = f" in {place}" if place else ""
+    hint = f"did you mean {near[0]!r}? (choices: {', '.join(choices)})" if near else f"choices: {', '.join(choices)}"
+    return f"unknown {what} {name!r}{where}; {hint}"

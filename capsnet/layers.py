@@ -1,0 +1,93 @@
+"""The layers of the network (paper, section 4)."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+Routing = Callable[..., Tensor]
+
+
+def squash(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim"]:
+    """Shrink short vectors to almost 0 and long ones to a length just below 1 (paper, equation 1).
+
+    |s|^2 / (1 + |s|^2) * s / |s|, written as s * |s| / (1 + |s|^2), so that nothing is divided by a length and no constant
+    is needed: at s = 0 value and gradient are 0.
+    """
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors * (length / (1 + length**2))
+
+
+class PrimaryCaps(nn.Module):
+    """A convolution whose channels are read, at each position, as ``types`` vectors of ``dim`` numbers, squashed."""
+
+    def __init__(self, channels: int, types: int, dim: int, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.types, self.dim = types, dim
+        self.conv = nn.Conv2d(channels, types * dim, kernel, stride)
+
+    def forward(self, features: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
+        """``inputs`` runs over types, then rows, then columns."""
+        maps = self.conv(features)  # [batch, types * dim, rows, columns]
+        grouped = maps.unflatten(1, (self.types, self.dim)).flatten(3)  # [batch, types, dim, positions]
+        # the permutation keeps a capsule's numbers at one position; a bare view would mix positions
+        return squash(grouped.permute(0, 1, 3, 2).flatten(1, 2))
+
+
+class ClassCaps(nn.Module):
+    """Class capsules (DigitCaps): each input votes through a matrix of its own for each class, and the votes are routed.
+
+    Args:
+        inputs: number of input capsules.
+        input_dim: their dimensions.
+        classes, dim: number and dimensions of the class capsules.
+        routing: votes -> capsules, with its number of ``iterations``.
+        bias: add a learned bias, from 0.1, to each weighted sum, as in the authors' code.
+    """
+
+    def __init__(
+        self, inputs: int, input_dim: int, classes: int, dim: int, routing: Routing, iterations: int, bias: bool
+    ) -> None:
+        super().__init__()
+        self.classes, self.routing, self.iterations = classes, routing, iterations
+        self.weight = nn.Parameter(torch.empty(inputs, input_dim, classes * dim))
+        self.bias = nn.Parameter(torch.empty(classes, dim)) if bias else None
+
+    def reset(self, generator: Generator) -> None:
+        """Weights from a normal distribution with deviation 0.1, as in the authors' code, not cut off at two deviations."""
+        nn.init.normal_(self.weight, std=0.1, generator=generator)
+        if self.bias is not None:
+            nn.init.constant_(self.bias, 0.1)
+
+    def votes(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch inputs classes dim"]:
+        """Each input's prediction of each class capsule (paper, equation 2): one matrix product per input capsule."""
+        return torch.bmm(inputs.transpose(0, 1), self.weight).transpose(0, 1).unflatten(2, (self.classes, -1))
+
+    def forward(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch classes dim"]:
+        """Route the votes to the class capsules."""
+        return self.routing(self.votes(inputs), self.iterations, self.bias)
+
+
+class Decoder(nn.Module):
+    """Class capsules to an image in [0, 1]: fully connected, ReLU between, a sigmoid at the end (paper, figure 2).
+
+    It is fed all capsules with every class but one set to 0.
+    """
+
+    def __init__(self, classes: int, dim: int, hidden: tuple[int, ...], shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        layers: list[nn.Module] = []
+        size = classes * dim
+        for units in hidden:
+            layers += [nn.Linear(size, units), nn.ReLU()]
+            size = units
+        self.layers = nn.Sequential(*layers, nn.Linear(size, math.prod(shape)), nn.Sigmoid())
+
+    def forward(
+        self, capsules: Float[Tensor, "batch classes dim"], which: Float[Tensor, "batch classes"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """``which`` has a 1 at the class to keep and 0 elsewhere."""
+        return self.layers((capsules * which[:, :, None]).flatten(1)).unflatten(1, self.shape)

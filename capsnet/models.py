@@ -1,0 +1,78 @@
+"""Whole networks, made from a config."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor, nn
+
+from capsnet.config import RunConfig
+from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
+from capsnet.registry import MODELS, ROUTINGS, load
+
+
+class CapsuleNetwork(nn.Module):
+    """The paper's network (figure 1): convolution, primary capsules, class capsules, and a decoder if it has a weight.
+
+    The paper's sizes on MNIST make 8,215,568 parameters, 8,215,728 with the capsule bias, 6,804,224 without the decoder.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__()
+        shape, classes = config.facts.shape, config.facts.classes
+        rows, columns = config.primary_grid
+        self.conv = nn.Conv2d(shape[0], config.conv_channels, config.conv_kernel)
+        self.primary = PrimaryCaps(
+            config.conv_channels, config.primary_types, config.primary_dim, config.primary_kernel, config.primary_stride
+        )
+        self.capsules = ClassCaps(
+            config.primary_types * rows * columns,
+            config.primary_dim,
+            classes,
+            config.class_dim,
+            load(ROUTINGS[config.routing]),
+            config.routing_iterations,
+            config.capsule_bias,
+        )
+        has_decoder = config.reconstruction_weight > 0
+        self.decoder = Decoder(classes, config.class_dim, config.decoder_hidden, shape) if has_decoder else None
+
+    def reset(self, generator: Generator) -> "CapsuleNetwork":
+        """Draw all weights from one generator: class capsules as in ClassCaps, all else as PyTorch does by default.
+
+        The decoder is last, so that networks with and without it start from the same other weights.
+        """
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                bound = module.weight[0].numel() ** -0.5  # kaiming_uniform_(a=sqrt(5)), and the same for the bias
+                nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+                if module.bias is not None:
+                    nn.init.uniform_(module.bias, -bound, bound, generator=generator)
+            elif isinstance(module, ClassCaps):
+                module.reset(generator)
+        return self
+
+    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes dim"]:
+        """Images in [0, 1] to class capsules."""
+        return self.capsules(self.primary(self.conv(images).relu()))
+
+    def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
+        """The lengths of the class capsules, in [0, 1): the largest is the prediction."""
+        return lengths(self.encode(images))
+
+    def reconstruct(
+        self, capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch channels height width"]:
+        """The decoder's image of one class's capsule: the true class in training, the longest capsule's at test."""
+        if self.decoder is None:
+            raise ValueError("this network was trained without reconstruction (reconstruction_weight 0) and has no decoder")
+        return self.decoder(capsules, nn.functional.one_hot(classes, capsules.shape[1]).to(capsules.dtype))
+
+
+def lengths(capsules: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:
+    """The capsules' lengths; the gradient at length 0 is 0."""
+    return torch.linalg.vector_norm(capsules, dim=2)
+
+
+def build(config: RunConfig, generator: Generator) -> CapsuleNetwork:
+    """The network of a config with its first weights, on the CPU."""
+    model: CapsuleNetwork = load(MODELS[config.model])(config)
+    return model.reset(generator)

@@ -1,0 +1,48 @@
+"""The named variants whose code needs torch, and where that code is, so that names are checked without importing it.
+
+To add one, write the function and its line here. Schedules and augmentations, whose code needs no torch to be imported,
+register themselves in their own files.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What can be known of a data set before it is read."""
+
+    shape: tuple[int, int, int]  # channels, height, width
+    classes: int
+    training_images: int  # of which validation is held out
+    test_images: int
+    loader: str  # "module:function", called with the folder that holds the data
+    digest: str = ""  # SHA-256 of training images, training labels, test images, test labels, in this order; "" = unknown
+
+
+MODELS = {"capsnet": "capsnet.models:CapsuleNetwork"}
+
+ROUTINGS = {
+    "dynamic": "capsnet.routing:dynamic",
+    "uniform": "capsnet.routing:uniform",
+}
+
+DATASETS = {
+    "mnist": DatasetFacts(
+        (1, 28, 28),
+        10,
+        60_000,
+        10_000,
+        "capsnet.data:mnist",
+        "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b",
+    ),
+    "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.data:fashion_mnist"),
+    "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
+}
+
+
+def load(path: str) -> Any:
+    """Import what ``"module:name"`` says."""
+    module, name = path.split(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,143 @@
+"""TrainingState: one run between two epochs, whole, and its file.
+
+The file is the run's journal: the weights, Adam's moments, the generators, and the history of metrics with its timestamps. A
+run that goes on from it equals one that was never interrupted, to the bit. It is a safetensors file, never a pickle.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor
+
+from capsnet.config import RunConfig, from_params
+from capsnet.errors import InputError
+from capsnet.models import CapsuleNetwork, build
+
+FORMAT = "capsnet-state-1"
+STREAMS = ("initialisation", "shuffling", "augmentation")  # appended to, never reordered: the place is part of the seed
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch of training gave. Losses are means per training image, errors are percentages."""
+
+    epoch: int  # from 1
+    time: int  # end of the epoch, milliseconds since 1970
+    train_loss: float  # margin loss + reconstruction_weight * reconstruction loss, while the weights moved
+    train_margin_loss: float
+    train_reconstruction_loss: float | None  # squared error summed over pixels, unweighted; None without a decoder
+    train_error: float  # of the augmented images, while the weights moved
+    validation_error: float | None  # after the epoch; None without validation images
+    learning_rate: float  # of the epoch's last step
+    seconds: float  # of training, validation not included
+    images_per_second: float
+
+
+def stream(seed: int, name: str) -> Generator:
+    """The generator of one use of randomness: independent of the others and the same on every device."""
+    words = np.random.SeedSequence(seed, spawn_key=(STREAMS.index(name),)).generate_state(2, np.uint32)
+    return Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
+
+
+class TrainingState:
+    """A model, its optimizer, its generators and its history of epochs."""
+
+    def __init__(self, config: RunConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.model: CapsuleNetwork = build(config, stream(config.seed, "initialisation")).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        self.generators = {name: stream(config.seed, name) for name in STREAMS[1:]}
+        self.history: list[EpochMetrics] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is over."""
+        return len(self.history) == self.config.epochs
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all: to a temporary file, synced, renamed."""
+        tensors = self._tensors()
+        metadata = {
+            "format": FORMAT,
+            "config": json.dumps(self.config.to_params()),
+            "history": json.dumps([asdict(metrics) for metrics in self.history]),
+        }
+        metadata["sha256"] = _checksum(tensors, metadata)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            save_file(tensors, temporary, metadata)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device) -> "TrainingState":
+        """The state that :meth:`save` wrote.
+
+        Raises:
+            InputError: the file is torn or corrupt, of another format, or of a config that this version doesn't accept.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} can't be read as a checkpoint: {error}") from None
+        if metadata.get("format") != FORMAT:
+            raise InputError(f"{path} is of format {metadata.get('format')!r}, but this version reads {FORMAT!r}")
+        if metadata.pop("sha256", "") != _checksum(tensors, metadata):
+            raise InputError(f"{path} is corrupt: its checksum doesn't fit its contents")
+        state = cls(from_params(json.loads(metadata["config"])), device)
+        state._restore(tensors)
+        state.history = [EpochMetrics(**metrics) for metrics in json.loads(metadata["history"])]
+        return state
+
+    def _tensors(self) -> dict[str, Tensor]:
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, tensor in self.optimizer.state[parameter].items():
+                tensors[f"adam.{key}.{name}"] = tensor
+        tensors |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "adam": {}, "generator": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        self.model.load_state_dict(parts["model"])
+        for name, parameter in self.model.named_parameters():
+            saved = {key: parts["adam"].get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            # before the first step Adam has no state; after it, fused Adam wants all of it on the parameter's device
+            self.optimizer.state[parameter] = {k: t.to(self.device) for k, t in saved.items() if t is not None}
+        for name, generator in self.generators.items():
+            generator.set_state(parts["generator"][name])
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(dict(metadata), sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

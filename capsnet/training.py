@@ -1,0 +1,167 @@
+"""How one run trains: :func:`train` yields the metrics of epoch after epoch, and whoever asks decides what to do with them."""
+
+import math
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capsnet import losses
+from capsnet.data import Data, Split
+from capsnet.errors import InputError
+from capsnet.models import CapsuleNetwork, lengths
+from capsnet.state import EpochMetrics, TrainingState
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it, read at its first use
+
+
+class DivergedError(RuntimeError):
+    """The training loss is no longer a finite number. The same config would do it again: not worth a retry."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a run stands within an epoch, and the loss of its latest batch."""
+
+    epoch: int  # from 1
+    step: int  # finished steps of the epoch
+    steps: int  # of the whole epoch
+    loss: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's answers on a split, on the CPU: the error in percent, and per image the scores of all classes."""
+
+    error: float
+    predictions: Int[Tensor, " count"]
+    scores: Float[Tensor, "count classes"]
+
+
+def train(
+    state: TrainingState, data: Data, *, log_interval: int = 0, on_step: Callable[[Step], None] | None = None
+) -> Iterator[EpochMetrics]:
+    """Train from where the state stands to its last epoch; between two yields the state is whole and may be saved.
+
+    Args:
+        state: changed in place.
+        data: of the state's config, on its device.
+        log_interval: steps between two calls of ``on_step``, each of which waits for the device; 0 = never.
+        on_step: told where the run stands within an epoch.
+
+    Raises:
+        DivergedError: the loss of an epoch is not finite.
+    """
+    while not state.finished:
+        with deterministic():
+            metrics = _epoch(state, data, log_interval, on_step)
+        state.history.append(metrics)
+        yield metrics
+
+
+def _epoch(state: TrainingState, data: Data, log_interval: int, on_step: Callable[[Step], None] | None) -> EpochMetrics:
+    config, count, epoch = state.config, len(data.training), len(state.history) + 1
+    past = [m.validation_error for m in state.history if m.validation_error is not None]
+    schedule, augment = config.schedule, config.augment
+    started = time.perf_counter()
+    # all that is random in an epoch is drawn on the host and moved in one go
+    order = torch.randperm(count, generator=state.generators["shuffling"]).to(state.device)
+    drawn = augment.draw(count, state.generators["augmentation"]).to(state.device)
+    totals = torch.zeros(4, dtype=torch.float64, device=state.device)
+    rate = 0.0
+    for i, start in enumerate(range(0, count, config.batch_size), start=1):
+        index = order[start : start + config.batch_size]
+        images = augment.apply(data.training.batch(index), drawn[start : start + config.batch_size])
+        rate = config.learning_rate * schedule((epoch - 1) * config.steps_per_epoch + i - 1, config.total_steps, past)
+        sums = training_step(state, images, data.training.labels[index], rate)
+        totals += sums
+        if on_step and log_interval and i % log_interval == 0:
+            on_step(Step(epoch, i, config.steps_per_epoch, sums[0].item() / len(index)))
+    loss, margin, reconstruction, wrong = (total / count for total in totals.tolist())  # only here the device is waited for
+    seconds = time.perf_counter() - started
+    if not math.isfinite(loss):
+        raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
+    validation = evaluate(state.model, data.validation, config.test_batch_size).error if len(data.validation) else None
+    return EpochMetrics(
+        epoch=epoch,
+        time=time.time_ns() // 1_000_000,
+        train_loss=loss,
+        train_margin_loss=margin,
+        train_reconstruction_loss=reconstruction if config.reconstruction_weight else None,
+        train_error=100 * wrong,
+        validation_error=validation,
+        learning_rate=rate,
+        seconds=seconds,
+        images_per_second=count / seconds,
+    )
+
+
+def training_step(
+    state: TrainingState,
+    images: Float[Tensor, "batch channels height width"],
+    labels: Int[Tensor, " batch"],
+    rate: float,
+) -> Float[Tensor, "4"]:
+    """One step of Adam; the batch's sums of loss, margin loss, reconstruction loss and wrong answers, left on the device."""
+    model, weight = state.model, state.config.reconstruction_weight
+    capsules = model.encode(images)
+    scores = lengths(capsules)
+    margin = loss = losses.margin(scores, labels)
+    reconstruction = torch.zeros_like(margin)
+    if weight:
+        reconstruction = losses.reconstruction(images, model.reconstruct(capsules, labels))
+        loss = margin + weight * reconstruction
+    state.optimizer.zero_grad()
+    loss.backward()
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    wrong = (scores.detach().argmax(dim=1) != labels).sum()
+    return torch.cat([torch.stack([loss, margin, reconstruction]).detach() * len(labels), wrong[None]])
+
+
+@torch.inference_mode()
+def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation:
+    """The model's answers on all images of a split; an image's answer does not depend on its batch."""
+    batches = [model.scores(split.batch(slice(start, start + batch_size))) for start in range(0, len(split), batch_size)]
+    scores = torch.cat(batches)
+    predictions = scores.argmax(dim=1)
+    error = 100 * (predictions != split.labels).double().mean().item()
+    return Evaluation(error, predictions.cpu(), scores.cpu())
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Only algorithms that give the same bits every time, inside; as it was before, outside."""
+    memory: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    memory.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        memory.fill_uninitialized_memory = before[1]
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        InputError: an unknown name, or a device that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InputError(f"unknown device {name!r}; choices: auto, cpu, cuda, cuda:N")
+    kind, _, number = name.partition(":")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices; choices: auto, cpu")
+    return torch.device(name)

@@ -1,0 +1,75 @@
+"""A capsule network small enough to train in a fraction of a second, on the embedded digits."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from capsnet.config import RunConfig
+from capsnet.data import Data, read
+
+torch.set_num_threads(1)  # these networks are small, and two threads that share a core with others wait for each other
+
+TINY = {
+    "dataset": "digits",
+    "train_size": 100,
+    "validation_size": 60,
+    "augmentation": "shift(pixels=1)",
+    "conv_channels": 8,
+    "conv_kernel": 5,
+    "primary_types": 2,
+    "primary_dim": 4,
+    "primary_kernel": 5,
+    "class_dim": 4,
+    "decoder_hidden": (16,),
+    "epochs": 2,
+    "batch_size": 32,  # 4 steps, the last of 4 images
+    "learning_rate": 3e-3,
+    "lr_schedule": "one_cycle",
+}
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., RunConfig]:
+    """(field=value, ...) -> the tiny config with these changed."""
+    return lambda **changes: RunConfig(**{**TINY, **changes})
+
+
+@pytest.fixture(scope="session")
+def tiny_flags() -> list[str]:
+    """The tiny config on a command line."""
+    flags = ["--device", "cpu"]
+    for name, value in TINY.items():
+        flags += [f"--{name.replace('_', '-')}", *(map(str, value) if isinstance(value, tuple) else [str(value)])]
+    return flags
+
+
+@pytest.fixture(scope="session")
+def cpu() -> torch.device:
+    return torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def data_of(cpu: torch.device) -> Callable[[RunConfig], Data]:
+    """The data of a config on digits, which needs no folder."""
+    return lambda config: read(config, Path("/nowhere"), cpu)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's mirrors are a port of this machine at which nobody listens."""
+    from torchvision import datasets
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}/"
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for kind in (datasets.MNIST, datasets.FashionMNIST):
+        monkeypatch.setattr(kind, "mirrors", [address])

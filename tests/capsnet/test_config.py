@@ -1,0 +1,248 @@
+"""RunConfig: its own identity, and every bad value named with its place."""
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from capsnet.config import FIELDS, RunConfig, from_params, make_config
+from capsnet.errors import InputError
+from capsnet.registry import DATASETS, MODELS, ROUTINGS, load
+
+OTHER = {  # every field at a value that is not its default and goes with the others
+    "dataset": "digits",
+    "train_size": 321,
+    "validation_size": 99,
+    "augmentation": "shift(pixels=1)",
+    "model": "capsnet",
+    "conv_channels": 24,
+    "conv_kernel": 5,
+    "primary_types": 6,
+    "primary_dim": 5,
+    "primary_kernel": 4,
+    "primary_stride": 1,
+    "class_dim": 7,
+    "capsule_bias": True,
+    "decoder_hidden": (33,),
+    "routing": "uniform",
+    "routing_iterations": 1,
+    "reconstruction_weight": 6.4e-6,
+    "epochs": 4,
+    "batch_size": 50,
+    "test_batch_size": 77,
+    "learning_rate": 0.1 + 0.2,  # 17 digits
+    "lr_schedule": "plateau(factor=0.5, patience=3, floor=0.01, warmup=5)",
+    "seed": 2**31 - 1,
+}
+
+
+def test_every_field_has_another_value_here():
+    assert OTHER.keys() == FIELDS.keys()
+    same = {name for name in FIELDS if OTHER[name] == FIELDS[name].default}
+    assert same == {"model"}, "the only model"
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_field_says_what_it_is(name):
+    assert FIELDS[name].description
+    assert not FIELDS[name].is_required(), "a field added later must not break old configs"
+
+
+def test_params_are_one_readable_string_each():
+    params = RunConfig(**OTHER).to_params()
+    assert params.keys() == FIELDS.keys()
+    assert all(isinstance(value, str) for value in params.values())
+    assert params["lr_schedule"] == OTHER["lr_schedule"]
+    assert (params["train_size"], params["capsule_bias"], params["decoder_hidden"]) == ("321", "true", "[33]")
+    assert params["learning_rate"] == "0.30000000000000004"
+
+
+@pytest.mark.parametrize("values", [{}, OTHER, {"decoder_hidden": ()}, {"learning_rate": 1e-7, "reconstruction_weight": 0.0}])
+def test_params_give_the_config_back(values):
+    config = RunConfig(**values)
+    again = from_params(config.to_params())
+    assert again == config
+    assert hash(again) == hash(config)
+    assert again.to_params() == config.to_params()
+    assert all(type(getattr(again, name)) is type(getattr(config, name)) for name in FIELDS)
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("model", "routing", "routing_iterations")])
+def test_each_field_alone_survives_the_round_trip_and_makes_another_config(name):
+    """With the other fields at values that any of these goes with."""
+    base = {**OTHER, "validation_size": 100, name: OTHER[name]}
+    default = FIELDS[name].default if name not in ("dataset", "validation_size") else {"dataset": "mnist"}.get(name, 98)
+    first, second = RunConfig(**base), RunConfig(**{**base, name: default})
+    assert first != second
+    assert first.to_params()[name] != second.to_params()[name]
+    assert getattr(from_params(second.to_params()), name) == default
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"lr_schedule": "exponential(every=9, gamma=.5)"}, {"lr_schedule": " exponential( gamma = 0.5, every=9, floor=0.0)"}),
+        ({"lr_schedule": "constant()"}, {"lr_schedule": "constant(warmup=0)"}),
+        ({"augmentation": "shift(pixels=1)"}, {"augmentation": "shift( pixels=+1 )"}),
+        ({"augmentation": "none()"}, {"augmentation": "none"}),
+        ({"learning_rate": 1}, {"learning_rate": 1.0}),
+        ({"reconstruction_weight": 0}, {"reconstruction_weight": 0.0}),
+        ({"decoder_hidden": [3, 4]}, {"decoder_hidden": (3, 4)}),
+        ({}, {name: info.default for name, info in FIELDS.items()}),
+    ],
+)
+def test_two_spellings_are_one_config(one, other):
+    first, second = make_config(one, "here"), make_config(other, "there")
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first.to_params() == second.to_params()
+
+
+def test_defaults_are_the_papers_network():
+    config = RunConfig()
+    assert config.primary_grid == (6, 6)
+    assert (config.conv_channels, config.primary_types, config.primary_dim, config.class_dim) == (256, 32, 8, 16)
+    assert config.decoder_hidden == (512, 1024)
+    assert config.reconstruction_weight == 0.0005
+    assert config.learning_rate * config.schedule(10**9, 10**9, ()) == pytest.approx(1e-6)
+
+
+def test_steps_count_the_last_smaller_batch():
+    config = RunConfig(train_size=100, batch_size=32, epochs=3, lr_schedule="constant")
+    assert (config.training_images, config.steps_per_epoch, config.total_steps) == (100, 4, 12)
+    exact = RunConfig(train_size=96, batch_size=32, epochs=3)
+    assert (exact.steps_per_epoch, exact.total_steps) == (3, 9)
+    assert RunConfig(validation_size=10_000).training_images == 50_000
+
+
+def test_a_config_cannot_be_changed():
+    config = RunConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1
+    assert config.seed == 0
+
+
+BAD = [
+    ({"rooting_iterations": 3}, "unknown key 'rooting_iterations' in grids/x.yaml; did you mean 'routing_iterations'?"),
+    ({"device": "cpu"}, "unknown key 'device' in grids/x.yaml"),
+    ({"Seed": 1}, "did you mean 'seed'?"),
+    ({1: 2}, "unknown key 1 in grids/x.yaml"),
+    ({None: 2}, "unknown key None in grids/x.yaml"),
+    ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"),
+    ({"dataset": 3}, "dataset must be of type string, not 3"),
+    ({"model": "capsnot"}, "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet)"),
+    ({"routing": "em"}, "unknown routing 'em'; choices: dynamic, uniform"),
+    ({"augmentation": "shfit(pixels=2)"}, "unknown augmentation 'shfit'; did you mean 'shift'? (choices: none, shift)"),
+    ({"augmentation": "shift"}, "augmentation 'shift' lacks pixels; write shift(pixels=...)"),
+    ({"augmentation": "shift(pixels=0)"}, "augmentation 'shift(pixels=0)': pixels must be 1 or more"),
+    ({"augmentation": "shift(pixels=28)"}, "augmentation shift(pixels=28) can move the whole image of mnist out of sight"),
+    ({"lr_schedule": "exponental(gamma=0.9, every=1)"}, "unknown lr_schedule 'exponental'; did you mean 'exponential'?"),
+    ({"lr_schedule": "exponential(0.9)"}, "malformed lr_schedule 'exponential(0.9)'"),
+    (
+        {"lr_schedule": "step(gamma=0.5)"},
+        "lr_schedule 'step(gamma=0.5)' lacks every; write step(gamma=..., every=..., warmup=0)",
+    ),
+    ({"lr_schedule": "constant(warmup=430)", "epochs": 1}, "warmup is not over within the 430 steps"),
+    ({"lr_schedule": "plateau(factor=0.5, patience=2)", "validation_size": 0}, "lr_schedule plateau watches the validation"),
+    ({"lr_schedule": None}, "lr_schedule must be of type string, not None"),
+    ({"train_size": -1}, "train_size must be greater than or equal to 0, not -1"),
+    ({"train_size": "10"}, "train_size must be of type integer, not '10'"),
+    ({"train_size": 55_001}, "train_size 55001 and validation_size 5000 need more than the 60000 training images of mnist"),
+    ({"validation_size": 60_000}, "validation_size 60000"),
+    ({"validation_size": -1}, "validation_size must be greater than or equal to 0"),
+    ({"dataset": "digits"}, "validation_size 5000 need more than the 1437 training images of digits"),
+    ({"conv_kernel": 21}, "conv_kernel 21 and primary_kernel 9 are too large for the 28x28 images of mnist"),
+    ({"decoder_hidden": [0]}, "decoder_hidden must be greater than or equal to 1, not 0"),
+    ({"decoder_hidden": 512}, "decoder_hidden must be"),
+    ({"decoder_hidden": ["a"]}, "decoder_hidden must be of type integer, not 'a'"),
+    ({"capsule_bias": "yes"}, "capsule_bias must be of type boolean, not 'yes'"),
+    ({"capsule_bias": 1}, "capsule_bias must be of type boolean, not 1"),
+    ({"routing": "uniform"}, "routing uniform has one weighted sum: routing_iterations must be 1"),
+    ({"routing_iterations": 0}, "routing_iterations must be greater than or equal to 1, not 0"),
+    ({"routing_iterations": 3.0}, "routing_iterations must be of type integer, not 3.0"),
+    ({"routing_iterations": True}, "routing_iterations must be of type integer, not True"),
+    ({"reconstruction_weight": -1e-9}, "reconstruction_weight must be greater than or equal to 0"),
+    ({"reconstruction_weight": float("nan")}, "reconstruction_weight must be"),
+    ({"reconstruction_weight": "5e-4"}, "reconstruction_weight must be of type number, not '5e-4'"),
+    ({"learning_rate": 0.0}, "learning_rate must be greater than 0"),
+    ({"learning_rate": float("inf")}, "learning_rate must be a finite number"),
+    ({"learning_rate": False}, "learning_rate must be of type number, not False"),
+    ({"epochs": 0}, "epochs must be greater than or equal to 1"),
+    ({"batch_size": 0}, "batch_size must be greater than or equal to 1"),
+    ({"test_batch_size": 0}, "test_batch_size must be greater than or equal to 1"),
+    ({"seed": 2**31}, "seed must be less than 2147483648"),
+    ({"seed": -1}, "seed must be greater than or equal to 0"),
+    *[
+        ({name: 0}, f"{name} must be greater than or equal to 1")
+        for name in (
+            "conv_channels",
+            "conv_kernel",
+            "primary_types",
+            "primary_dim",
+            "primary_kernel",
+            "primary_stride",
+            "class_dim",
+        )
+    ],
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD, ids=lambda x: str(x)[:60] if isinstance(x, dict) else "")
+def test_a_bad_value_is_named_with_its_place(values, message):
+    with pytest.raises(InputError) as caught:
+        make_config(values, "grids/x.yaml")
+    assert message in str(caught.value)
+    assert "in grids/x.yaml" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_every_field_has_a_bad_value_above():
+    assert {name for values, _ in BAD for name in values} >= FIELDS.keys()
+
+
+def test_all_bad_values_are_said_at_once_and_in_the_callers_spelling():
+    with pytest.raises(InputError) as caught:
+        make_config({"epochs": 0, "seed": "x", "routing": "em", "sed": 1}, "the flags", "--{}")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4
+    assert "--epochs must be greater than or equal to 1, not 0 (in the flags)" in lines
+    assert "--seed must be of type integer, not 'x' (in the flags)" in lines
+
+
+def test_logged_parameters_that_are_not_a_config_are_refused():
+    params = RunConfig().to_params()
+    for changed, message in [
+        ({"train_size": "many"}, "train_size = 'many' is not a value of train_size"),
+        ({"train_size": "1.5"}, "train_size must be of type integer"),
+        ({"learning_rate": "NaN"}, "learning_rate must be"),
+        ({"capsule_bias": "True"}, "capsule_bias = 'True' is not a value"),
+        ({"gone": "1"}, "unknown key 'gone' in the logged parameters"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            from_params({**params, **changed})
+
+
+def test_an_old_run_without_a_newer_field_has_its_default():
+    params = RunConfig(seed=5).to_params()
+    del params["capsule_bias"]
+    assert from_params(params) == RunConfig(seed=5)
+
+
+def test_every_registered_name_has_its_code():
+    for path in [*MODELS.values(), *ROUTINGS.values(), *(facts.loader for facts in DATASETS.values())]:
+        assert callable(load(path))
+
+
+def test_a_config_is_made_and_refused_without_torch():
+    code = (
+        "import sys, capsnet, capsnet.config\n"
+        "from capsnet.config import RunConfig, make_config\n"
+        "RunConfig(lr_schedule='cosine')\n"
+        "try: make_config({'lr_schedule': 'x'}, 'x')\n"
+        "except ValueError: pass\n"
+        "else: raise SystemExit('not refused')\n"
+        "heavy = {'torch', 'torchvision', 'sklearn', 'mlflow', 'pandas', 'scipy', 'numpy'} & sys.modules.keys()\n"
+        "assert not heavy, heavy"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

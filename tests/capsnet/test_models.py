@@ -1,0 +1,159 @@
+"""Whole networks: sizes to the parameter, first weights, and independence of the batch."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from capsnet.config import RunConfig
+from capsnet.models import build, lengths
+from capsnet.registry import DATASETS
+
+
+def count(config):
+    with torch.device("meta"):
+        from capsnet.models import CapsuleNetwork
+
+        return sum(p.numel() for p in CapsuleNetwork(config).parameters())
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters"),
+    [
+        ({}, 8_215_568),
+        ({"capsule_bias": True}, 8_215_728),
+        ({"reconstruction_weight": 0.0}, 6_804_224),
+        ({"reconstruction_weight": 0.0, "capsule_bias": True}, 6_804_384),
+        ({"routing_iterations": 1}, 8_215_568),
+        ({"routing_iterations": 1, "routing": "uniform"}, 8_215_568),
+    ],
+)
+def test_the_papers_network_to_the_parameter(changes, parameters):
+    assert count(RunConfig(**changes)) == parameters
+
+
+def test_the_papers_multimnist_network_to_the_parameter(monkeypatch):
+    """Sizes come from the data set's image shape: 36x36 makes 3200 primary capsules and a larger decoder."""
+    monkeypatch.setitem(DATASETS, "mnist", dataclasses.replace(DATASETS["mnist"], shape=(1, 36, 36)))
+    assert count(RunConfig(capsule_bias=True)) == 11_361_968
+
+
+def test_the_papers_network_has_1152_primary_capsules(generator):
+    config = RunConfig(conv_channels=4, reconstruction_weight=0.0)
+    model = build(config, generator)
+    features = model.conv(torch.zeros(1, 1, 28, 28))
+    assert features.shape[2:] == (20, 20)
+    assert model.primary(features).shape == (1, 1152, 8)
+    assert model.encode(torch.zeros(1, 1, 28, 28)).shape == (1, 10, 16)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reconstruction_weight": 0.0},
+        {"reconstruction_weight": 1e-2},
+        {"routing_iterations": 1},
+        {"routing_iterations": 1, "routing": "uniform"},
+        {"capsule_bias": True},
+        {"lr_schedule": "constant", "augmentation": "none"},
+    ],
+)
+def test_cells_of_one_seed_start_from_the_same_shared_weights(tiny, changes):
+    first = build(tiny(), torch.Generator().manual_seed(5)).state_dict()
+    second = build(tiny(**changes), torch.Generator().manual_seed(5)).state_dict()
+    shared = first.keys() & second.keys()
+    assert {"conv.weight", "primary.conv.weight", "capsules.weight"} <= shared
+    assert all(torch.equal(first[name], second[name]) for name in shared)
+
+
+def test_another_generator_gives_other_weights(tiny):
+    first, second = (build(tiny(), torch.Generator().manual_seed(s)).state_dict() for s in (5, 6))
+    assert not any(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_weights_come_from_the_passed_generator_alone(tiny):
+    torch.manual_seed(1)
+    first = build(tiny(), torch.Generator().manual_seed(5)).state_dict()
+    torch.manual_seed(2)
+    second = build(tiny(), torch.Generator().manual_seed(5)).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_convolutions_and_decoder_start_as_pytorch_starts_them(generator):
+    """Uniform within 1 / sqrt(fan in), weights and biases alike."""
+    model = build(RunConfig(), generator)
+    for module in [model.conv, model.primary.conv, *model.decoder.layers[::2]]:
+        bound = module.weight[0].numel() ** -0.5
+        assert module.weight.abs().max().item() == pytest.approx(bound, rel=0.01)
+        assert module.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.02)
+        assert 0.8 * bound < module.bias.abs().max() <= bound
+    assert model.capsules.weight.std().item() == pytest.approx(0.1, rel=0.01)
+
+
+@pytest.fixture
+def model(tiny, generator):
+    return build(tiny(), generator)
+
+
+@pytest.fixture
+def images(generator):
+    return torch.rand(6, 1, 16, 16, generator=generator)
+
+
+def test_scores_are_the_lengths_of_the_capsules(model, images):
+    capsules = model.encode(images)
+    expected = capsules.square().sum(dim=2).sqrt()
+    torch.testing.assert_close(model.scores(images), expected)
+    torch.testing.assert_close(lengths(capsules), expected)
+    assert (expected < 1).all()
+    assert (expected.sum(dim=1) - 1).abs().min() > 1e-4, "an extra softmax over the lengths would make them sum to 1"
+
+
+def test_the_first_convolution_has_a_relu_and_the_second_has_none(model, images):
+    by_hand = model.primary(torch.clamp(model.conv(images), min=0))
+    torch.testing.assert_close(model.capsules(by_hand), model.encode(images))
+    assert (by_hand < 0).any()
+
+
+def test_an_answer_does_not_depend_on_its_batch_neighbours(model, images):
+    together = model.encode(images)
+    alone = torch.cat([model.encode(image[None]) for image in images])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-6)
+    neighbours = images.clone()
+    neighbours[1:] = 1 - neighbours[1:]
+    torch.testing.assert_close(model.encode(neighbours)[0], together[0], rtol=1e-4, atol=1e-6)
+
+
+def test_each_input_capsule_and_class_has_its_own_matrix(model):
+    assert model.capsules.weight.shape == (2 * 4 * 4, 4, 10 * 4)
+
+
+def test_reconstruct_decodes_the_named_class_alone(model, images):
+    capsules = model.encode(images)
+    classes = torch.tensor([3, 1, 4, 1, 5, 9])
+    expected = []
+    for capsule, label in zip(capsules, classes, strict=True):
+        masked = torch.zeros_like(capsule)
+        masked[label] = capsule[label]
+        expected.append(model.decoder.layers(masked.flatten()).view(1, 16, 16))
+    torch.testing.assert_close(model.reconstruct(capsules, classes), torch.stack(expected))
+
+
+def test_a_network_without_a_decoder_says_so(tiny, generator, images):
+    model = build(tiny(reconstruction_weight=0.0), generator)
+    assert model.decoder is None
+    with pytest.raises(ValueError, match="reconstruction_weight 0"):
+        model.reconstruct(model.encode(images), torch.zeros(6, dtype=torch.int64))
+
+
+def test_gradients_reach_every_weight(model, images):
+    capsules = model.encode(images)
+    (lengths(capsules).sum() + model.reconstruct(capsules, torch.arange(6)).sum()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_gradients_are_finite_on_blank_images(model, value):
+    capsules = model.encode(torch.full((2, 1, 16, 16), value))
+    lengths(capsules).sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

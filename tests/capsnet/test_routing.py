@@ -1,0 +1,154 @@
+"""Routing against a float64 NumPy transcription of the paper's procedure 1, and against what others got wrong."""
+
+import itertools
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+from capsnet.layers import ClassCaps, squash
+from capsnet.routing import dynamic, uniform
+
+
+def procedure_1(votes, iterations, bias):
+    """The paper's text line by line, one example, one input and one class at a time."""
+    batch, inputs, classes, dim = votes.shape
+    answer = np.zeros((batch, classes, dim))
+    for n in range(batch):
+        b = np.zeros((inputs, classes))
+        for _ in range(iterations):
+            c = np.zeros((inputs, classes))
+            for i in range(inputs):
+                c[i] = np.exp(b[i]) / sum(np.exp(b[i, k]) for k in range(classes))
+            v = np.zeros((classes, dim))
+            for j in range(classes):
+                s = sum(c[i, j] * votes[n, i, j] for i in range(inputs)) + bias[j]
+                squared = float(s @ s)
+                v[j] = squared / (1 + squared) * s / np.sqrt(squared)
+            for i in range(inputs):
+                for j in range(classes):
+                    b[i, j] += votes[n, i, j] @ v[j]
+        answer[n] = v
+    return answer
+
+
+@pytest.fixture
+def votes(generator):
+    """[3, 7, 4, 5]: no two dimensions alike, and long enough that the agreement matters."""
+    return torch.randn(3, 7, 4, 5, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def bias(generator):
+    return torch.randn(4, 5, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 4])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_dynamic_is_procedure_1(votes, bias, iterations, with_bias):
+    expected = procedure_1(votes.numpy(), iterations, bias.numpy() if with_bias else np.zeros((4, 5)))
+    actual = dynamic(votes, iterations, bias if with_bias else None)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_each_pass_changes_the_answer(votes):
+    """So that the oracle above tells one r from the next."""
+    answers = [dynamic(votes, r) for r in (1, 2, 3, 4)]
+    assert all((a - b).abs().max() > 1e-3 for a, b in itertools.pairwise(answers))
+
+
+def test_one_iteration_is_uniform_coupling(votes, bias):
+    for b in (None, bias):
+        torch.testing.assert_close(dynamic(votes, 1, b), uniform(votes, 1, b), rtol=0, atol=0)
+    torch.testing.assert_close(uniform(votes), squash(votes.mean(dim=1) * 7 / 4))
+
+
+def test_uniform_refuses_iterations_that_would_do_nothing(votes):
+    with pytest.raises(ValueError, match="one weighted sum, not 3"):
+        uniform(votes, 3)
+
+
+def test_an_input_shares_itself_out_over_the_classes():
+    """A single input that votes alike for two classes gives each half of itself in every pass.
+
+    Softmax over the inputs would give it whole to both.
+    """
+    vote = torch.tensor([3.0, 4.0])
+    capsules = dynamic(vote.expand(1, 1, 2, 2), 3)
+    torch.testing.assert_close(capsules, squash(vote / 2).expand(1, 2, 2))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_a_prediction_does_not_depend_on_its_batch_neighbours(votes, bias, iterations):
+    together = dynamic(votes, iterations, bias)
+    for n in range(len(votes)):
+        torch.testing.assert_close(dynamic(votes[n : n + 1], iterations, bias)[0], together[n], rtol=1e-13, atol=1e-14)
+    doubled = votes.clone()
+    doubled[1:] *= 50
+    torch.testing.assert_close(dynamic(doubled, iterations, bias)[0], together[0], rtol=1e-13, atol=1e-14)
+
+
+def test_logits_are_not_kept_between_calls(votes, generator):
+    first = dynamic(votes, 3)
+    dynamic(-2 * votes, 3)
+    assert torch.equal(dynamic(votes, 3), first)
+
+    layer = ClassCaps(7, 3, 4, 5, dynamic, 3, bias=True)
+    layer.reset(generator)
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    inputs = torch.randn(2, 7, 3, generator=generator)
+    first = layer(inputs)
+    layer(-2 * inputs)
+    assert torch.equal(layer(inputs), first)
+    assert before.keys() == {"weight", "bias"}
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+
+
+def test_gradients_flow_through_all_passes(votes, bias):
+    """Finite differences see every pass, so a pass that is detached fails."""
+    small = votes[:1, :3].clone().requires_grad_()
+    own = bias.clone().requires_grad_()
+    for iterations in (1, 2, 3):
+        assert torch.autograd.gradcheck(lambda v, b, r=iterations: dynamic(v, r, b), (small, own))
+
+
+def test_gradients_differ_from_those_of_detached_couplings(votes):
+    """The variant that treats the coupling coefficients as constants has the same values and other gradients."""
+
+    def detached(votes, iterations):
+        logits = torch.zeros(votes.shape[:3], dtype=votes.dtype)
+        for _ in range(iterations):
+            coupling = logits.softmax(dim=2).detach()
+            capsules = squash((coupling[..., None] * votes).sum(dim=1))
+            logits = logits + (votes * capsules[:, None]).sum(dim=3)
+        return capsules
+
+    gradients = []
+    for routing in (dynamic, detached):
+        leaf = votes.clone().requires_grad_()
+        capsules = routing(leaf, 3)
+        torch.testing.assert_close(capsules, dynamic(votes, 3))
+        gradients.append(torch.autograd.grad(capsules[..., 0].sum(), leaf)[0])
+    assert (gradients[0] - gradients[1]).abs().max() > 1e-2
+
+
+def test_without_a_bias_opposite_votes_give_opposite_capsules(votes, bias):
+    """Peer 2021: routing without a bias can't tell x from -x; with one it can."""
+    torch.testing.assert_close(dynamic(-votes, 3), -dynamic(votes, 3))
+    assert (dynamic(-votes, 3, bias) + dynamic(votes, 3, bias)).abs().max() > 0.1
+
+
+def test_large_votes_keep_the_capsules_finite(votes):
+    """A softmax of logits in the hundreds must not overflow."""
+    leaf = (votes.float() * 1e3).requires_grad_()
+    capsules = dynamic(leaf, 4)
+    capsules.sum().backward()
+    assert capsules.isfinite().all()
+    assert leaf.grad.isfinite().all()
+
+
+def test_shapes_are_checked_in_tests():
+    """The import hook of jaxtyping is on: a votes tensor without a batch is refused."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        dynamic(torch.zeros(7, 4, 5), 3)
