@@ -1,0 +1,47 @@
+"""What an experiment already knows of a config: the runs that were logged, matched to whole configs."""
+
+from collections.abc import Iterable
+
+from capsnet.config import RunConfig, from_params
+from capsnet.errors import InputError
+from experiments.tracking import FAILURE, TrackedRun
+
+Known = dict[RunConfig, TrackedRun]
+
+RANK = {"FINISHED": 3, "FAILED": 2, "RUNNING": 1, "KILLED": 0}
+
+
+def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
+    """The run that speaks for each config, and (run id -> reason) of runs that are of no config of this version.
+
+    A config is its own identity: it is rebuilt whole from the logged parameters and compared, not its name. A finished run
+    speaks for its config before a failed one, and of equals the first.
+    """
+    known: Known = {}
+    strangers: dict[str, str] = {}
+    for run in runs:
+        if not run.params:  # no field at all would be the default config
+            strangers[run.run_id] = "it has no parameters"
+            continue
+        try:
+            config = from_params(run.params)
+        except InputError as error:
+            strangers[run.run_id] = str(error)
+            continue
+        if config not in known or RANK[run.status] > RANK[known[config].status]:
+            known[config] = run
+    return known, strangers
+
+
+def state(run: TrackedRun | None) -> str:
+    """What is known of a config in a word: new, running, interrupted, finished, or how it failed."""
+    if run is None:
+        return "new"
+    if run.status == "FAILED":
+        return run.tags.get(FAILURE, "error")
+    return {"FINISHED": "finished", "KILLED": "interrupted", "RUNNING": "running"}[run.status]
+
+
+def is_settled(run: TrackedRun | None) -> bool:
+    """Whether training the config again would tell nothing new: it finished, or it diverged and would do so again."""
+    return state(run) in ("finished", "diverged")

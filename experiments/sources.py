@@ -1,0 +1,146 @@
+"""What to run next: a grid, read from YAML and validated whole before anything starts."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from capsnet.config import FIELDS, RunConfig, make_config
+from capsnet.errors import InputError, unknown
+
+SHIPPED = Path(__file__).parent / "grids"
+KEYS = ("description", "base", "axes", "also", "seeds")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Configs that differ in their seed only, named by what sets them apart from the grid's other cells."""
+
+    label: str
+    configs: tuple[RunConfig, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A product of axes, single extra cells, and seeds."""
+
+    name: str
+    description: str
+    text: str  # the YAML itself
+    cells: tuple[Cell, ...]
+
+    @property
+    def configs(self) -> Iterator[tuple[str, RunConfig]]:
+        """Every (cell label, config), seed by seed, so that all cells have a result before one has them all."""
+        for row in itertools.zip_longest(*(cell.configs for cell in self.cells)):
+            yield from ((cell.label, config) for cell, config in zip(self.cells, row, strict=True))
+
+
+def read_grid(name: str) -> Grid:
+    """A shipped grid by its name, or any by its path.
+
+    Raises:
+        InputError: no such grid, or something in it is wrong; everything wrong is named at once.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{name}.yaml"
+    shipped = sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    if path.parent == SHIPPED and path.stem not in shipped:
+        raise InputError(unknown("grid", name, shipped) + ", or the path of a .yaml file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the grid {path} can't be read: {error}; shipped grids: {', '.join(shipped)}") from None
+    return parse_grid(text, path.stem, str(path))
+
+
+def parse_grid(text: str, name: str, place: str) -> Grid:
+    """A grid from its YAML 1.2 text; ``place`` is what messages call it."""
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, ValueError) as error:
+        raise InputError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, Mapping):
+        raise InputError(f"{place} must be a mapping with some of the keys {', '.join(KEYS)}")
+    faults = [unknown("key", key, KEYS, place) for key in document if key not in KEYS]
+    base = _mapping(document.get("base"), f"base of {place}", faults)
+    axes = _mapping(document.get("axes"), f"axes of {place}", faults)
+    also = [_mapping(cell, f"also of {place}", faults) for cell in _list(document.get("also", []), f"also of {place}", faults)]
+    for key in axes:
+        if key in base:
+            faults.append(f"{key} stands both in base and in axes of {place}; leave it in one of them")
+        if not isinstance(axes[key], list) or not axes[key]:
+            faults.append(f"axis {key} of {place} must be a list of one value or more, not {axes[key]!r}")
+    seeds = _seeds(document.get("seeds", 1), place, faults)
+    if not isinstance(description := document.get("description", ""), str):
+        faults.append(f"description of {place} must be text, not {description!r}")
+    if not base and not axes and not also and not faults:
+        faults.append(f"{place} is an empty grid: give it a base, axes or also")
+    if faults:
+        raise InputError("\n".join(faults))
+    chosen = [base | dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    chosen = (chosen if axes or not also else []) + [base | cell for cell in also]
+    return Grid(name, description.strip(), text, _cells(chosen, seeds, place))
+
+
+def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str) -> tuple[Cell, ...]:
+    faults: dict[str, None] = {}  # a set that keeps its order: one wrong value spoils many cells
+    cells: list[tuple[RunConfig, ...]] = []
+    for values in chosen:
+        try:
+            cells.append(tuple(make_config({**values, "seed": seed}, place) for seed in seeds))
+        except InputError as error:
+            faults |= dict.fromkeys(str(error).splitlines())
+    if faults:
+        raise InputError("\n".join(faults))
+    firsts = [cell[0] for cell in cells]
+    varying = [name for name in FIELDS if len({getattr(first, name) for first in firsts}) > 1]
+    labels = [label(first, varying) for first in firsts]
+    for i, text in enumerate(labels):
+        if text in labels[:i]:
+            raise InputError(f"{place} has two equal cells: {text}")
+    return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
+
+
+def label(config: RunConfig, names: Sequence[str]) -> str:
+    """The named fields of a config as ``routing_iterations=3 reconstruction_weight=0``."""
+    return " ".join(f"{name}={_short(getattr(config, name))}" for name in names) or "base"
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value).replace(" ", "")
+
+
+def _mapping(value: Any, place: str, faults: list[str]) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        faults.append(f"{place} must be a mapping of fields to values, not {value!r}")
+        return {}
+    for key in value:
+        if key == "seed":
+            faults.append(f"seed stands in {place}; seeds are given by the grid's key 'seeds'")
+        elif key not in FIELDS:
+            faults.append(unknown("key", key, FIELDS, place))
+    return dict(value)
+
+
+def _list(value: Any, place: str, faults: list[str]) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    faults.append(f"{place} must be a list, not {value!r}")
+    return []
+
+
+def _seeds(value: Any, place: str, faults: list[str]) -> list[int]:
+    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    whole = isinstance(seeds, list) and all(
+        isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds
+    )
+    if not whole or not seeds or len(set(seeds)) < len(seeds):
+        faults.append(f"seeds of {place} must be a number of 1 or more, or a list of different seeds, not {value!r}")
+        return [0]
+    return seeds

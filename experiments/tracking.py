@@ -1,0 +1,244 @@
+"""What is known about runs, in MLflow: the only file that imports mlflow (4 s, so import this one late).
+
+One experiment holds one parent run per grid, kept across launches, and one child run per config. A child has every RunConfig
+field as a parameter, a metric row per epoch, the final test error, and its weights and test predictions as artifacts.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# before the import, which reads it: nobody is told of a user's runs unless the user says so
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sqlalchemy.exc import SQLAlchemyError
+
+from capsnet.config import RunConfig
+from capsnet.errors import InputError
+
+if TYPE_CHECKING:  # a plan needs no torch
+    from capsnet.state import EpochMetrics
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
+logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
+
+FLUSH_SECONDS = 5.0  # at most so often, a run's new metrics are sent, in one batch
+PAGE = 1000  # runs that a search returns at once
+KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A child run as it was logged."""
+
+    run_id: str
+    status: str  # RUNNING, FINISHED, FAILED or KILLED
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]  # the last of each
+    tags: Mapping[str, str]
+    start: int  # milliseconds since 1970
+    end: int | None
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data set of a run, as MLflow's inputs show it."""
+
+    name: str
+    digest: str  # SHA-256 of the whole data set
+    folder: str
+    counts: Mapping[str, int]  # images of each part
+
+
+def tracking_uri(folder: Path) -> str:
+    """``MLFLOW_TRACKING_URI``, or SQLite in the folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+
+
+class Store:
+    """The runs of one experiment."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, name: str, uri: str) -> None:
+        self.client, self.experiment_id, self.name, self.uri = client, experiment_id, name, uri
+
+    @classmethod
+    def open(cls, name: str, folder: Path, *, create: bool) -> "Store | None":
+        """The experiment of that name; if it isn't there, a new one or None.
+
+        Raises:
+            InputError: the tracking store can't be reached, or the experiment has been deleted.
+        """
+        uri = tracking_uri(folder)
+        client = _client(uri)
+        try:
+            found = client.get_experiment_by_name(name)
+            if found is None and not create:
+                return None
+            if found is not None and found.lifecycle_stage == "deleted":
+                raise InputError(
+                    f"experiment {name!r} has been deleted in MLflow; restore it (mlflow experiments restore "
+                    f"--experiment-id {found.experiment_id}) or choose another name with EXPERIMENT="
+                )
+            if found is None:
+                # a server keeps artifacts where it was told to; the local store, beside its database
+                local = None if "MLFLOW_TRACKING_URI" in os.environ else (folder.resolve() / "artifacts").as_uri()
+                return cls(client, client.create_experiment(name, local), name, uri)
+        except MlflowException as error:
+            raise InputError(f"the tracking store {uri} refuses experiment {name!r}: {error.message}") from None
+        return cls(client, found.experiment_id, name, uri)
+
+    @classmethod
+    def latest(cls, folder: Path) -> str | None:
+        """The name of the experiment that was launched last."""
+        client = _client(tracking_uri(folder))
+        names = {e.experiment_id: e.name for e in client.search_experiments()}
+        filtered = f"tags.{KIND} = 'grid'"
+        runs = client.search_runs(list(names), filtered, order_by=[f"tags.{LAUNCHED} DESC"], max_results=1) if names else []
+        return names[runs[0].info.experiment_id] if runs else None
+
+    @classmethod
+    def names(cls, folder: Path) -> list[str]:
+        """The experiments that hold a grid."""
+        client = _client(tracking_uri(folder))
+        named = {e.experiment_id: e.name for e in client.search_experiments()}
+        held = {run.info.experiment_id for run in _search(client, list(named), f"tags.{KIND} = 'grid'")}
+        return sorted(name for experiment_id, name in named.items() if experiment_id in held)
+
+    def runs(self) -> Iterator[TrackedRun]:
+        """Every child run of the experiment, oldest first; runs that something else logged are left out."""
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
+            data, info = run.data, run.info
+            yield TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
+
+    def grids(self) -> Iterator[tuple[str, str]]:
+        """The (name, YAML) of each grid launched into the experiment, as it stood at its last launch."""
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
+            path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
+            yield run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
+
+    def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
+        """The (epoch, value) rows of one metric of a run."""
+        return [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)]
+
+    def parent(self, grid: str, text: str, description: str) -> str:
+        """The run id of a grid's parent run, which is made at its first launch and opened again at each later one."""
+        parents = _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'")
+        found = next((run for run in parents if run.data.tags[GRID] == grid), None)
+        tags = {KIND: "grid", GRID: grid, "mlflow.note.content": description}
+        run = found or self.client.create_run(self.experiment_id, tags=tags, run_name=grid)
+        run_id: str = run.info.run_id
+        self.client.update_run(run_id, status="RUNNING")
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}"
+        self.client.log_batch(run_id, tags=[RunTag(LAUNCHED, stamp), RunTag("mlflow.note.content", description)])
+        self.client.log_text(run_id, text, "grid.yaml")
+        return run_id
+
+    def end(self, run_id: str, status: str) -> None:
+        """Give a run its end: FINISHED, FAILED or KILLED."""
+        self.client.set_terminated(run_id, status)
+
+
+class RunLog:
+    """One child run while it trains: collects what it is told and sends it in batches."""
+
+    def __init__(self, store: Store, config: RunConfig, parent: str, tags: Mapping[str, str], name: str) -> None:
+        self.client = store.client
+        run = self.client.create_run(
+            store.experiment_id, tags={**tags, KIND: "run", MLFLOW_PARENT_RUN_ID: parent}, run_name=name
+        )
+        self.run_id: str = run.info.run_id
+        self.client.log_batch(self.run_id, params=[Param(*pair) for pair in config.to_params().items()])
+        self.system = SystemMetricsMonitor(self.run_id, sampling_interval=FLUSH_SECONDS, tracking_uri=store.uri)
+        self.system.start()
+        self._waiting: list[Metric] = []
+        self._sent = time.monotonic()
+
+    def data(self, source: DataSource) -> None:
+        """Record what the run learns from."""
+        dataset = Dataset(
+            source.name,
+            source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
+            "local",
+            json.dumps({"folder": source.folder}),
+            profile=json.dumps({**source.counts, "sha256": source.digest}),
+        )
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset)])
+
+    def epoch(self, metrics: "EpochMetrics") -> None:
+        """Record an epoch's metrics; they are sent when the last sending is some seconds ago."""
+        self._waiting += rows(metrics)
+        if time.monotonic() - self._sent > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is waiting."""
+        for start in range(0, len(self._waiting), PAGE):  # the most that one batch may hold
+            self.client.log_batch(self.run_id, self._waiting[start : start + PAGE])
+        self._waiting, self._sent = [], time.monotonic()
+
+    def finish(self, epoch: int, results: Mapping[str, float], files: Sequence[Path]) -> None:
+        """Record the final results and artifacts, and end the run as finished."""
+        now = time.time_ns() // 1_000_000
+        self._waiting += [Metric(name, value, now, epoch) for name, value in results.items()]
+        self.flush()
+        for file in files:
+            self.client.log_artifact(self.run_id, str(file))
+        self._end("FINISHED")
+
+    def fail(self, kind: str, reason: str) -> None:
+        """End the run as failed, with what happened in a word and in full."""
+        self.flush()
+        self.client.log_batch(self.run_id, tags=[RunTag(FAILURE, kind), RunTag(REASON, reason[:5000])])
+        self._end("FAILED")
+
+    def kill(self) -> None:
+        """End a run that was interrupted."""
+        self.flush()
+        self._end("KILLED")
+
+    def _end(self, status: str) -> None:
+        self.system.finish()
+        self.client.set_terminated(self.run_id, status)
+
+
+def rows(metrics: "EpochMetrics") -> list[Metric]:
+    """An epoch's metrics as MLflow's rows: the same again, timestamps included, so that logging them twice leaves one."""
+    named = asdict(metrics)
+    epoch, when = named.pop("epoch"), named.pop("time")
+    return [Metric(name, value, when, epoch) for name, value in named.items() if value is not None]
+
+
+def _client(uri: str) -> MlflowClient:
+    """A client of the store, whose first use makes or migrates the database.
+
+    Raises:
+        InputError: the store can't be reached.
+    """
+    try:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        client = MlflowClient(uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"the tracking store {uri} can't be used: {said}; MLFLOW_TRACKING_URI names another") from None
+    return client
+
+
+def _search(client: MlflowClient, experiments: Sequence[str], filtered: str) -> Iterator[Run]:
+    token: Any = None
+    while experiments:
+        page = client.search_runs(list(experiments), filtered, ViewType.ACTIVE_ONLY, PAGE, ["attributes.start_time ASC"], token)
+        yield from page
+        if not (token := page.token):
+            return

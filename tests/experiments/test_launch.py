@@ -1,0 +1,147 @@
+"""A launch from YAML to runs: nothing is trained twice, a failure is a result, and Ctrl-C loses nothing that was finished."""
+
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from capsnet.errors import InputError
+from experiments.executors import Inline, choose
+from experiments.known import by_config, state
+from experiments.launch import Summary, launch, run_grid
+from experiments.progress import Lines
+from experiments.sources import parse_grid, read_grid
+from experiments.tracking import Store
+from experiments.worker import Outcome, Place
+
+
+def launched(mlruns: Path, text: str, *, retry_failed: bool = False) -> tuple[Summary, Store]:
+    store = Store.open("e", mlruns, create=True)
+    assert store is not None
+    place = Place("e", mlruns, "g", "", Path("nowhere"), "cpu")
+    grid = parse_grid(text, "g", "g.yaml")
+    return run_grid(grid, store, place, Inline(), slots=1, retry_failed=retry_failed), store
+
+
+def test_a_second_launch_starts_nothing(mlruns: Path, tiny: Path) -> None:
+    first, store = launched(mlruns, tiny.read_text())
+    before = list(store.runs())
+    second, _ = launched(mlruns, tiny.read_text())
+    assert (first.before, first.finished, first.failed) == (0, 4, [])
+    assert (second.before, second.finished, second.failed) == (4, 0, [])
+    assert list(store.runs()) == before
+
+
+def test_a_larger_grid_trains_only_what_is_new(mlruns: Path, tiny: Path) -> None:
+    launched(mlruns, tiny.read_text())
+    # the same configs in other words, and one seed more
+    text = tiny.read_text().replace("seeds: 2", "seeds: [2, 1, 0]").replace("lr_schedule: constant", "lr_schedule: constant()")
+    summary, _ = launched(mlruns, text)
+    assert (summary.before, summary.finished) == (4, 2)
+
+
+def test_a_run_that_diverges_is_recorded_and_the_others_go_on(mlruns: Path, tiny: Path) -> None:
+    text = tiny.read_text().replace("seeds: 2", "seeds: 1\nalso:\n  - learning_rate: 1e30")
+    summary, store = launched(mlruns, text)
+    assert summary.finished == 2
+    [line] = summary.failed
+    assert "learning_rate=1e+30" in line
+    assert "nan" in line
+    [failed] = [run for run in store.runs() if run.status == "FAILED"]
+    assert failed.run_id in line
+    assert failed.tags["failure"] == "diverged"
+    assert "test_error" not in failed.metrics
+    [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'grid'")
+    assert parent.info.status == "FAILED"
+
+    again, _ = launched(mlruns, text)  # it would diverge again: it is told of, but not trained
+    assert (again.before, again.finished, len(again.failed)) == (3, 0, 1)
+    assert len(list(store.runs())) == 3
+    retried, _ = launched(mlruns, text, retry_failed=True)
+    assert (retried.before, retried.finished, len(retried.failed)) == (2, 0, 1)
+
+
+def test_a_run_that_dies_of_an_exception_is_recorded_and_tried_again(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments import worker
+
+    evaluate, calls = worker.evaluate, []
+
+    def faulty(*arguments: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(worker, "evaluate", faulty)
+    summary, store = launched(mlruns, tiny.read_text())
+    assert (summary.finished, len(summary.failed)) == (3, 1)
+    assert [run.tags["failure"] for run in store.runs() if run.status == "FAILED"] == ["out of memory"]
+    again, _ = launched(mlruns, tiny.read_text())
+    assert (again.before, again.finished, again.failed) == (3, 1, [])
+
+
+@pytest.mark.parametrize("executor", [Inline(), ThreadPoolExecutor(3)], ids=["inline", "threads"])
+def test_the_loop_keeps_the_slots_full_and_yields_each_outcome_once(executor: Executor, tiny: Path) -> None:
+    grid = read_grid(str(tiny))
+    at_once, most = 0, 0
+
+    def work(config, cell, place, report):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        if not isinstance(executor, Inline):
+            executor.submit(lambda: None)  # lets others in
+        at_once -= 1
+        return Outcome(f"{cell} {config.seed}", 0.0, test_error=1.0)
+
+    place = Place("e", Path(), "g", "", Path(), "cpu")
+    ended = list(launch(grid.configs, work, place, executor, 2, Lines(4, 0)))
+    assert sorted((cell, config.seed) for (cell, config), _ in ended) == sorted((c, x.seed) for c, x in grid.configs)
+    assert all(outcome.run_id == f"{cell} {config.seed}" for (cell, config), outcome in ended)
+    assert most <= 2
+
+
+def test_the_inline_executor_carries_exceptions_but_not_ctrl_c() -> None:
+    def fail() -> None:
+        raise OSError("disk full")
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    assert isinstance(Inline().submit(fail).exception(), OSError)
+    assert Inline().submit(max, 2, 3).result() == 3
+    with pytest.raises(KeyboardInterrupt):
+        Inline().submit(interrupt)
+    with pytest.raises(InputError, match="--workers must be 0"):
+        choose(-1)
+
+
+def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(mlruns: Path, tiny: Path) -> None:
+    # long enough to be interrupted in: the first run is short, the second endless
+    text = tiny.read_text().replace("axes:\n  routing_iterations: [1, 3]", "axes:\n  epochs: [1, 100000]")
+    tiny.write_text(text.replace("  epochs: 2\n", "").replace("seeds: 2", "seeds: 1"))
+    words = [sys.executable, "-m", "experiments", "run", str(tiny), "--mlruns", str(mlruns)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "1/2" in line:
+                break
+        store = Store.open("tiny", mlruns, create=False)
+        assert store is not None
+        while not any(run.params for run in store.runs() if run.status == "RUNNING"):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "1 of 2 runs are settled; the same command goes on" in " ".join(errors.split())
+    assert "Traceback" not in errors
+    known, _ = by_config(store.runs())
+    assert sorted(map(state, known.values())) == ["finished", "interrupted"]
+    [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'grid'")
+    assert parent.info.status == "KILLED"

@@ -1,0 +1,125 @@
+"""Grids: what YAML means, and that nothing wrong in it gets through."""
+
+from pathlib import Path
+
+import pytest
+
+from capsnet.config import RunConfig
+from capsnet.errors import InputError
+from experiments.sources import SHIPPED, parse_grid, read_grid
+
+SMALL = "base: {dataset: digits, validation_size: 100, conv_kernel: 5, primary_kernel: 5, epochs: 1}\n"
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+def test_every_shipped_grid_loads_and_says_what_it_answers(name: str) -> None:
+    grid = read_grid(name)
+    assert grid.cells
+    assert len(grid.description) > 100
+
+
+def test_the_shipped_grids_are_what_they_are_said_to_be() -> None:
+    quick = read_grid("quick")
+    assert (len(quick.cells), len(list(quick.configs))) == (12, 36)
+    paper = read_grid("paper")
+    cells = {(cell.configs[0].routing_iterations, cell.configs[0].reconstruction_weight) for cell in paper.cells}
+    assert cells == {(1, 0.0), (1, 5e-4), (3, 0.0), (3, 5e-4)}
+    for _, config in paper.configs:
+        assert config.training_images == 60_000
+        # all else that the paper fixes is the default, which other tests hold to the paper
+        free = {"routing_iterations", "reconstruction_weight", "seed", "epochs", "lr_schedule", "validation_size"}
+        assert {k for k in RunConfig.model_fields if getattr(config, k) != RunConfig.model_fields[k].default} <= free
+    assert [len(cell.configs) for cell in paper.cells] == [6] * 4
+
+
+def test_axes_make_a_product_and_also_adds_single_cells() -> None:
+    text = SMALL + (
+        "axes: {routing_iterations: [1, 3], reconstruction_weight: [0, 5e-4, 1.e-2]}\n"
+        "also: [{routing: uniform, routing_iterations: 1}]\nseeds: [7, 3]\n"
+    )
+    grid = parse_grid(text, "g", "g.yaml")
+    found = [(c.routing, c.routing_iterations, c.reconstruction_weight, c.seed) for cell in grid.cells for c in cell.configs]
+    product = [("dynamic", r, w, s) for r in (1, 3) for w in (0.0, 5e-4, 1e-2) for s in (7, 3)]
+    assert found == [*product, ("uniform", 1, 5e-4, 7), ("uniform", 1, 5e-4, 3)]
+
+
+def test_a_number_with_an_exponent_is_a_number() -> None:
+    # in YAML 1.1, which PyYAML reads, 5e-4 is text
+    assert parse_grid("base: {learning_rate: 5e-4}", "g", "g.yaml").cells[0].configs[0].learning_rate == 5e-4
+
+
+def test_a_label_holds_what_differs_and_nothing_else() -> None:
+    text = SMALL + "axes: {routing_iterations: [1, 3], lr_schedule: [constant, 'step(gamma=0.5, every=2)']}"
+    labels = [cell.label for cell in parse_grid(text, "g", "g.yaml").cells]
+    assert labels[0] == "routing_iterations=1 lr_schedule=constant"
+    assert labels[3] == "routing_iterations=3 lr_schedule=step(gamma=0.5,every=2)"
+    assert parse_grid(SMALL, "g", "g.yaml").cells[0].label == "base"
+
+
+def test_all_cells_get_a_seed_before_any_gets_the_next() -> None:
+    grid = parse_grid(SMALL + "axes: {routing_iterations: [1, 3]}\nseeds: 2", "g", "g.yaml")
+    assert [(c.seed, c.routing_iterations) for _, c in grid.configs] == [(0, 1), (0, 3), (1, 1), (1, 3)]
+
+
+BAD = {
+    "unknown top key": ("axis: {epochs: [1]}", ["unknown key 'axis' in g.yaml", "did you mean 'axes'"]),
+    "misspelt field in base": (
+        "base: {rooting_iterations: 3}",
+        ["'rooting_iterations' in base of g.yaml", "'routing_iterations'"],
+    ),
+    "misspelt field in axes": ("axes: {epoch: [3]}", ["'epoch' in axes of g.yaml", "'epochs'"]),
+    "misspelt field in also": ("also: [{epoch: 3}]", ["'epoch' in also of g.yaml", "'epochs'"]),
+    "text for a number": ("base: {epochs: many}", ["epochs", "integer", "'many'", "g.yaml"]),
+    "fraction for a count": ("base: {epochs: 1.5}", ["epochs", "1.5"]),
+    "out of range": ("base: {learning_rate: -1}", ["learning_rate", "greater than 0", "-1"]),
+    "not a number": ("base: {reconstruction_weight: .nan}", ["reconstruction_weight", "finite"]),
+    "unknown dataset": ("base: {dataset: minst}", ["'minst'", "did you mean 'mnist'", "fashion_mnist", "digits"]),
+    "unknown schedule": ("axes: {lr_schedule: [cosin]}", ["'cosin'", "one_cycle", "plateau"]),
+    "unknown routing": ("base: {routing: em}", ["'em'", "dynamic", "uniform"]),
+    "malformed schedule": ("base: {lr_schedule: 'step(gamma=0.5'}", ["malformed lr_schedule", "step(gamma=0.5"]),
+    "axis not a list": ("axes: {epochs: 3}", ["axis epochs", "list", "3"]),
+    "axis without values": ("axes: {epochs: []}", ["axis epochs", "one value or more"]),
+    "empty": ("description: nothing", ["empty grid", "g.yaml"]),
+    "nothing at all": ("", ["g.yaml", "mapping"]),
+    "not a mapping": ("- 1", ["g.yaml", "mapping"]),
+    "base is a list": ("base: [1]", ["base of g.yaml", "mapping"]),
+    "also is a mapping": ("also: {epochs: 2}", ["also of g.yaml", "list"]),
+    "two equal cells": ("axes: {epochs: [2, 3, 2]}", ["two equal cells", "epochs=2"]),
+    "equal in another spelling": (
+        "axes: {lr_schedule: ['step(gamma=0.5, every=2)', 'step(every=2,gamma=.5)']}",
+        ["two equal cells"],
+    ),
+    "also repeats a cell": ("axes: {epochs: [2, 3]}\nalso: [{epochs: 3}]", ["two equal cells", "epochs=3"]),
+    "base and axes": ("base: {epochs: 1}\naxes: {epochs: [2]}", ["epochs", "both in base and in axes"]),
+    "seed as an axis": ("axes: {seed: [1, 2]}", ["seed", "'seeds'"]),
+    "no seeds": ("base: {epochs: 1}\nseeds: 0", ["seeds", "0"]),
+    "a seed twice": ("base: {epochs: 1}\nseeds: [1, 1]", ["seeds", "different"]),
+    "seeds as text": ("base: {epochs: 1}\nseeds: six", ["seeds", "'six'"]),
+    "true is no number of seeds": ("base: {epochs: 1}\nseeds: true", ["seeds", "True"]),
+    "description is a list": ("base: {epochs: 1}\ndescription: [1]", ["description", "text"]),
+    "key twice": ("base: {epochs: 1, epochs: 2}", ["g.yaml", "YAML", "epochs"]),
+    "broken YAML": ("base: {epochs: 1", ["g.yaml", "not valid YAML", "line"]),
+    "a tag that would make an object": ("base: !!python/object:os.system {}", ["g.yaml", "YAML"]),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), BAD.values(), ids=BAD.keys())
+def test_a_bad_grid_is_refused_with_what_is_needed_to_mend_it(text: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_grid(text, "g", "g.yaml")
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_everything_wrong_is_said_at_once_and_once() -> None:
+    text = "base: {epochs: 0, learning_rate: -1}\naxes: {routing_iterations: [1, 2]}\nseeds: 3"
+    with pytest.raises(InputError) as caught:
+        parse_grid(text, "g", "g.yaml")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_an_unknown_grid_lists_the_shipped_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"unknown grid 'papr'; did you mean 'paper'.*mnist-small.*quick"):
+        read_grid("papr")
+    with pytest.raises(InputError, match=r"none.yaml can't be read"):
+        read_grid(str(tmp_path / "none.yaml"))

@@ -1,0 +1,170 @@
+"""What reaches MLflow, read back with MLflow's own client from a real SQLite store."""
+
+import json
+from pathlib import Path
+
+import mlflow
+import pytest
+from safetensors.torch import load_file
+
+from capsnet.config import from_params, make_config
+from capsnet.errors import InputError
+from capsnet.state import EpochMetrics
+from experiments import tracking
+from experiments.known import by_config, is_settled, state
+from experiments.sources import Grid, read_grid
+from experiments.tracking import RunLog, Store
+from experiments.worker import Place, run
+
+METRICS = EpochMetrics(1, 1_700_000_000_000, 0.5, 0.4, 200.0, 30.0, 25.0, 1e-3, 2.0, 30.0)
+
+
+def opened(mlruns: Path) -> Store:
+    store = Store.open("e", mlruns, create=True)
+    assert store is not None
+    return store
+
+
+def trained(mlruns: Path, grid: Grid, index: int = 0) -> tuple[Store, str]:
+    store = opened(mlruns)
+    parent = store.parent(grid.name, grid.text, grid.description)
+    cell, config = list(grid.configs)[index]
+    outcome = run(config, cell, Place("e", mlruns, grid.name, parent, Path("nowhere"), "cpu"), lambda metrics: None)
+    return store, outcome.run_id
+
+
+def test_a_run_holds_all_that_a_reader_needs(mlruns: Path, tiny: Path, tmp_path: Path) -> None:
+    grid = read_grid(str(tiny))
+    store, run_id = trained(mlruns, grid)
+    client = mlflow.MlflowClient(store.uri)
+    found = client.get_run(run_id)
+    cell, config = next(grid.configs)
+    assert found.info.status == "FINISHED"
+    assert from_params(found.data.params) == config
+    assert found.info.run_name == f"{cell} seed=0"
+    tags = found.data.tags
+    assert tags["grid"] == "tiny"
+    assert tags["cell"] == "routing_iterations=1"
+    assert client.get_run(tags["mlflow.parentRunId"]).data.tags["kind"] == "grid"
+    assert "torch" in tags["versions"]
+    assert "threads" in tags["hardware"]
+    assert tags["git_commit"]
+
+    names = set(EpochMetrics.__dataclass_fields__) - {"epoch", "time"}
+    assert names | {"test_error", "parameters"} <= set(found.data.metrics)
+    for name in names:
+        assert [metric.step for metric in client.get_metric_history(run_id, name)] == [1, 2]
+    assert [metric.step for metric in client.get_metric_history(run_id, "test_error")] == [config.epochs]
+
+    [given] = found.inputs.dataset_inputs
+    profile = json.loads(given.dataset.profile)
+    assert given.dataset.name == "digits"
+    assert given.dataset.digest == profile["sha256"][:32]
+    assert (profile["training"], profile["validation"], profile["test"]) == (60, 60, 360)
+
+    files = {item.path for item in client.list_artifacts(run_id)}
+    assert files == {"weights.safetensors", "test_predictions.safetensors"}
+    answers = load_file(client.download_artifacts(run_id, "test_predictions.safetensors", str(tmp_path)))
+    assert answers["class_lengths"].shape == (360, 10)
+    assert (answers["class_lengths"].argmax(dim=1) == answers["predictions"]).all()
+    wrong = (answers["predictions"] != answers["labels"]).sum().item()
+    assert found.data.metrics["test_error"] == pytest.approx(100 * wrong / 360)
+
+
+def test_the_logged_weights_give_the_logged_error(mlruns: Path, tiny: Path) -> None:
+    import torch
+
+    from capsnet.data import read
+    from capsnet.state import TrainingState
+    from capsnet.training import evaluate
+
+    grid = read_grid(str(tiny))
+    store, run_id = trained(mlruns, grid)
+    _, config = next(grid.configs)
+    device = torch.device("cpu")
+    model = TrainingState(config, device).model
+    model.load_state_dict(load_file(store.client.download_artifacts(run_id, "weights.safetensors")))
+    error = evaluate(model, read(config, Path("nowhere"), device).test, 100).error
+    assert error == pytest.approx(store.client.get_run(run_id).data.metrics["test_error"])
+
+
+def test_an_epoch_logged_twice_leaves_one_row(mlruns: Path) -> None:
+    store = opened(mlruns)
+    log = RunLog(store, make_config({}, "here"), "", {}, "r")
+    log.epoch(METRICS)
+    log.epoch(METRICS)
+    log.kill()
+    assert store.history(log.run_id, "train_loss") == [(1, 0.5)]
+
+
+def test_more_metrics_than_a_batch_may_hold_arrive(mlruns: Path) -> None:
+    store = opened(mlruns)
+    log = RunLog(store, make_config({}, "here"), "", {}, "r")
+    for epoch in range(1, 301):
+        log._waiting += tracking.rows(EpochMetrics(epoch, epoch, *[1.0] * 8))
+    log.kill()
+    assert [row[0] for row in store.history(log.run_id, "images_per_second")] == list(range(1, 301))
+
+
+def test_no_run_is_left_out_of_a_long_search(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(mlruns)
+    for seed in range(5):
+        RunLog(store, make_config({"seed": seed}, "here"), "", {}, "r").kill()
+    monkeypatch.setattr(tracking, "PAGE", 2)
+    assert {run.params["seed"] for run in store.runs()} == {"0", "1", "2", "3", "4"}
+
+
+def test_a_parent_is_kept_across_launches_and_holds_the_grid(mlruns: Path) -> None:
+    store = opened(mlruns)
+    first = store.parent("it's", "base: {}", "what it answers")
+    store.end(first, "FINISHED")
+    assert store.parent("it's", "base: {epochs: 2}", "what it answers") == first
+    assert store.client.get_run(first).info.status == "RUNNING"
+    assert list(store.grids()) == [("it's", "base: {epochs: 2}")]
+    assert store.client.get_run(first).data.tags["mlflow.note.content"] == "what it answers"
+
+
+def test_the_experiment_launched_last_is_known(mlruns: Path) -> None:
+    assert Store.latest(mlruns) is None
+    for name in ("a", "b"):
+        store = Store.open(name, mlruns, create=True)
+        assert store is not None
+        store.parent("g", "", "")
+    assert Store.latest(mlruns) == "b"
+    again = Store.open("a", mlruns, create=False)
+    assert again is not None
+    again.parent("g", "", "")
+    assert Store.latest(mlruns) == "a"
+    assert Store.names(mlruns) == ["a", "b"]
+    assert Store.open("c", mlruns, create=False) is None
+
+
+def test_what_is_known_of_a_config(mlruns: Path) -> None:
+    store = opened(mlruns)
+    first, second, third, fourth = (make_config({"seed": seed}, "here") for seed in range(4))
+    RunLog(store, first, "", {}, "r").fail("error", "a fault")
+    RunLog(store, first, "", {}, "r").finish(1, {"test_error": 1.0}, [])  # finished at the second try
+    RunLog(store, first, "", {}, "r").kill()
+    RunLog(store, second, "", {}, "r").fail("diverged", "loss is nan")
+    RunLog(store, third, "", {}, "r").kill()
+    nameless = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id  # of somebody else ...
+    alien = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id
+    store.client.log_param(alien, "alien", "1")  # ... or of another version
+    known, strangers = by_config(store.runs())
+    assert [state(known.get(c)) for c in (first, second, third, fourth)] == ["finished", "diverged", "interrupted", "new"]
+    assert [is_settled(known.get(c)) for c in (first, second, third, fourth)] == [True, True, False, False]
+    assert strangers.keys() == {nameless, alien}
+    assert "'alien'" in strangers[alien]
+
+
+def test_a_deleted_experiment_is_named_with_what_restores_it(mlruns: Path) -> None:
+    store = opened(mlruns)
+    store.client.delete_experiment(store.experiment_id)
+    with pytest.raises(InputError, match=rf"deleted.*--experiment-id {store.experiment_id}"):
+        opened(mlruns)
+
+
+def test_a_store_that_is_no_database_is_refused(mlruns: Path) -> None:
+    (mlruns / "mlflow.db").write_text("not a database, but a text")
+    with pytest.raises(InputError, match=r"mlflow.db can't be used"):
+        opened(mlruns)
