@@ -1,0 +1,5 @@
+"""Tracked runs become tables and plots: every number with its n, its interval and its origin.
+
+``cells`` groups one row per run into cells, ``statistics`` estimates each, ``published`` knows what others reported, and
+``tables`` and ``plots`` write files. What they write depends on the runs alone: not on their order, the date or chance.
+"""

@@ -1,0 +1,67 @@
+"""``python -m analysis``: the tables and plots of an experiment."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from capsnet import cli
+from capsnet.errors import InputError
+
+DESCRIPTION = """Make the tables and plots of an experiment from its tracked runs.
+
+Example: python -m analysis quick"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """The flags of ``python -m analysis``."""
+
+    experiment: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="EXPERIMENT", help="MLflow experiment", help_behavior_hint="(default: the one launched last)"),
+    ] = ""
+    only: Annotated[Literal["tables", "plots", "all"], tyro.conf.arg(help="what to make")] = "all"
+    mlruns: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")] = Path("mlruns")
+    results: Annotated[Path, tyro.conf.arg(metavar="DIR", help="tables and plots go to its subfolder EXPERIMENT")] = Path(
+        "results"
+    )
+
+
+def main() -> int:
+    """Read the runs, write the files, print the table and say where the rest is."""
+    command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
+    from analysis import plots, tables
+    from analysis.runs import read_runs
+
+    found = read_runs(command.experiment, command.mlruns)
+    for run_id, reason in found.strangers.items():
+        cli.errors.print(f"[yellow]left out:[/] run {run_id}: {cli.escaped(reason)}")
+    folder = command.results / folder_name(found.experiment)
+    written: list[Path] = []
+    if command.only != "plots":
+        written += tables.write(found.runs, folder)
+        cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
+    if command.only != "tables":
+        finished = (found.runs["status"] == "finished").any()
+        if finished:
+            written += [*plots.curves(found.runs, found.curves, folder), *plots.axes(found.runs, folder)]
+        elif command.only == "plots":
+            raise InputError(f"no run of experiment {found.experiment!r} has finished, so there is nothing to plot")
+    cli.console.print(f"In {folder}: {', '.join(path.name for path in written)}")
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    cli.console.print(f"To browse the runs: {'open ' + server if server.startswith('http') else 'make ui'}")
+    return 0
+
+
+def folder_name(experiment: str) -> str:
+    """The experiment's name as that of a folder: what could lead out of the results, or nowhere, becomes an underscore."""
+    return re.sub(r"[^\w.+=-]|^\.+", "_", experiment)
+
+
+if __name__ == "__main__":
+    cli.finish(main)

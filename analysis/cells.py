@@ -1,0 +1,142 @@
+"""One row per run -> one cell per configuration: which axes vary, what is constant, and what became of every run."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.published import Published, find
+from analysis.statistics import Estimate, t_interval
+from capsnet.config import FIELDS
+from capsnet.errors import InputError
+
+NAMES = {"routing_iterations": "r"}
+"""Fields whose readable name is not the field's own with spaces for underscores; :func:`legend` explains them."""
+
+ALWAYS_TOLD = ("dataset", "train_size", "validation_size", "epochs", "batch_size")  # no error can be judged without them
+
+OUTCOMES = {"planned": "not run", "error": "failed"}  # status or kind of failure -> how a table says it, if not the same
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that differ in nothing but their seed."""
+
+    setting: dict[str, Any]  # axis -> value, of the axes that vary
+    runs: pd.DataFrame  # all that were planned, by seed
+    error: Estimate  # of the test error in %, over the finished runs
+    published: Published | None
+
+    @property
+    def finished(self) -> "pd.Series[float]":
+        """Test errors in % of the runs that have one."""
+        return self.runs["test_error"][_outcomes(self.runs) == "finished"]
+
+    @property
+    def failures(self) -> str:
+        """What became of the other runs: ``1 diverged, 2 not run``; empty if all finished."""
+        counts = _outcomes(self.runs).value_counts().drop("finished", errors="ignore")
+        return ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts.index, key=lambda k: (k == "not run", k)))
+
+    @property
+    def count(self) -> str:
+        """``n=3``, or ``n=2 of 3; 1 diverged``."""
+        planned = len(self.runs)
+        return f"n={planned}" if self.error.n == planned else f"n={self.error.n} of {planned}; {self.failures}"
+
+
+def name_of(field: str) -> str:
+    """How a field is called in headers and labels."""
+    return NAMES.get(field, field.replace("_", " "))
+
+
+def legend(fields: Iterable[str]) -> str:
+    """Says which fields stand behind names that don't tell it: ``r: routing_iterations``."""
+    return ", ".join(f"{NAMES[field]}: {field}" for field in fields if field in NAMES)
+
+
+def text_of(value: Any) -> str:
+    """A field's value, exact and as YAML has it: ``0.0005``, ``6.4e-6``, ``true``, ``[512, 1024]``."""
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0").replace("e-0", "e-")
+    return str(value)
+
+
+def varying(runs: pd.DataFrame) -> list[str]:
+    """The axes: the fields with more than one value, in the order of RunConfig. The seed is none."""
+    if runs.empty:
+        raise InputError("the experiment has no run, so there is nothing to make a table or a plot of")
+    return [field for field in FIELDS if field != "seed" and len(runs[field].unique()) > 1]
+
+
+def widest(runs: pd.DataFrame, axes: list[str]) -> str:
+    """The axis with the most values, the last of them on a tie: the one to lay side by side."""
+    return max(reversed(axes), key=lambda axis: runs[axis].nunique())
+
+
+def constants(runs: pd.DataFrame) -> dict[str, Any]:
+    """Fields with one value that has to be told: it is not the default, or no error can be judged without it."""
+    axes = varying(runs)
+    values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*axes, "seed")}
+    return {k: v for k, v in values.items() if k in ALWAYS_TOLD or text_of(v) != _default(k)}
+
+
+def cells(runs: pd.DataFrame, published: Iterable[Published] = ()) -> list[Cell]:
+    """The cells of an experiment, sorted by the values of the axes.
+
+    Raises:
+        InputError: there is no run, or a cell has several published values.
+    """
+    axes, published = varying(runs), tuple(published)
+    ordered = runs.sort_values([*axes, "seed"], kind="stable")
+    groups = [rows for _, rows in ordered.groupby(axes, sort=True, dropna=False)] if axes else [ordered]
+    return [_cell(rows, axes, published) for rows in groups]
+
+
+def tidy(cells: list[Cell]) -> pd.DataFrame:
+    """One row per cell with raw numbers, for other programs; errors in %."""
+    rows = [{**cell.setting, **_numbers(cell)} for cell in cells]
+    return pd.DataFrame(rows)
+
+
+def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...]) -> Cell:
+    first = {field: rows[field].iloc[0] for field in FIELDS}
+    errors = rows["test_error"][_outcomes(rows) == "finished"]
+    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), find(first, published))
+
+
+def _numbers(cell: Cell) -> dict[str, Any]:
+    error, published = cell.error, cell.published
+    return {
+        "n": error.n,
+        "planned": len(cell.runs),
+        "mean": error.mean,
+        "sd": error.sd,
+        "low": error.low,
+        "high": error.high,
+        "interval": error.kind,
+        "min": cell.finished.min(),
+        "max": cell.finished.max(),
+        "failures": cell.failures,
+        "published": published.value if published else None,
+        "published_sd": published.sd if published else None,
+        "published_n": published.n if published else None,
+        "published_source": published.source if published else None,
+    }
+
+
+def _outcomes(runs: pd.DataFrame) -> "pd.Series[str]":
+    """What became of each run: finished, diverged, out of memory, failed, killed, running, not run."""
+    outcome = runs["status"].astype(object)
+    outcome = outcome.where(runs["status"] != "failed", runs["failure"].astype(object).fillna("failed"))
+    # a run whose result didn't reach the tracking store has no number, but must not vanish from the count
+    return outcome.where(~((outcome == "finished") & runs["test_error"].isna()), "without test error").replace(OUTCOMES)
+
+
+def _default(field: str) -> str:
+    default = FIELDS[field].default
+    return text_of(list(default) if isinstance(default, tuple) else default)

@@ -1,0 +1,231 @@
+"""Learning curves per cell and test error by axis, as PNG and PDF that are the same to the byte on every build."""
+
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
+
+from analysis.cells import Cell, cells, legend, name_of, text_of, varying, widest
+from analysis.statistics import t_interval
+from capsnet.errors import InputError
+
+COLUMN, PAGE = 3.4, 7.0  # inches: one column, and the width of a page
+LETTER = 0.055  # inches: width of a letter at 7 pt, on the safe side
+LINES_IN_ONE_PANEL = 6  # with more cells, the widest axis gets a panel for each value
+
+LOSSES = {
+    "train_loss": "training loss (total)",
+    "train_margin_loss": "margin loss",
+    "train_reconstruction_loss": "reconstruction: squared\nerror summed over pixels",
+}
+DASHES: list[tuple[float, ...]] = [(), (4, 1.5), (1, 1), (3, 1, 1, 1)]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one colour means: the values of the axes that have no panels of their own, and the cells that have them."""
+
+    label: str
+    cells: list[Cell]
+    colour: tuple[float, float, float]
+    dashes: tuple[float, ...]
+
+
+def curves(runs: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> list[Path]:
+    """Validation error and training losses by epoch: a line per cell, the mean of its finished runs with their range.
+
+    Where no run has validation images, the training error stands in and the axis says so.
+
+    Raises:
+        InputError: no run is finished, or none has the metrics.
+    """
+    finished = _finished(runs)
+    rows = metrics[metrics["run_id"].isin(finished["run_id"]) & metrics["value"].notna()]
+    error = {"validation_error": "validation error (%)"}
+    if not (rows["metric"] == "validation_error").any():
+        error = {"train_error": "training error (%)\n(no validation set)"}
+    losses = {metric: label for metric, label in LOSSES.items() if (rows["metric"] == metric).any()}
+    if not losses or not rows["metric"].isin([*error]).any():
+        raise InputError("the finished runs have no errors and losses per epoch, so there are no curves to draw")
+    with _style():
+        return [
+            *_save(_grid(runs, rows, error), folder / "error_by_epoch"),
+            *_save(_grid(runs, rows, losses), folder / "loss_by_epoch"),
+        ]
+
+
+def axes(runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """Test error by each axis that varies: a point per finished run, the mean and its 95% Student-t interval.
+
+    Raises:
+        InputError: no run is finished.
+    """
+    finished = _finished(runs)
+    fields: list[str | None] = [*varying(runs)] or [None]
+    counts = [runs[field].nunique() if field else 1 for field in fields]
+    with _style():
+        figure = Figure(figsize=(COLUMN, 0.9 + 0.35 * len(counts) + 0.38 * sum(counts)), layout="constrained")
+        panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=[n + 0.5 for n in counts])
+        for panel, field in zip(panels[:, 0], fields, strict=True):
+            _axis(panel, runs, finished, field)
+        panels[-1, 0].set_xlabel("test error (%)")
+        pooled = "; each panel pools the other axes" if len(fields) > 1 else ""
+        figure.supxlabel(_wrapped(f"point: one run; bar: mean and 95% Student-t interval{pooled}", COLUMN), fontsize=7)
+        return _save(figure, folder / "test_error_by_axis")
+
+
+def _finished(runs: pd.DataFrame) -> pd.DataFrame:
+    varying(runs)  # says so if there is no run at all
+    finished = runs[(runs["status"] == "finished") & runs["test_error"].notna()]
+    if finished.empty:
+        raise InputError(f"none of the experiment's {len(runs)} runs is finished yet, so there is nothing to plot")
+    return finished.sort_values([*varying(runs), "seed"], kind="stable")
+
+
+def _grid(runs: pd.DataFrame, rows: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+    """A panel per metric and value of the widest axis: metrics side by side, or the values if there is one metric."""
+    facet, values, lines = _plan(runs)
+    across = len(metrics) if len(metrics) > 1 else min(3, len(values))
+    down = -(-len(values) * len(metrics) // across)
+    width = COLUMN if across == 1 else PAGE
+    labels = [_wrapped(line.label, width - 0.6) for line in lines]
+    columns = max(1, int(width / (0.6 + LETTER * max(len(part) for label in labels for part in label.split("\n")))))
+    tall = sum(label.count("\n") + 1 for label in labels) / min(columns, len(labels)) * 0.15 + 0.6
+    figure = Figure(figsize=(width, 1.9 * down + tall), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey="all" if len(metrics) == 1 else "col", squeeze=False)
+    for panel in panels.flat[len(values) * len(metrics) :]:
+        panel.set_axis_off()
+    pairs = [(value, metric) for value in values for metric in metrics]
+    for i, (panel, (value, metric)) in enumerate(zip(panels.flat, pairs, strict=False)):
+        _panel(panel, rows[rows["metric"] == metric], lines, facet, value)
+        panel.set_ylabel(metrics[metric] if len(metrics) > 1 or i % across == 0 else "")
+        panel.set_xlabel("epoch", visible=i + across >= len(pairs))
+        panel.tick_params(labelbottom=i + across >= len(pairs))
+        if facet and i % across < (across if len(metrics) == 1 else 1):  # beside each other, metrics share a title
+            panel.set_title(_wrapped(f"{name_of(facet)} {text_of(value)}", PAGE / 3 - 0.4), loc="left")
+    for column in panels.T if len(metrics) > 1 else [panels.flat]:
+        _scale([panel for panel in column if panel.lines])
+    handles = [Line2D([], [], color=line.colour, dashes=line.dashes or (None, None)) for line in lines]
+    title = f"line: mean over seeds; band: lowest to highest seed\n{legend(varying(runs))}".strip()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
+    return figure
+
+
+def _plan(runs: pd.DataFrame) -> tuple[str | None, list[object], list[Line]]:
+    """The axis that has panels, its values, and the lines that the panels have in common."""
+    fields, every = varying(runs), cells(runs)
+    facet = widest(runs, fields) if len(fields) > 1 and len(every) > LINES_IN_ONE_PANEL else None
+    groups: dict[str, list[Cell]] = {}
+    for cell in every:
+        label = ", ".join(_named(field, cell.setting[field]) for field in fields if field != facet)
+        groups.setdefault(label or "all runs", []).append(cell)
+    values: list[object] = sorted(runs[facet].unique()) if facet else [None]
+    palette = sns.color_palette("colorblind")
+    lines = []
+    for i, (label, members) in enumerate(groups.items()):
+        dashes = DASHES[(i + i // 20) % len(DASHES)]  # 40 lines before a colour comes with the same dashes again
+        lines.append(Line(f"{label} ({_counts(members, facet, values)})", members, palette[i % len(palette)], dashes))
+    return facet, values, lines
+
+
+def _counts(members: list[Cell], facet: str | None, values: list[object]) -> str:
+    counts = {cell.setting[facet] if facet else None: cell.count for cell in members}
+    if len(set(counts.values())) == 1:
+        return members[0].count
+    return "by panel: " + " | ".join(counts.get(value, "none") for value in values)
+
+
+def _panel(panel: Axes, rows: pd.DataFrame, lines: list[Line], facet: str | None, value: object) -> None:
+    for line in lines:
+        members = [cell for cell in line.cells if facet is None or cell.setting[facet] == value]
+        ids = [run_id for cell in members for run_id in cell.runs["run_id"].dropna()]
+        part = rows[rows["run_id"].isin(ids)]
+        if part.empty:
+            continue
+        marker = "o" if len(part["epoch"].unique()) == 1 else None  # a line of one point can't be seen
+        sns.lineplot(part, x="epoch", y="value", ax=panel, color=line.colour, marker=marker, ms=4, errorbar=("pi", 100))
+        panel.lines[-1].set_dashes(line.dashes or (None, None))
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+
+
+def _scale(panels: list[Axes]) -> None:
+    """A logarithmic axis for values that span a factor of ten, linear around zero if they reach it."""
+    lines = [np.asarray(line.get_ydata(), dtype=float) for panel in panels for line in panel.lines]
+    bands = [np.asarray(path.vertices)[:, 1] for panel in panels for band in panel.collections for path in band.get_paths()]
+    values = np.concatenate([*lines, *bands])
+    positive = values[values > 0]
+    if not positive.size or positive.max() < 10 * positive.min():
+        return
+    wide = positive.max() > 100 * positive.min()
+    subs = [1.0] if wide else [1.0, 2.0, 5.0]
+    for panel in panels:
+        if positive.size == values.size:
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=subs))
+        else:
+            panel.set_yscale("symlog", linthresh=positive.min(), linscale=0.5)
+            panel.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=positive.min(), subs=subs))
+            panel.set_ylim(bottom=0)
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _axis(panel: Axes, runs: pd.DataFrame, finished: pd.DataFrame, field: str | None) -> None:
+    """One axis: its values from top to bottom, because their names are long and have to be read."""
+    values = sorted(runs[field].unique()) if field else [None]
+    labels = []
+    for position, value in enumerate(values):
+        planned = len(runs) if field is None else int((runs[field] == value).sum())
+        errors = (finished if field is None else finished[finished[field] == value])["test_error"].to_numpy()
+        estimate = t_interval(errors)
+        # runs with the same error would hide each other: spread by cell and seed, which chance has no part in
+        spread = position + (np.linspace(-0.25, 0.25, len(errors)) if len(errors) > 1 else np.zeros(len(errors)))
+        sns.scatterplot(x=errors, y=spread, ax=panel, s=9, color=sns.color_palette("colorblind")[0], alpha=0.6, linewidth=0)
+        if estimate.n:
+            half = 0.0 if estimate.n == 1 else estimate.high - estimate.mean
+            panel.errorbar(estimate.mean, position, xerr=half, color="black", marker="D", markersize=3.5, capsize=3, lw=1.2)
+        count = f"n={estimate.n}" + ("" if estimate.n == planned else f" of {planned}")
+        text = text_of(value) if field else "all runs"
+        labels.append(_wrapped(f"{text} ({count})", 1.4))
+    panel.set_yticks(range(len(values)), labels)
+    panel.set_ylim(len(values) - 0.5, -0.5)
+    panel.set_ylabel("")
+    panel.set_title(legend([field]) or name_of(field) if field else "", loc="left")
+
+
+def _named(field: str, value: object) -> str:
+    return f"{name_of(field)} {text_of(value)}"
+
+
+def _wrapped(text: str, inches: float) -> str:
+    return textwrap.fill(text, max(10, int(inches / LETTER)), break_long_words=False, break_on_hyphens=False)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """One look for every figure: nothing below 7 pt at the size it is saved in, text in PDFs that can be selected."""
+    chosen: dict[Any, Any] = {**sns.axes_style("whitegrid"), "font.sans-serif": ["DejaVu Sans"], "pdf.fonttype": 42}
+    chosen |= {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7}
+    chosen |= {"legend.fontsize": 7, "legend.title_fontsize": 7, "legend.frameon": False}
+    chosen |= {"lines.linewidth": 1.2, "axes.linewidth": 0.6, "grid.linewidth": 0.4}
+    with mpl.rc_context(chosen):
+        yield
+
+
+def _save(figure: Figure, stem: Path) -> list[Path]:
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
+    figure.savefig(paths[0], dpi=200, metadata={"Software": None})
+    figure.savefig(paths[1], metadata={"CreationDate": None})
+    return paths

@@ -1,0 +1,71 @@
+"""What others published, and which configuration has to stand beside which number of theirs."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from capsnet.config import make_config
+from capsnet.errors import InputError
+
+PATH = Path(__file__).with_name("published.yaml")
+
+
+class Published(BaseModel):
+    """One published test error in %, as printed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    name: str
+    value: float
+    sd: float | None
+    n: Annotated[int, Field(ge=1)] | None
+    source: str
+    protocol: str
+    match: dict[str, Any] | None  # field -> value as the table of runs has it; None: no configuration here is this cell
+
+    def is_of(self, config: Mapping[str, Any]) -> bool:
+        """Whether a configuration, field -> value as in the table of runs, is this cell."""
+        return self.match is not None and all(config[field] == value for field, value in self.match.items())
+
+
+def load(path: Path = PATH) -> tuple[Published, ...]:
+    """The entries of a file, with every ``match`` checked as a configuration.
+
+    Raises:
+        InputError: the file is missing or malformed, or a ``match`` has an unknown field or an impossible value.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(path)
+        entries = TypeAdapter(tuple[Published, ...]).validate_python(tuple(content) if isinstance(content, list) else content)
+    except (OSError, YAMLError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    except ValidationError as error:
+        where = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
+        raise InputError("\n".join(f"{path}, entry {loc or '?'}: {message}" for loc, message in where)) from None
+    return tuple(entry.model_copy(update={"match": _checked(entry, path)}) for entry in entries)
+
+
+def find(config: Mapping[str, Any], published: Iterable[Published]) -> Published | None:
+    """The entry whose cell a configuration is.
+
+    Raises:
+        InputError: there are several, so that the table would have to choose.
+    """
+    found = [entry for entry in published if entry.is_of(config)]
+    if len(found) > 1:
+        raise InputError(f"several published cells match one configuration: {', '.join(entry.name for entry in found)}")
+    return found[0] if found else None
+
+
+def _checked(entry: Published, path: Path) -> dict[str, Any] | None:
+    if entry.match is None:
+        return None
+    if not entry.match:
+        raise InputError(f"match of {entry.name!r} in {path} is empty and would be every configuration; write null for none")
+    config = make_config(entry.match, f"match of {entry.name!r} in {path}").model_dump()
+    return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in entry.match}

@@ -1,0 +1,83 @@
+"""Cells: what varies, what is constant, and that no run vanishes."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from analysis.cells import cells, constants, legend, name_of, text_of, tidy, varying
+from capsnet.config import FIELDS
+from capsnet.errors import InputError
+
+
+def test_axes_are_what_varies_in_the_order_of_the_config(make_runs):
+    runs = make_runs({"lr_schedule": ["constant", "cosine"], "routing_iterations": [1, 3]})
+    assert varying(runs) == ["routing_iterations", "lr_schedule"]
+    assert varying(make_runs({}, seeds=5)) == []
+
+
+def test_constants_are_what_differs_and_what_is_always_told(make_runs):
+    runs = make_runs({"routing_iterations": [1, 3]}, base={"conv_channels": 64, "decoder_hidden": (8, 16), "epochs": 2})
+    expected = ["dataset", "train_size", "validation_size", "conv_channels", "decoder_hidden", "epochs", "batch_size"]
+    assert list(constants(runs)) == expected
+
+
+def test_cells_count_every_run(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 3]}, seeds=5, errors=[0.1, 0.2, 0.6, 9, 9, 1, 2, 3, 4, 5])
+    fail(runs, [3])
+    fail(runs, [4], "planned", None)
+    frame = tidy(cells(runs))
+    first = frame.iloc[0]
+    assert list(frame["routing_iterations"]) == [1, 3]
+    assert (first["n"], first["planned"], first["failures"]) == (3, 5, "1 diverged, 1 not run")
+    assert (first["min"], first["max"]) == (0.1, 0.6)
+    assert first["mean"] == pytest.approx(0.3)
+    assert first["sd"] == pytest.approx(math.sqrt((0.04 + 0.01 + 0.09) / 2))
+    assert frame.iloc[1]["failures"] == ""
+
+
+def test_a_cells_runs_stand_by_seed(quick):
+    assert all(list(cell.runs["seed"]) == [0, 1, 2] for cell in cells(quick.sample(frac=1, random_state=0)))
+
+
+def test_a_finished_run_without_its_error_does_not_vanish(make_runs):
+    runs = make_runs({}, errors=[1.0, 2.0, 3.0])
+    runs.loc[0, "test_error"] = math.nan
+    assert cells(runs)[0].count == "n=2 of 3; 1 without test error"
+
+
+@pytest.mark.parametrize(
+    ("status", "failure", "said"),
+    [
+        ("failed", "out of memory", "out of memory"),
+        ("failed", "error", "failed"),
+        ("failed", None, "failed"),
+        ("killed", None, "killed"),
+        ("running", None, "running"),
+        ("planned", None, "not run"),
+    ],
+)
+def test_says_what_became_of_a_run(make_runs, fail, status, failure, said):
+    runs = make_runs({}, errors=[1.0, 2.0, 3.0])
+    fail(runs, [1], status, failure)
+    assert cells(runs)[0].count == f"n=2 of 3; 1 {said}"
+
+
+def test_no_run_is_an_input_error(quick):
+    with pytest.raises(InputError, match="no run"):
+        cells(quick.iloc[:0])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(5e-4, "0.0005"), (6.4e-6, "6.4e-6"), (0.0, "0"), (1e-2, "0.01"), (1.5e-10, "1.5e-10"), (True, "true"), (3, "3")],
+)
+def test_values_are_exact_and_short(value, text):
+    assert text_of(value) == text_of(pd.Series([value]).iloc[0]) == text
+
+
+def test_every_name_leads_back_to_its_field():
+    names = [name_of(field) for field in FIELDS]
+    assert len(set(names)) == len(names)
+    for field, name in zip(FIELDS, names, strict=True):
+        assert name.replace(" ", "_") == field or legend([field]) == f"{name}: {field}"

@@ -1,0 +1,106 @@
+"""Published numbers: beside the cells that are theirs, and beside no other."""
+
+import pytest
+
+from analysis import published
+from analysis.cells import cells, tidy
+from analysis.tables import accuracy, latex
+from capsnet.errors import InputError
+
+PUBLISHED = published.load()
+
+
+def test_table_1_stands_beside_its_cells(paper):
+    table = accuracy(paper, PUBLISHED)
+    assert table.header == ["r", "reconstruction weight", "test error (%)", "paper (%)"]
+    as_printed = ["0.34 ± 0.032 (n=3)", "0.29 ± 0.011 (n=3)", "0.35 ± 0.036 (n=3)", "0.25 ± 0.005 (n=3)"]
+    assert [row[-1] for row in table.rows] == as_printed
+    notes = table.notes
+    assert len(notes) == 2
+    assert "1710.09829" in notes[0]
+    assert "may differ" in notes[0]
+    assert list(tidy(cells(paper, PUBLISHED))["published"]) == [0.34, 0.29, 0.35, 0.25]
+
+
+@pytest.mark.parametrize(
+    "same", [{"epochs": 3}, {"batch_size": 64}, {"lr_schedule": "cosine"}, {"validation_size": 0}, {"learning_rate": 0.002}]
+)
+def test_training_may_differ_from_the_papers(make_runs, same):
+    assert [c.published.value for c in cells(make_runs({"routing_iterations": [1, 3]}, base=same), PUBLISHED)] == [0.29, 0.25]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"train_size": 5000},
+        {"dataset": "fashion_mnist"},
+        {"augmentation": "none"},
+        {"augmentation": "shift(pixels=1)"},
+        {"conv_channels": 128},
+        {"conv_kernel": 7},
+        {"primary_types": 16},
+        {"primary_dim": 4},
+        {"primary_kernel": 7},
+        {"primary_stride": 1},
+        {"class_dim": 8},
+        {"capsule_bias": True},
+        {"decoder_hidden": (512,)},
+        {"routing": "uniform", "routing_iterations": 1},
+        {"routing_iterations": 2},
+        {"reconstruction_weight": 1e-2},
+    ],
+)
+def test_another_network_or_task_is_not_the_papers(make_runs, other):
+    runs = make_runs({}, base=other)
+    assert cells(runs, PUBLISHED)[0].published is None
+    assert accuracy(runs, PUBLISHED).header == ["test error (%)"]
+    assert len(accuracy(runs, PUBLISHED).notes) == 1
+
+
+def test_paper_columns_stand_beside_the_columns_they_belong_to(make_runs):
+    axes = {"conv_kernel": [7, 9], "routing_iterations": [1, 3], "reconstruction_weight": [0.0, 6.4e-6, 5e-4]}
+    table = accuracy(make_runs(axes), PUBLISHED)
+    names = ["reconstruction weight = 0", "reconstruction weight = 6.4e-6", "reconstruction weight = 0.0005"]
+    assert table.header == ["conv kernel", "r", names[0], f"paper, {names[0]}", names[1], names[2], f"paper, {names[2]}"]
+    assert [row[3] for row in table.rows] == ["", "", "0.34 ± 0.032 (n=3)", "0.35 ± 0.036 (n=3)"]
+    latex(table)
+
+
+def test_the_baseline_is_known_but_matches_nothing():
+    baseline = PUBLISHED[-1]
+    assert (baseline.name, baseline.value, baseline.match) == ("Baseline CNN", 0.39, None)
+
+
+ENTRY = "- {name: x, value: 0.3, sd: null, n: 3, source: s, protocol: p, match: %s}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (ENTRY % "{rooting_iterations: 3}", "did you mean 'routing_iterations'"),
+        (ENTRY % "{routing_iterations: three}", "routing_iterations"),
+        (ENTRY % "{dataset: mnits}", "mnits"),
+        (ENTRY % "{}", "empty"),
+        (ENTRY.replace("0.3", "much") % "null", "0.value"),
+        ("- {name: x}", "source"),
+        ("name: x", "tuple"),
+        ("- {a: 1, a: 2}", "duplicate"),
+        ("- [", "can't be read"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_reason(tmp_path, text, message):
+    path = tmp_path / "published.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message) as error:
+        published.load(path)
+    assert "published.yaml" in str(error.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="gone"):
+        published.load(tmp_path / "gone.yaml")
+
+
+def test_two_published_values_for_one_cell_are_refused(paper):
+    with pytest.raises(InputError, match="several published cells"):
+        accuracy(paper, [*PUBLISHED, PUBLISHED[0]])

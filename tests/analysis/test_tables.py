@@ -1,0 +1,171 @@
+"""Tables against ones worked out by hand."""
+
+import io
+
+import pandas as pd
+import pytest
+
+from analysis import published, tables
+from analysis.cells import cells, varying, widest
+from analysis.statistics import Estimate
+from analysis.tables import accuracy, error_text, latex, markdown
+
+PUBLISHED = published.load()
+SIZES = {"conv_channels": 32, "primary_types": 4}
+
+
+def body(text):
+    """The rows of a Markdown table, as lists of texts."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [[part.strip() for part in line.strip("|").split("|")] for line in lines if "---" not in line]
+
+
+def shuffled(frame, seed):
+    return frame.sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+# --- digits
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [
+        (0.2512, 0.0312, "0.251 ± 0.031"),
+        (0.2567, 0.0058, "0.2567 ± 0.0058"),
+        (0.3, 0.0996, "0.30 ± 0.10"),
+        (3.14159, 1.26, "3.1 ± 1.3"),
+        (3.14159, 9.96, "3 ± 10"),
+        (88.6, 23.4, "89 ± 23"),
+        (0.25, 0.0, "0.25 ± 0.00"),
+        (0.25, 1e-17, "0.25 ± 0.00"),
+    ],
+)
+def test_digits_follow_the_deviation(make_runs, mean, sd, text):
+    cell = cells(make_runs({}))[0]
+    object.__setattr__(cell, "error", Estimate(mean, sd, 0, 0, 3, ""))
+    assert error_text(cell) == f"{text} (n=3)"
+
+
+def test_table_by_hand(make_runs, fail):
+    errors = [0.30, 0.36, 0.42, 0.25, 0.25, 0.28, 1.0, 1.0, 1.0, 0.27, 9.0, 9.0]
+    axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+    runs = make_runs(axes, errors=errors, base=SIZES)
+    fail(runs, [5])
+    fail(runs, [6, 7, 8])
+    fail(runs, [10, 11], "planned", None)
+    assert body(markdown(accuracy(runs, PUBLISHED))) == [
+        ["r", "reconstruction weight", "test error (%)"],
+        ["1", "0", "0.360 ± 0.060 (n=3)"],
+        ["1", "0.0005", "0.25 ± 0.00 (n=2 of 3; 1 diverged)"],
+        ["3", "0", "— (n=0 of 3; 3 diverged)"],
+        ["3", "0.0005", "0.27 (n=1 of 3; 2 not run)"],
+    ]
+
+
+# --- form
+
+
+def test_the_widest_of_three_axes_is_laid_across(quick):
+    rows = body(markdown(accuracy(quick)))
+    assert rows[0] == ["r", "reconstruction weight", *sorted(quick["lr_schedule"].unique())]
+    assert [row[:2] for row in rows[1:]] == [["1", "0"], ["1", "0.0005"], ["3", "0"], ["3", "0.0005"]]
+    cell = quick.query("routing_iterations == 3 and reconstruction_weight == 0 and lr_schedule == 'constant'")["test_error"]
+    assert rows[3][2] == f"{cell.mean():.1f} ± {cell.std():.1f} (n=3)"
+
+
+def test_on_a_tie_the_last_axis_is_laid_across(make_runs):
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 10], "batch_size": [64, 128]})
+    assert widest(runs, varying(runs)) == "batch_size"
+    assert accuracy(runs).header == ["r", "epochs", "batch size = 64", "batch size = 128"]  # by number, not by letter
+
+
+def test_only_combinations_that_exist_have_a_row(make_runs):
+    axes = {"routing": ["dynamic"], "routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+    runs = pd.concat(
+        [make_runs(axes, base={"epochs": 2}), make_runs({"routing_iterations": [1]}, base={"routing": "uniform", "epochs": 9})]
+    )
+    table = accuracy(runs)  # epochs is an axis too; the last of those with two values
+    assert [row[:3] for row in table.rows] == [
+        ["dynamic", "1", "0"],
+        ["dynamic", "1", "0.0005"],
+        ["dynamic", "3", "0"],
+        ["dynamic", "3", "0.0005"],
+        ["uniform", "1", "0.0005"],
+    ]
+    assert table.rows[0][4] == ""
+    assert table.rows[4][3] == ""
+
+
+def test_no_axis_is_one_row(make_runs):
+    table = accuracy(make_runs({}, errors=[1.0, 1.2, 1.4]))
+    assert (table.header, table.rows) == (["test error (%)"], [["1.20 ± 0.20 (n=3)"]])
+
+
+def test_footer_tells_the_origin(quick, fail):
+    quick.loc[[0, 1, 2], "git_commit"] = ["fedcba9876543210-dirty", "aedcba9876543210", "bedcba9876543210"]
+    fail(quick, [35], "planned", None)
+    footer = accuracy(quick).notes[-1]
+    assert footer == (
+        "Experiment quick; commits 0123456, aedcba9, bedcba9, fedcba9-dirty; seeds 0, 1, 2; "
+        "36 runs, 35 finished; last run ended 2026-11-22 10:34 UTC."
+    )
+
+
+def test_a_table_of_what_has_not_run(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 3]})
+    fail(runs, list(runs.index), "planned", None)
+    table = accuracy(runs)
+    assert [row[1] for row in table.rows] == ["— (n=0 of 3; 3 not run)"] * 2
+    assert "commit unknown" in table.notes[-1]
+    assert "no run has ended" in table.notes[-1]
+    latex(table)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_rows_changes_no_byte(quick, fail, tmp_path, seed):
+    fail(quick, [4, 9])
+    fail(quick, [20, 30, 31], "planned", None)
+    first = tables.write(quick, tmp_path / "first")
+    second = tables.write(shuffled(quick, seed), tmp_path / "second")
+    assert [path.name for path in first] == ["accuracy.md", "accuracy.tex", "cells.csv"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_csv_has_the_raw_numbers(quick, tmp_path):
+    text = tables.write(quick, tmp_path)[2].read_text()
+    frame = pd.read_csv(io.StringIO(text))
+    assert len(frame) == 12
+    mean = quick.groupby(["routing_iterations", "reconstruction_weight", "lr_schedule"])["test_error"].mean()
+    assert frame["mean"].to_list() == pytest.approx(mean.to_list(), rel=1e-14)
+    assert set(frame["interval"]) == {"95% Student-t interval"}
+    assert frame["published"].isna().all()
+
+
+# --- LaTeX
+
+
+def test_latex_needs_booktabs_only_and_escapes(make_runs):
+    runs = make_runs({"lr_schedule": ["constant", "one_cycle(rise=0.4)"]}, experiment="50%_of & {all} #1 ~^\\ $x$ <a|b>")
+    text = latex(accuracy(runs))
+    assert "one\\_cycle" in text
+    assert r"50\%\_of \& \{all\} \#1 \textasciitilde{}\textasciicircum{}\textbackslash{} \$x\$ $<$a$|$b$>$" in text
+    assert r"test error (\%)" in text
+    assert "$\\pm$" in text
+    assert text.isascii()
+    for line in (r"\toprule", r"\midrule", r"\bottomrule", r"\label{tab:50-of-all-1-x-a-b}", r"\caption{"):
+        assert text.count(line) == 1
+    assert not any(word in text for word in ("multirow", "cline", "cellcolor", "bfseries", "textbf"))
+
+
+def test_latex_breaks_long_texts_into_lines_within_their_column(quick, fail):
+    fail(quick, [0])
+    text = latex(accuracy(quick))
+    assert r"\begin{tabular}[b]{@{}r@{}}exponential \\ (gamma=0.5, \\ every=40)\end{tabular}" in text
+    assert r"\\ (n=2 of 3; \\ 1 diverged)\end{tabular}" in text
+    assert all(line.count("&") == 4 for line in text.splitlines() if "&" in line)
+
+
+def test_markdown_escapes_what_would_split_a_cell():
+    table = tables.Table("l", "c", ["a|b"], [["1|2"]], 1, [])
+    assert "| a\\|b |" in markdown(table)
+    assert "| 1\\|2 |" in markdown(table)

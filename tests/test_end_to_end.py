@@ -1,0 +1,45 @@
+"""A tiny grid from its YAML to its table and plots, by the commands that the Makefile calls."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GRID = """
+description: two routings, and a learning rate that can't work
+base: {dataset: digits, train_size: 60, validation_size: 60, augmentation: none, conv_channels: 8, conv_kernel: 5,
+  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 2, batch_size: 20, lr_schedule: constant}
+axes: {routing_iterations: [1, 3], learning_rate: [1e-3, 1e30]}
+seeds: 2
+"""
+
+
+def test_from_yaml_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "small_rates.yaml").write_text(GRID)
+    folders = ["--mlruns", str(tmp_path / "mlruns")]
+
+    def call(*words: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run([sys.executable, "-m", *words, *folders], capture_output=True, text=True, check=False)
+
+    ran = call("experiments", "run", str(tmp_path / "small_rates.yaml"))
+    assert ran.returncode == 1, ran.stderr  # half of it diverges
+    assert ran.stderr.count("failed:") == 4
+    analysed = call("analysis", "--results", str(tmp_path / "results"))
+    assert analysed.returncode == 0, analysed.stderr
+    assert "(n=2)" in analysed.stdout
+    assert "— (n=0 of 2; 2 diverged)" in analysed.stdout
+
+    made = tmp_path / "results" / "small_rates"
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+    assert {"accuracy.md", "accuracy.tex", "cells.csv", "error_by_epoch.png", "test_error_by_axis.pdf"} <= before.keys()
+    again = call("experiments", "run", str(tmp_path / "small_rates.yaml"))
+    assert "8 runs, 8 of them settled already" in again.stdout
+    assert call("analysis", "small_rates", "--results", str(tmp_path / "results")).returncode == 0
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+
+    unknown = call("analysis", "small_rate", "--results", str(tmp_path / "results"))
+    assert unknown.returncode == 2
+    assert "did you mean 'small_rates'" in unknown.stderr
+    assert "Traceback" not in unknown.stderr
