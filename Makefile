@@ -1,0 +1,80 @@
+# Everything runs in .venv, which the first command makes. `make help` lists the commands.
+
+PYTHON     ?= python3
+GRID       ?=
+EXPERIMENT ?=
+WORKERS    ?= 0
+DATA       ?=
+PORT       ?= 5000
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+READY := $(VENV)/.ready
+run_flags = $(GRID) --workers $(WORKERS) $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(DATA),--data '$(DATA)')
+# the experiment to analyse: named, or the grid's, or else the one that was launched last
+analysed = $(if $(EXPERIMENT),'$(EXPERIMENT)',$(basename $(notdir $(GRID))))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup ablation plan tables plots ui test lint format lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo '  GRID=name or file.yaml   the grid (default: paper with CUDA, quick without)'
+	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid)'
+	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
+	@echo '  WORKERS=n                processes that train; 0 = one run after the other in one process'
+	@echo '  PORT=n                   where make ui serves (default: 5000)'
+
+setup: $(READY) ## make .venv from requirements.lock
+
+$(READY): requirements.lock requirements-uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python 3.11 or newer is needed, but $(PYTHON) is {sys.version.split()[0]}; name another one: make PYTHON=python3.12 ...")'
+	@echo 'making .venv: about 6 GB, most of it CUDA libraries of PyTorch; a minute or a few, once'
+	@$(PYTHON) -m venv $(VENV)
+	@# uv takes a quarter of pip's time; where it can't reach its index (it reads no pip.conf), pip does it
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock || \
+		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+ablation: $(READY) ## train what is not finished of a grid, then make its tables and plots
+	@$(PY) -m experiments run $(run_flags); code=$$?; \
+	if [ $$code -gt 1 ]; then exit $$code; fi; \
+	$(PY) -m analysis $(analysed) && exit $$code
+
+plan: $(READY) ## list the cells of a grid (GRID=quick by default) and what is finished of them
+	@$(PY) -m experiments plan $(or $(GRID),quick) $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
+
+tables: $(READY) ## make the tables of an experiment again (the one launched last, or EXPERIMENT=)
+	@$(PY) -m analysis $(analysed) --only tables
+
+plots: $(READY) ## make the plots of an experiment again (the one launched last, or EXPERIMENT=)
+	@$(PY) -m analysis $(analysed) --only plots
+
+ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "MLFLOW_TRACKING_URI names a server: open $$MLFLOW_TRACKING_URI" ;; \
+	*) echo "serving on http://127.0.0.1:$(PORT), Ctrl-C ends it"; MLFLOW_DISABLE_TELEMETRY=true exec $(VENV)/bin/mlflow server \
+		--host 127.0.0.1 --port $(PORT) --workers 1 \
+		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}" ;; \
+	esac
+
+test: $(READY) ## run the tests, but for those marked slow or gpu
+	@$(PY) -m pytest -q -m 'not slow and not gpu'
+
+lint: $(READY) ## check style, formatting and types
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
+
+format: $(READY) ## format the code
+	@$(PY) -m ruff check --fix --quiet . ; $(PY) -m ruff format .
+
+lock: $(READY) ## pin the newest versions that pyproject.toml allows, with hashes
+	@$(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		--extra dev pyproject.toml -o requirements.lock
+	@echo uv | $(VENV)/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header \
+		- -o requirements-uv.lock
+
+clean: ## remove .venv and caches; runs (mlruns/), tables and plots (results/) and data sets (data/) stay
+	@rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
