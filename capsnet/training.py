@@ -1,7 +1,6 @@
 """How one run trains: :func:`train` yields the metrics of epoch after epoch, and whoever asks decides what to do with them."""
 
 import math
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +17,6 @@ from capsnet.data import Data, Split
 from capsnet.errors import InputError
 from capsnet.models import CapsuleNetwork, lengths
 from capsnet.state import EpochMetrics, TrainingState
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with it, read at its first use
 
 
 class DivergedError(RuntimeError):

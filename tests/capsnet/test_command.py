@@ -309,3 +309,9 @@ def test_a_terminal_shows_a_bar_with_loss_error_and_time_left(command, tiny_flag
     assert re.search(r"\d:\d\d:\d\d", text)
     assert [len(re.findall(EPOCH.format(epoch), text)) for epoch in (1, 2, 3)] == [1, 1, 0]
     assert "test error" in text
+
+
+def test_the_bar_of_a_run_that_goes_on_starts_where_it_stopped(tiny):
+    config = tiny(epochs=3)
+    task = Display(config, done=2).tasks[0]
+    assert (task.completed, task.total) == (8, 12)

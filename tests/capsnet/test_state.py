@@ -202,6 +202,17 @@ def test_a_failed_save_leaves_the_old_file(trained, data_of, tmp_path, cpu, monk
     assert len(TrainingState.load(path, cpu).history) == 2
 
 
+def test_a_new_file_takes_the_old_ones_place_at_once(trained, tmp_path):
+    """Whoever has the old one open reads it to its end: it is not written over."""
+    trained.save(tmp_path / "a")
+    before = (tmp_path / "a").read_bytes()
+    with (tmp_path / "a").open("rb") as reader:
+        trained.history.clear()
+        trained.save(tmp_path / "a")
+        assert reader.read() == before
+    assert (tmp_path / "a").read_bytes() != before
+
+
 def test_the_file_is_synced_before_it_takes_the_old_ones_place(trained, tmp_path, monkeypatch):
     """Renamed first, a crash of the machine could leave an empty file."""
     done = []

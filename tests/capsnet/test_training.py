@@ -315,6 +315,8 @@ def test_evaluation_gives_error_predictions_and_scores_of_each_image(learned, da
     assert 0 < wrong < 360
     assert result.error == pytest.approx(100 * wrong / 360)
     assert not result.scores.requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(result.scores, learned.model.scores(test.batch(slice(None))))
 
 
 def test_evaluation_leaves_no_trace(learned, data_of):
