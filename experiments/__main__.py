@@ -1,5 +1,6 @@
 """``python -m experiments``: plan a grid, or run what is not finished of it."""
 
+import signal
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,9 @@ class Run:
     ] = None
     device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
     workers: Annotated[int, tyro.conf.arg(help="processes that train; 0 = in this one, run after run")] = 0
+    checkpoint_every: Annotated[
+        float, tyro.conf.arg(help="seconds from one checkpoint of a run to the next, at the end of an epoch; 0 = every epoch")
+    ] = 60.0
     retry_failed: Annotated[bool, tyro.conf.arg(help="train configs that diverged again")] = False
     mlruns: Folder = Path("mlruns")
 
@@ -93,15 +97,17 @@ def run(command: Run) -> int:
     for config in {config.dataset: config for _, config in grid.configs}.values():
         read(config, folder, device)  # a data set that can't be read is found out before anything is recorded
 
-    from experiments.launch import run_grid
+    from experiments.launch import only_launch, run_grid
     from experiments.tracking import Store
     from experiments.worker import Place
 
     name = command.experiment or grid.name
     store = Store.open(name, command.mlruns, create=True)
     assert store is not None
-    place = Place(name, command.mlruns, grid.name, parent="", data=folder, device=str(device))
-    summary = run_grid(grid, store, place, executor, slots=1, retry_failed=command.retry_failed)
+    place = Place(name, command.mlruns, grid.name, "", folder, str(device), command.checkpoint_every)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as job schedulers end a job: like Ctrl-C
+    with only_launch(store, command.mlruns):
+        summary = run_grid(grid, store, place, executor, slots=1, retry_failed=command.retry_failed)
     cli.console.print(f"{summary.before + summary.finished} runs settled, {summary.finished} of them now, on {device}")
     for line in summary.failed:
         cli.errors.print(f"[bold red]failed:[/] {cli.escaped(line)}")

@@ -32,8 +32,9 @@ if TYPE_CHECKING:  # a plan needs no torch
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
-FLUSH_SECONDS = 5.0  # at most so often, a run's new metrics are sent, in one batch
+SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
 PAGE = 1000  # runs that a search returns at once
+BATCH = 1000  # metrics that one call may log
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 
 
@@ -149,19 +150,32 @@ class Store:
 
 
 class RunLog:
-    """One child run while it trains: collects what it is told and sends it in batches."""
+    """One child run while it trains."""
 
-    def __init__(self, store: Store, config: RunConfig, parent: str, tags: Mapping[str, str], name: str) -> None:
-        self.client = store.client
-        run = self.client.create_run(
-            store.experiment_id, tags={**tags, KIND: "run", MLFLOW_PARENT_RUN_ID: parent}, run_name=name
+    def __init__(self, store: Store, run_id: str, *, resumed: bool) -> None:
+        self.client, self.run_id = store.client, run_id
+        self.system = SystemMetricsMonitor(
+            run_id, sampling_interval=SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=store.uri
         )
-        self.run_id: str = run.info.run_id
-        self.client.log_batch(self.run_id, params=[Param(*pair) for pair in config.to_params().items()])
-        self.system = SystemMetricsMonitor(self.run_id, sampling_interval=FLUSH_SECONDS, tracking_uri=store.uri)
         self.system.start()
-        self._waiting: list[Metric] = []
-        self._sent = time.monotonic()
+        self._sent = 0
+
+    @classmethod
+    def start(cls, store: Store, config: RunConfig, parent: str, tags: Mapping[str, str], name: str) -> "RunLog":
+        """A new run."""
+        tags = {**tags, KIND: "run", MLFLOW_PARENT_RUN_ID: parent}
+        run_id: str = store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id
+        store.client.log_batch(run_id, params=[Param(*pair) for pair in config.to_params().items()])
+        return cls(store, run_id, resumed=False)
+
+    @classmethod
+    def take_over(cls, store: Store, run_id: str, tags: Mapping[str, str]) -> "RunLog":
+        """A run that was interrupted or failed, under its own id, with the tags of whoever goes on with it."""
+        store.client.update_run(run_id, status="RUNNING")
+        for name in store.client.get_run(run_id).data.tags.keys() & {FAILURE, REASON}:
+            store.client.delete_tag(run_id, name)
+        store.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
+        return cls(store, run_id, resumed=True)
 
     def data(self, source: DataSource) -> None:
         """Record what the run learns from."""
@@ -174,36 +188,30 @@ class RunLog:
         )
         self.client.log_inputs(self.run_id, [DatasetInput(dataset)])
 
-    def epoch(self, metrics: "EpochMetrics") -> None:
-        """Record an epoch's metrics; they are sent when the last sending is some seconds ago."""
-        self._waiting += rows(metrics)
-        if time.monotonic() - self._sent > FLUSH_SECONDS:
-            self.flush()
+    def epochs(self, history: Sequence["EpochMetrics"]) -> None:
+        """Send what is new of a run's history, in batches as large as MLflow takes them."""
+        new = [row for metrics in history[self._sent :] for row in rows(metrics)]
+        for start in range(0, len(new), BATCH):
+            self.client.log_batch(self.run_id, new[start : start + BATCH])
+        self._sent = len(history)
 
-    def flush(self) -> None:
-        """Send what is waiting."""
-        for start in range(0, len(self._waiting), PAGE):  # the most that one batch may hold
-            self.client.log_batch(self.run_id, self._waiting[start : start + PAGE])
-        self._waiting, self._sent = [], time.monotonic()
+    def finish(self, last: "EpochMetrics", results: Mapping[str, float], files: Sequence[Path]) -> None:
+        """Record the final results and artifacts, and end the run as finished.
 
-    def finish(self, epoch: int, results: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Record the final results and artifacts, and end the run as finished."""
-        now = time.time_ns() // 1_000_000
-        self._waiting += [Metric(name, value, now, epoch) for name, value in results.items()]
-        self.flush()
+        The results carry the last epoch's timestamp: logged a second time by whoever goes on after a fault, they are the same.
+        """
+        self.client.log_batch(self.run_id, [Metric(name, value, last.time, last.epoch) for name, value in results.items()])
         for file in files:
             self.client.log_artifact(self.run_id, str(file))
         self._end("FINISHED")
 
     def fail(self, kind: str, reason: str) -> None:
         """End the run as failed, with what happened in a word and in full."""
-        self.flush()
         self.client.log_batch(self.run_id, tags=[RunTag(FAILURE, kind), RunTag(REASON, reason[:5000])])
         self._end("FAILED")
 
     def kill(self) -> None:
         """End a run that was interrupted."""
-        self.flush()
         self._end("KILLED")
 
     def _end(self, status: str) -> None:

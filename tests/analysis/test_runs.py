@@ -22,15 +22,15 @@ def mlruns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert store is not None
     parent = store.parent("g", GRID, "")
     finished, diverged, killed = (
-        RunLog(
+        RunLog.start(
             store, make_config({"epochs": 2, "routing_iterations": r, "seed": s}, "here"), parent, {"git_commit": "abc"}, "r"
         )
         for r, s in ((1, 0), (1, 1), (3, 0))
     )
-    for epoch in (1, 2):
-        finished.epoch(EpochMetrics(epoch, epoch, 0.5 / epoch, 0.4, None, 30.0, 25.0 / epoch, 1e-3, 2.0, 30.0))
-    finished.finish(2, {"test_error": 0.5, "parameters": 7}, [])
-    diverged.epoch(EpochMetrics(1, 1, 0.5, 0.4, None, 30.0, 25.0, 1e-3, 2.0, 30.0))
+    history = [EpochMetrics(n, n, 0.5 / n, 0.4, None, 30.0, 25.0 / n, 1e-3, 2.0, 30.0) for n in (1, 2)]
+    finished.epochs(history)
+    finished.finish(history[-1], {"test_error": 0.5, "parameters": 7}, [])
+    diverged.epochs(history[:1])
     diverged.fail("diverged", "DivergedError: the training loss of epoch 2 is nan")
     killed.kill()
     stranger = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id

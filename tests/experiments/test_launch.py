@@ -16,7 +16,7 @@ from experiments.launch import Summary, launch, run_grid
 from experiments.progress import Lines
 from experiments.sources import parse_grid, read_grid
 from experiments.tracking import Store
-from experiments.worker import Outcome, Place
+from experiments.worker import Job, Outcome, Place
 
 
 def launched(mlruns: Path, text: str, *, retry_failed: bool = False) -> tuple[Summary, Store]:
@@ -91,19 +91,20 @@ def test_the_loop_keeps_the_slots_full_and_yields_each_outcome_once(executor: Ex
     grid = read_grid(str(tiny))
     at_once, most = 0, 0
 
-    def work(config, cell, place, report):
+    def work(job, place, report):
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
         if not isinstance(executor, Inline):
             executor.submit(lambda: None)  # lets others in
         at_once -= 1
-        return Outcome(f"{cell} {config.seed}", 0.0, test_error=1.0)
+        return Outcome(job.name, 0.0, test_error=1.0)
 
     place = Place("e", Path(), "g", "", Path(), "cpu")
-    ended = list(launch(grid.configs, work, place, executor, 2, Lines(4, 0)))
-    assert sorted((cell, config.seed) for (cell, config), _ in ended) == sorted((c, x.seed) for c, x in grid.configs)
-    assert all(outcome.run_id == f"{cell} {config.seed}" for (cell, config), outcome in ended)
+    jobs = [Job(cell, config) for cell, config in grid.configs]
+    ended = list(launch(jobs, work, place, executor, 2, Lines(4, 0)))
+    assert sorted(job.name for job, _ in ended) == sorted(job.name for job in jobs)
+    assert all(outcome.run_id == job.name for job, outcome in ended)
     assert most <= 2
 
 

@@ -14,7 +14,7 @@ from experiments import tracking
 from experiments.known import by_config, is_settled, state
 from experiments.sources import Grid, read_grid
 from experiments.tracking import RunLog, Store
-from experiments.worker import Place, run
+from experiments.worker import Job, Place, run
 
 METRICS = EpochMetrics(1, 1_700_000_000_000, 0.5, 0.4, 200.0, 30.0, 25.0, 1e-3, 2.0, 30.0)
 
@@ -29,7 +29,7 @@ def trained(mlruns: Path, grid: Grid, index: int = 0) -> tuple[Store, str]:
     store = opened(mlruns)
     parent = store.parent(grid.name, grid.text, grid.description)
     cell, config = list(grid.configs)[index]
-    outcome = run(config, cell, Place("e", mlruns, grid.name, parent, Path("nowhere"), "cpu"), lambda metrics: None)
+    outcome = run(Job(cell, config), Place("e", mlruns, grid.name, parent, Path("nowhere"), "cpu"), lambda metrics: None)
     return store, outcome.run_id
 
 
@@ -90,18 +90,19 @@ def test_the_logged_weights_give_the_logged_error(mlruns: Path, tiny: Path) -> N
 
 def test_an_epoch_logged_twice_leaves_one_row(mlruns: Path) -> None:
     store = opened(mlruns)
-    log = RunLog(store, make_config({}, "here"), "", {}, "r")
-    log.epoch(METRICS)
-    log.epoch(METRICS)
+    log = RunLog.start(store, make_config({}, "here"), "", {}, "r")
+    log.epochs([METRICS])
     log.kill()
+    again = RunLog.take_over(store, log.run_id, {})
+    again.epochs([METRICS])
+    again.kill()
     assert store.history(log.run_id, "train_loss") == [(1, 0.5)]
 
 
 def test_more_metrics_than_a_batch_may_hold_arrive(mlruns: Path) -> None:
     store = opened(mlruns)
-    log = RunLog(store, make_config({}, "here"), "", {}, "r")
-    for epoch in range(1, 301):
-        log._waiting += tracking.rows(EpochMetrics(epoch, epoch, *[1.0] * 8))
+    log = RunLog.start(store, make_config({}, "here"), "", {}, "r")
+    log.epochs([EpochMetrics(epoch, epoch, *[1.0] * 8) for epoch in range(1, 301)])
     log.kill()
     assert [row[0] for row in store.history(log.run_id, "images_per_second")] == list(range(1, 301))
 
@@ -109,7 +110,7 @@ def test_more_metrics_than_a_batch_may_hold_arrive(mlruns: Path) -> None:
 def test_no_run_is_left_out_of_a_long_search(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(mlruns)
     for seed in range(5):
-        RunLog(store, make_config({"seed": seed}, "here"), "", {}, "r").kill()
+        RunLog.start(store, make_config({"seed": seed}, "here"), "", {}, "r").kill()
     monkeypatch.setattr(tracking, "PAGE", 2)
     assert {run.params["seed"] for run in store.runs()} == {"0", "1", "2", "3", "4"}
 
@@ -142,11 +143,11 @@ def test_the_experiment_launched_last_is_known(mlruns: Path) -> None:
 def test_what_is_known_of_a_config(mlruns: Path) -> None:
     store = opened(mlruns)
     first, second, third, fourth = (make_config({"seed": seed}, "here") for seed in range(4))
-    RunLog(store, first, "", {}, "r").fail("error", "a fault")
-    RunLog(store, first, "", {}, "r").finish(1, {"test_error": 1.0}, [])  # finished at the second try
-    RunLog(store, first, "", {}, "r").kill()
-    RunLog(store, second, "", {}, "r").fail("diverged", "loss is nan")
-    RunLog(store, third, "", {}, "r").kill()
+    RunLog.start(store, first, "", {}, "r").fail("error", "a fault")
+    RunLog.start(store, first, "", {}, "r").finish(METRICS, {"test_error": 1.0}, [])  # finished at the second try
+    RunLog.start(store, first, "", {}, "r").kill()
+    RunLog.start(store, second, "", {}, "r").fail("diverged", "loss is nan")
+    RunLog.start(store, third, "", {}, "r").kill()
     nameless = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id  # of somebody else ...
     alien = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id
     store.client.log_param(alien, "alien", "1")  # ... or of another version
