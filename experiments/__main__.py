@@ -108,7 +108,10 @@ def run(command: Run) -> int:
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as job schedulers end a job: like Ctrl-C
     with only_launch(store, command.mlruns):
         summary = run_grid(grid, store, place, executor, slots=1, retry_failed=command.retry_failed)
-    cli.console.print(f"{summary.before + summary.finished} runs settled, {summary.finished} of them now, on {device}")
+    finished = summary.planned - len(summary.failed)
+    cli.console.print(
+        f"{summary.planned} runs on {device}: {finished} finished, {summary.finished} of them now; {len(summary.failed)} failed"
+    )
     for line in summary.failed:
         cli.errors.print(f"[bold red]failed:[/] {cli.escaped(line)}")
     return 1 if summary.failed else 0

@@ -24,6 +24,7 @@ Work = Callable[[Job, Place, Report], Outcome]
 class Summary:
     """What is known of a grid when a launch ends."""
 
+    planned: int
     before: int  # runs that were settled before
     finished: int = 0
     failed: list[str] = field(default_factory=list)  # one line each, also of runs that failed before and are not retried
@@ -65,7 +66,7 @@ def run_grid(grid: Grid, store: Store, place: Place, executor: Executor, *, slot
     known, _ = by_config(store.runs())
     configs = list(grid.configs)
     todo = [_job(cell, config, known) for cell, config in configs if _is_due(known, config, retry_failed)]
-    summary = Summary(before=len(configs) - len(todo))
+    summary = Summary(planned=len(configs), before=len(configs) - len(todo))
     for cell, config in configs:
         if state(known.get(config)) == "diverged" and not retry_failed:
             reason = known[config].tags.get(REASON, "")
