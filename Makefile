@@ -1,18 +1,15 @@
 # Everything runs in .venv, which the first command makes. `make help` lists the commands.
 
 PYTHON     ?= python3
-GRID       ?=
-EXPERIMENT ?=
-WORKERS    ?= 0
-DATA       ?=
 PORT       ?= 5000
+# handed on in the environment, so that a name may hold spaces and quotes
+export GRID EXPERIMENT DATA WORKERS
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
-run_flags = $(GRID) --workers $(WORKERS) $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(DATA),--data '$(DATA)')
-# the experiment to analyse: named, or the grid's, or else the one that was launched last
-analysed = $(if $(EXPERIMENT),'$(EXPERIMENT)',$(basename $(notdir $(GRID))))
+# the experiment to analyse: the one named, or the grid's, or else (empty) the one that was launched last
+NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
 .DEFAULT_GOAL := help
 .PHONY: help setup ablation plan tables plots ui test lint format lock clean
@@ -23,7 +20,7 @@ help: ## list these commands
 	@echo '  GRID=name or file.yaml   the grid (default: paper with CUDA, quick without)'
 	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid)'
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
-	@echo '  WORKERS=n                processes that train; 0 = one run after the other in one process'
+	@echo '  WORKERS=0                runs take turns in one process (so far the only choice)'
 	@echo '  PORT=n                   where make ui serves (default: 5000)'
 
 setup: $(READY) ## make .venv from requirements.lock
@@ -39,23 +36,24 @@ $(READY): requirements.lock requirements-uv.lock
 	@touch $@
 
 ablation: $(READY) ## train what is not finished of a grid, then make its tables and plots
-	@$(PY) -m experiments run $(run_flags); code=$$?; \
+	@$(PY) -m experiments run $${GRID:+"$$GRID"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
+		$${WORKERS:+--workers "$$WORKERS"}; code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
-	$(PY) -m analysis $(analysed) && exit $$code
+	$(NAME); $(PY) -m analysis $${name:+"$$name"} && exit $$code
 
 plan: $(READY) ## list the cells of a grid (GRID=quick by default) and what is finished of them
-	@$(PY) -m experiments plan $(or $(GRID),quick) $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)')
+	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"}
 
 tables: $(READY) ## make the tables of an experiment again (the one launched last, or EXPERIMENT=)
-	@$(PY) -m analysis $(analysed) --only tables
+	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only tables
 
 plots: $(READY) ## make the plots of an experiment again (the one launched last, or EXPERIMENT=)
-	@$(PY) -m analysis $(analysed) --only plots
+	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only plots
 
 ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) echo "MLFLOW_TRACKING_URI names a server: open $$MLFLOW_TRACKING_URI" ;; \
-	*) echo "serving on http://127.0.0.1:$(PORT), Ctrl-C ends it"; MLFLOW_DISABLE_TELEMETRY=true exec $(VENV)/bin/mlflow server \
+	*) echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; MLFLOW_DISABLE_TELEMETRY=true exec $(VENV)/bin/mlflow server \
 		--host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}" ;; \
 	esac

@@ -43,18 +43,19 @@ def main() -> int:
         cli.errors.print(f"[yellow]left out:[/] run {run_id}: {cli.escaped(reason)}")
     folder = command.results / folder_name(found.experiment)
     written: list[Path] = []
-    if command.only != "plots":
-        written += tables.write(found.runs, folder)
-        cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
-    if command.only != "tables":
-        finished = (found.runs["status"] == "finished").any()
-        if finished:
+    try:
+        if command.only != "plots":
+            written += tables.write(found.runs, folder)
+            cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
+        if command.only == "plots" or (command.only == "all" and (found.runs["status"] == "finished").any()):
             written += [*plots.curves(found.runs, found.curves, folder), *plots.axes(found.runs, folder)]
-        elif command.only == "plots":
-            raise InputError(f"no run of experiment {found.experiment!r} has finished, so there is nothing to plot")
+    except OSError as error:
+        raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
     cli.console.print(f"In {folder}: {', '.join(path.name for path in written)}")
     server = os.environ.get("MLFLOW_TRACKING_URI", "")
-    cli.console.print(f"To browse the runs: {'open ' + server if server.startswith('http') else 'make ui'}")
+    runs = f"#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+    start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
+    cli.console.print(f"To browse the runs: {start}{address}/{runs}")
     return 0
 
 

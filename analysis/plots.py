@@ -66,7 +66,7 @@ def curves(runs: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> list[Path
 
 
 def axes(runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """Test error by each axis that varies: a point per finished run, the mean and its 95% Student-t interval.
+    """Test error by each axis that varies: a point per finished run, the mean and its 95% Student-t interval over seeds.
 
     Raises:
         InputError: no run is finished.
@@ -80,8 +80,9 @@ def axes(runs: pd.DataFrame, folder: Path) -> list[Path]:
         for panel, field in zip(panels[:, 0], fields, strict=True):
             _axis(panel, runs, finished, field)
         panels[-1, 0].set_xlabel("test error (%)")
-        pooled = "; each panel pools the other axes" if len(fields) > 1 else ""
-        figure.supxlabel(_wrapped(f"point: one run; bar: mean and 95% Student-t interval{pooled}", COLUMN), fontsize=7)
+        pooled = ", each the mean over the other axes" if len(fields) > 1 else ""
+        note = f"point: one run; bar: mean and 95% Student-t interval over n seeds{pooled}"
+        figure.supxlabel(_wrapped(note, COLUMN), fontsize=7)
         return _save(figure, folder / "test_error_by_axis")
 
 
@@ -187,15 +188,17 @@ def _axis(panel: Axes, runs: pd.DataFrame, finished: pd.DataFrame, field: str | 
     labels = []
     for position, value in enumerate(values):
         planned = len(runs) if field is None else int((runs[field] == value).sum())
-        errors = (finished if field is None else finished[finished[field] == value])["test_error"].to_numpy()
-        estimate = t_interval(errors)
+        part = finished if field is None else finished[finished[field] == value]
+        errors = part["test_error"].to_numpy()
+        # runs of one seed share data order and first weights: the seed is the unit that was repeated, not the run
+        estimate = t_interval(part.groupby("seed")["test_error"].mean())
         # runs with the same error would hide each other: spread by cell and seed, which chance has no part in
         spread = position + (np.linspace(-0.25, 0.25, len(errors)) if len(errors) > 1 else np.zeros(len(errors)))
         sns.scatterplot(x=errors, y=spread, ax=panel, s=9, color=sns.color_palette("colorblind")[0], alpha=0.6, linewidth=0)
         if estimate.n:
             half = 0.0 if estimate.n == 1 else estimate.high - estimate.mean
             panel.errorbar(estimate.mean, position, xerr=half, color="black", marker="D", markersize=3.5, capsize=3, lw=1.2)
-        count = f"n={estimate.n}" + ("" if estimate.n == planned else f" of {planned}")
+        count = f"n={estimate.n}; {len(errors)}" + ("" if len(errors) == planned else f" of {planned}") + " runs"
         text = text_of(value) if field else "all runs"
         labels.append(_wrapped(f"{text} ({count})", 1.4))
     panel.set_yticks(range(len(values)), labels)

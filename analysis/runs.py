@@ -33,12 +33,14 @@ class Runs:
 
     Attributes:
         experiment: its name.
+        experiment_id: its number in MLflow.
         runs: one row per config; errors in percent; ``status`` is finished, failed, killed, running or planned.
         curves: ``run_id, epoch, metric, value``.
         strangers: (run id -> why) of runs that are left out because they are of no config of this version.
     """
 
     experiment: str
+    experiment_id: str
     runs: pd.DataFrame
     curves: pd.DataFrame
     strangers: dict[str, str]
@@ -55,7 +57,8 @@ def read_runs(experiment: str, folder: Path) -> Runs:
         raise InputError("nothing has been launched yet: run make ablation, or python -m experiments run GRID")
     store = Store.open(name, folder, create=False)
     if store is None:
-        raise InputError(unknown("experiment", name, Store.names(folder)))
+        there = Store.names(folder)
+        raise InputError(unknown("experiment", name, there) if there else f"no experiment {name!r}: nothing is launched yet")
     known, strangers = by_config(store.runs())
     planned = {config for grid, text in store.grids() for _, config in parse_grid(text, grid, f"grid {grid}").configs}
     configs = sorted(known.keys() | planned, key=lambda config: list(config.to_params().items()))
@@ -67,7 +70,7 @@ def read_runs(experiment: str, folder: Path) -> Runs:
     curves = pd.DataFrame(_curves(store, known), columns=["run_id", "epoch", "metric", "value"])
     seconds = curves[curves["metric"] == "seconds"].groupby("run_id")["value"].sum()
     runs["seconds"] = runs["run_id"].map(seconds)
-    return Runs(name, runs, curves, strangers)
+    return Runs(name, store.experiment_id, runs, curves, strangers)
 
 
 def _row(experiment: str, config: RunConfig, run: TrackedRun | None) -> dict[str, Any]:

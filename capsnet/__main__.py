@@ -61,16 +61,17 @@ def main() -> int:
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
         f"{parameters:,} parameters; on {device}"
     )
-    with Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines()) as display:
-        try:
+    shown = Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines())
+    try:
+        with shown as display:
             for metrics in train(state, data, log_interval=command.log_interval, on_step=display.step):
                 display.epoch(metrics)
                 if command.checkpoints:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
-        except DivergedError as error:
-            cli.errors.print(f"[bold red]diverged:[/] {error}")
-            return 1
-    result = evaluate(state.model, data.test, config.test_batch_size)
+        result = evaluate(state.model, data.test, config.test_batch_size)
+    except DivergedError as error:
+        cli.errors.print(f"[bold red]diverged:[/] {error}")
+        return 1
     wrong = round(result.error * len(data.test) / 100)
     cli.console.print(f"test error [bold]{result.error:.2f} %[/] ({wrong} of {len(data.test)} images)")
     return 0

@@ -17,7 +17,7 @@ from capsnet.registry import DATASETS, MODELS, ROUTINGS, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import parse
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class RunConfig(BaseModel):

@@ -142,7 +142,10 @@ def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
     except (RuntimeError, OSError, ValueError, TypeError, LookupError, EOFError, AssertionError) as error:  # broken files
         present = sorted(p.name for p in (folder / name / "raw").glob("*")) if folder.is_dir() else []
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        found = f"there are {', '.join(present)}, of which something is truncated or corrupt" if present else "nothing is there"
+        wanted = [Path(file).stem for file, _ in kind.resources]
+        missing = [file for file in wanted if file not in present]
+        found = f"missing: {', '.join(missing)}" if missing else f"of {', '.join(wanted)}, something is truncated or corrupt"
+        found = found if present else "nothing is there"
         raise InputError(
             f"{name} can't be read from {folder.resolve()} or downloaded ({reason}); {found}. Put the files into "
             f"{folder / name / 'raw'}, or name another folder with CAPSNET_DATA or --data; the data set 'digits' is embedded "

@@ -20,7 +20,7 @@ from capsnet.state import EpochMetrics, TrainingState
 
 
 class DivergedError(RuntimeError):
-    """The training loss is no longer a finite number. The same config would do it again: not worth a retry."""
+    """A loss or a score is no longer a finite number. The same config would do it again: not worth a retry."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def train(
         on_step: told where the run stands within an epoch.
 
     Raises:
-        DivergedError: the loss of an epoch is not finite.
+        DivergedError: the loss of an epoch, or a score of a validation image after it, is not finite.
     """
     while not state.finished:
         with deterministic():
@@ -126,9 +126,15 @@ def training_step(
 
 @torch.inference_mode()
 def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation:
-    """The model's answers on all images of a split; an image's answer does not depend on its batch."""
+    """The model's answers on all images of a split; an image's answer does not depend on its batch.
+
+    Raises:
+        DivergedError: a score is not finite, as after a last step that went astray, which no training loss has seen.
+    """
     batches = [model.scores(split.batch(slice(start, start + batch_size))) for start in range(0, len(split), batch_size)]
     scores = torch.cat(batches)
+    if not scores.isfinite().all():
+        raise DivergedError("the network's scores are not finite numbers")
     predictions = scores.argmax(dim=1)
     error = 100 * (predictions != split.labels).double().mean().item()
     return Evaluation(error, predictions.cpu(), scores.cpu())

@@ -3,7 +3,9 @@
 import time
 from typing import Self
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from capsnet.cli import console, escaped
 from capsnet.state import EpochMetrics
@@ -16,7 +18,7 @@ class Lines:
     """A line when a run ends, and now and then one of its epochs."""
 
     def __init__(self, planned: int, done: int) -> None:
-        self.planned, self.done = planned, done
+        self.planned, self.done, self.print = planned, done, console.print
 
     def __enter__(self) -> Self:
         return self
@@ -32,7 +34,7 @@ class Lines:
             nonlocal last
             if time.monotonic() - last > LINE_SECONDS:
                 last = time.monotonic()
-                console.print(f"        {escaped(name)}: epoch {metrics.epoch}/{epochs}{_error(metrics)}")
+                self.print(f"        {escaped(name)}: epoch {metrics.epoch}/{epochs}  {_error(metrics)}")
 
         return epoch
 
@@ -40,7 +42,7 @@ class Lines:
         """Print how a run ended."""
         self.done += 1
         told = f"[red]{escaped(outcome.reason)}[/]" if outcome.failure else f"test error {outcome.test_error:.2f} %"
-        console.print(f"{self.done:>4}/{self.planned} {escaped(name)}: {told} ({outcome.seconds:.1f} s)")
+        self.print(f"{self.done:>4}/{self.planned} {escaped(name)}: {told} ({outcome.seconds:.1f} s)")
 
 
 class Bars(Lines):
@@ -49,13 +51,14 @@ class Bars(Lines):
     def __init__(self, planned: int, done: int) -> None:
         super().__init__(planned, done)
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),
+            BarColumn(None, table_column=Column(ratio=1, min_width=8)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(table_column=Column(no_wrap=True)),
         )
-        self.progress = Progress(*columns, console=console)
+        self.progress = Progress(*columns, console=Console(highlight=False), expand=True)
+        self.print = self.progress.console.print  # above the bars
         self.whole = self.progress.add_task("whole grid", total=planned, completed=done)
         self.bars: dict[str, TaskID] = {}
 
@@ -70,7 +73,7 @@ class Bars(Lines):
         """Adds a run's bar and returns what moves it."""
         bar = self.bars[name] = self.progress.add_task(escaped(name), total=epochs)
         shown = escaped(name)
-        return lambda metrics: self.progress.update(bar, completed=metrics.epoch, description=shown + _error(metrics))
+        return lambda metrics: self.progress.update(bar, completed=metrics.epoch, description=f"{_error(metrics)}  {shown}")
 
     def end(self, name: str, outcome: Outcome) -> None:
         """Replace a run's bar by its line."""
@@ -86,5 +89,5 @@ def display(planned: int, done: int) -> Lines:
 
 def _error(metrics: EpochMetrics) -> str:
     if metrics.validation_error is None:
-        return f"  training error {metrics.train_error:.2f} %"
-    return f"  validation error {metrics.validation_error:.2f} %"
+        return f"training error {metrics.train_error:.2f} %"
+    return f"validation error {metrics.validation_error:.2f} %"

@@ -101,7 +101,7 @@ def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
     labels = [label(first, varying) for first in firsts]
     for i, text in enumerate(labels):
         if text in labels[:i]:
-            raise InputError(f"{place} has two equal cells: {text}")
+            raise InputError(f"{place} has two equal cells, the {labels.index(text) + 1}. and the {i + 1}.: {text}")
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
 
 

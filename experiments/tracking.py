@@ -9,12 +9,16 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 # before the import, which reads it: nobody is told of a user's runs unless the user says so
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # not two lines for each run that ends
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
@@ -33,6 +37,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
+NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 PAGE = 1000  # runs that a search returns at once
 BATCH = 1000  # metrics that one call may log
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
@@ -79,7 +84,11 @@ class Store:
         Raises:
             InputError: the tracking store can't be reached, or the experiment has been deleted.
         """
+        if len(name) > NAME_LENGTH:
+            raise InputError(f"the experiment's name has {len(name)} characters; {NAME_LENGTH} are the most: {name[:40]}...")
         uri = tracking_uri(folder)
+        if not create and not _exists(uri):
+            return None
         client = _client(uri)
         try:
             found = client.get_experiment_by_name(name)
@@ -91,9 +100,10 @@ class Store:
                     f"--experiment-id {found.experiment_id}) or choose another name with EXPERIMENT="
                 )
             if found is None:
-                # a server keeps artifacts where it was told to; the local store, beside its database
-                local = None if "MLFLOW_TRACKING_URI" in os.environ else (folder.resolve() / "artifacts").as_uri()
-                return cls(client, client.create_experiment(name, local), name, uri)
+                # a server keeps artifacts where it was told to; a database file has them beside it
+                database = _database(uri)
+                beside = (database.parent / "artifacts").as_uri() if database else None
+                return cls(client, client.create_experiment(name, beside), name, uri)
         except MlflowException as error:
             raise InputError(f"the tracking store {uri} refuses experiment {name!r}: {error.message}") from None
         return cls(client, found.experiment_id, name, uri)
@@ -101,6 +111,8 @@ class Store:
     @classmethod
     def latest(cls, folder: Path) -> str | None:
         """The name of the experiment that was launched last."""
+        if not _exists(tracking_uri(folder)):
+            return None
         client = _client(tracking_uri(folder))
         names = {e.experiment_id: e.name for e in client.search_experiments()}
         filtered = f"tags.{KIND} = 'grid'"
@@ -110,6 +122,8 @@ class Store:
     @classmethod
     def names(cls, folder: Path) -> list[str]:
         """The experiments that hold a grid."""
+        if not _exists(tracking_uri(folder)):
+            return []
         client = _client(tracking_uri(folder))
         named = {e.experiment_id: e.name for e in client.search_experiments()}
         held = {run.info.experiment_id for run in _search(client, list(named), f"tags.{KIND} = 'grid'")}
@@ -215,6 +229,8 @@ class RunLog:
         self._end("KILLED")
 
     def _end(self, status: str) -> None:
+        self.system.collect_metrics()  # what came after the last sample: all there is of a short run
+        self.system.publish_metrics(self.system.aggregate_metrics())
         self.system.finish()
         self.client.set_terminated(self.run_id, status)
 
@@ -233,14 +249,33 @@ def _client(uri: str) -> MlflowClient:
         InputError: the store can't be reached.
     """
     try:
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        if database := _database(uri):
+            database.parent.mkdir(parents=True, exist_ok=True)
+        if uri.startswith(("http://", "https://")):
+            _answers(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
         raise InputError(f"the tracking store {uri} can't be used: {said}; MLFLOW_TRACKING_URI names another") from None
     return client
+
+
+def _database(uri: str) -> Path | None:
+    """The file of a SQLite store."""
+    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def _exists(uri: str) -> bool:
+    """Whether there is something to read: to look for runs makes no database."""
+    database = _database(uri)
+    return database is None or database.exists()
+
+
+def _answers(uri: str) -> None:
+    """Raise an OSError if no server answers within seconds; MLflow's own client would try for four minutes."""
+    with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
+        urlopen(uri.rstrip("/") + "/health", timeout=10).close()
 
 
 def _search(client: MlflowClient, experiments: Sequence[str], filtered: str) -> Iterator[Run]:

@@ -135,17 +135,28 @@ def test_points_means_and_intervals_of_an_axis(make_runs, drawn):
     assert len({tuple(point) for points in panel.collections[::2] for point in points.get_offsets()}) == 4  # none hides another
     half = math.tan(0.475 * math.pi)
     assert panel.collections[1].get_segments()[0][:, 0] == pytest.approx([2 - half, 2 + half])
-    assert "pools" not in texts(drawn["test_error_by_axis"])
+    assert "over the other axes" not in texts(drawn["test_error_by_axis"])
 
 
-def test_every_axis_has_a_panel_that_says_what_it_pools(quick, drawn, fail):
+def test_an_interval_does_not_take_twins_of_one_seed_for_repetitions(make_runs, drawn):
+    one = make_runs({"routing_iterations": [1, 3]}, seeds=3, errors=[1.0, 2.0, 4.0, 1.5, 2.5, 3.5])
+    plots.axes(one, plots.Path())
+    alone = drawn["test_error_by_axis"].axes[0].collections[1].get_segments()[0][:, 0]
+    # an axis without any effect doubles the runs, but tells nothing new of the first axis
+    axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+    plots.axes(make_runs(axes, seeds=3, errors=[*[1.0, 2.0, 4.0] * 2, *[1.5, 2.5, 3.5] * 2]), plots.Path())
+    twins = drawn["test_error_by_axis"].axes[0].collections[1].get_segments()[0][:, 0]
+    assert twins == pytest.approx(alone)
+
+
+def test_every_axis_has_a_panel_that_says_what_it_averages(quick, drawn, fail):
     fail(quick, [0, 1])
     plots.axes(quick, plots.Path())
     figure = drawn["test_error_by_axis"]
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles == ["r: routing_iterations", "reconstruction weight", "lr schedule"]
-    assert "each panel pools the other axes" in texts(figure)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["1 (n=16 of 18)", "3 (n=18)"]
+    assert "each the mean over the other axes" in texts(figure)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["1 (n=3; 16 of 18 runs)", "3 (n=3; 18 runs)"]
 
 
 LONG = [

@@ -274,6 +274,19 @@ def test_a_loss_that_is_no_number_ends_the_run(tiny, cpu, data_of):
     assert not isinstance(DivergedError(), InputError | ValueError), "not a wrong input: recorded as failed"
 
 
+@pytest.mark.parametrize("validation_size", [60, 0])
+def test_a_last_step_that_went_astray_is_found_out(tiny, cpu, data_of, validation_size):
+    # one step in all: its loss is that of the first weights, and no later loss sees what it did to them
+    config = tiny(learning_rate=1e30, lr_schedule="constant", train_size=32, epochs=1, validation_size=validation_size)
+    state, data = TrainingState(config, cpu), data_of(config)
+
+    def whole_run():
+        return list(train(state, data)), evaluate(state.model, data.test, 100)
+
+    with pytest.raises(DivergedError, match="scores are not finite"):
+        whole_run()
+
+
 @pytest.mark.parametrize("changes", [{"routing_iterations": 3}, {"routing_iterations": 1, "routing": "uniform"}], ids=str)
 def test_the_network_learns(tiny, cpu, data_of, changes):
     """600 digits, 5 epochs, a second: a guess is wrong in 90 % of the cases."""

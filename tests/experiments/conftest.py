@@ -32,10 +32,10 @@ seeds: 2
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an empty database: making one takes seconds, copying it none."""
-    from experiments.tracking import Store
+    from experiments import tracking
 
     folder = tmp_path_factory.mktemp("migrated")
-    Store.names(folder)
+    tracking._client(f"sqlite:///{folder / 'mlflow.db'}")
     return folder / "mlflow.db"
 
 

@@ -1,6 +1,7 @@
 """What reaches MLflow, read back with MLflow's own client from a real SQLite store."""
 
 import json
+import time
 from pathlib import Path
 
 import mlflow
@@ -163,6 +164,44 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(mlruns: Path) -> No
     store.client.delete_experiment(store.experiment_id)
     with pytest.raises(InputError, match=rf"deleted.*--experiment-id {store.experiment_id}"):
         opened(mlruns)
+
+
+def test_a_run_of_a_second_has_system_metrics(mlruns: Path, tiny: Path) -> None:
+    store, run_id = trained(mlruns, read_grid(str(tiny)))
+    measured = {name for name in store.client.get_run(run_id).data.metrics if name.startswith("system/")}
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= measured
+
+
+def test_a_server_that_does_not_answer_is_named_within_seconds(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9 can't be used.*MLFLOW_TRACKING_URI"):
+        opened(mlruns)
+    assert time.monotonic() - start < 15
+
+
+def test_to_look_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "none"
+    assert Store.open("e", folder, create=False) is None
+    assert Store.latest(folder) is None
+    assert Store.names(folder) == []
+    assert not folder.exists()
+
+
+def test_artifacts_lie_beside_the_database_that_the_environment_names(
+    mlruns: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    (mlruns / "mlflow.db").rename(tmp_path / "other" / "x.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other' / 'x.db'}")
+    trained(mlruns, read_grid(str(tiny)))
+    assert list((tmp_path / "other" / "artifacts").rglob("weights.safetensors"))
+
+
+def test_an_endless_name_is_refused(mlruns: Path) -> None:
+    with pytest.raises(InputError, match="300 characters; 200 are the most"):
+        Store.open("x" * 300, mlruns, create=True)
 
 
 def test_a_store_that_is_no_database_is_refused(mlruns: Path) -> None:
