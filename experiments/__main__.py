@@ -105,7 +105,8 @@ def run(command: Run) -> int:
     store = Store.open(name, command.mlruns, create=True)
     assert store is not None
     place = Place(name, command.mlruns, grid.name, "", folder, str(device), command.checkpoint_every)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as job schedulers end a job: like Ctrl-C
+    # job schedulers end a job so: as Ctrl-C does, but also where Ctrl-C is ignored, as in a shell's background jobs
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with only_launch(store, command.mlruns):
         summary = run_grid(grid, store, place, executor, slots=1, retry_failed=command.retry_failed)
     finished = summary.planned - len(summary.failed)

@@ -9,12 +9,9 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 # before the import, which reads it: nobody is told of a user's runs unless the user says so
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -29,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from experiments import stores
 
 if TYPE_CHECKING:  # a plan needs no torch
     from capsnet.state import EpochMetrics
@@ -66,11 +64,6 @@ class DataSource:
     counts: Mapping[str, int]  # images of each part
 
 
-def tracking_uri(folder: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, or SQLite in the folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-
-
 class Store:
     """The runs of one experiment."""
 
@@ -86,8 +79,8 @@ class Store:
         """
         if len(name) > NAME_LENGTH:
             raise InputError(f"the experiment's name has {len(name)} characters; {NAME_LENGTH} are the most: {name[:40]}...")
-        uri = tracking_uri(folder)
-        if not create and not _exists(uri):
+        uri = stores.uri(folder)
+        if not create and not stores.exists(uri):
             return None
         client = _client(uri)
         try:
@@ -101,7 +94,7 @@ class Store:
                 )
             if found is None:
                 # a server keeps artifacts where it was told to; a database file has them beside it
-                database = _database(uri)
+                database = stores.database(uri)
                 beside = (database.parent / "artifacts").as_uri() if database else None
                 return cls(client, client.create_experiment(name, beside), name, uri)
         except MlflowException as error:
@@ -111,9 +104,9 @@ class Store:
     @classmethod
     def latest(cls, folder: Path) -> str | None:
         """The name of the experiment that was launched last."""
-        if not _exists(tracking_uri(folder)):
+        if not stores.exists(stores.uri(folder)):
             return None
-        client = _client(tracking_uri(folder))
+        client = _client(stores.uri(folder))
         names = {e.experiment_id: e.name for e in client.search_experiments()}
         filtered = f"tags.{KIND} = 'grid'"
         runs = client.search_runs(list(names), filtered, order_by=[f"tags.{LAUNCHED} DESC"], max_results=1) if names else []
@@ -122,9 +115,9 @@ class Store:
     @classmethod
     def names(cls, folder: Path) -> list[str]:
         """The experiments that hold a grid."""
-        if not _exists(tracking_uri(folder)):
+        if not stores.exists(stores.uri(folder)):
             return []
-        client = _client(tracking_uri(folder))
+        client = _client(stores.uri(folder))
         named = {e.experiment_id: e.name for e in client.search_experiments()}
         held = {run.info.experiment_id for run in _search(client, list(named), f"tags.{KIND} = 'grid'")}
         return sorted(name for experiment_id, name in named.items() if experiment_id in held)
@@ -249,33 +242,16 @@ def _client(uri: str) -> MlflowClient:
         InputError: the store can't be reached.
     """
     try:
-        if database := _database(uri):
+        if database := stores.database(uri):
             database.parent.mkdir(parents=True, exist_ok=True)
         if uri.startswith(("http://", "https://")):
-            _answers(uri)
+            stores.answers(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
     except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
         said = " ".join(str(error).split())[:300]
         raise InputError(f"the tracking store {uri} can't be used: {said}; MLFLOW_TRACKING_URI names another") from None
     return client
-
-
-def _database(uri: str) -> Path | None:
-    """The file of a SQLite store."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
-
-
-def _exists(uri: str) -> bool:
-    """Whether there is something to read: to look for runs makes no database."""
-    database = _database(uri)
-    return database is None or database.exists()
-
-
-def _answers(uri: str) -> None:
-    """Raise an OSError if no server answers within seconds; MLflow's own client would try for four minutes."""
-    with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
-        urlopen(uri.rstrip("/") + "/health", timeout=10).close()
 
 
 def _search(client: MlflowClient, experiments: Sequence[str], filtered: str) -> Iterator[Run]:

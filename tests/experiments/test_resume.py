@@ -114,10 +114,19 @@ def test_a_launch_killed_again_and_again_equals_an_uninterrupted_one(uninterrupt
     assert not list((mlruns / "checkpoints").iterdir())  # of no use any more
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(tiny: Path, mlruns: Path, sent: signal.Signals) -> None:
+IN_THE_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # where Ctrl-C is ignored
+
+
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [([], signal.SIGINT), ([], signal.SIGTERM), (IN_THE_BACKGROUND, signal.SIGTERM)],
+    ids=["ctrl-c", "sigterm", "sigterm in the background"],
+)
+def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(
+    tiny: Path, mlruns: Path, before: list[str], sent: signal.Signals
+) -> None:
     tiny.write_text(tiny.read_text().replace("epochs: 2", "epochs: 100000"))
-    with running(words(tiny, mlruns)) as process:
+    with running([*before, *words(tiny, mlruns)]) as process:
         checkpoint_appears(mlruns)
         start = time.monotonic()
         process.send_signal(sent)
