@@ -213,3 +213,18 @@ def test_a_second_launcher_is_refused_and_the_lock_goes_with_its_holder(tiny: Pa
     store = opened(mlruns)
     with only_launch(store, mlruns), pytest.raises(InputError, match="going on"), only_launch(store, mlruns):  # free again
         pass
+
+
+def test_no_epoch_reaches_mlflow_before_the_checkpoint_that_holds_it(
+    tiny: Path, mlruns: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.tracking import RunLog
+
+    saved, sent = [0], []
+    save, epochs = Checkpoints.save, RunLog.epochs
+    monkeypatch.setattr(Checkpoints, "save", lambda self, state: (save(self, state), saved.append(len(state.history)))[0])
+    monkeypatch.setattr(
+        RunLog, "epochs", lambda self, history: (sent.append((len(history), saved[-1])), epochs(self, history))[1]
+    )
+    launched(mlruns, tiny.read_text().replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]"))
+    assert sent == [(0, 0), (1, 1), (2, 2)]
