@@ -6,8 +6,7 @@ run that goes on from it equals one that was never interrupted, to the bit. It i
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Generator, Tensor
 
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
+from capsnet.files import replaced
 from capsnet.models import CapsuleNetwork, build
 
 FORMAT = "capsnet-state-1"
@@ -48,6 +48,31 @@ def stream(seed: int, name: str) -> Generator:
     return Generator().manual_seed(int(words[0]) << 32 | int(words[1]))
 
 
+class DamagedError(InputError):
+    """A checkpoint that was torn or has rotted: an older one may be whole."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was at one moment, to be written later."""
+
+    config: RunConfig
+    tensors: Mapping[str, Tensor]  # weights, Adam's moments and generators, on the device
+    history: Sequence[EpochMetrics]
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all: to a temporary file, synced, renamed."""
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        metadata = {
+            "format": FORMAT,
+            "config": json.dumps(self.config.to_params()),
+            "history": json.dumps([asdict(metrics) for metrics in self.history]),
+        }
+        metadata["sha256"] = _checksum(tensors, metadata)
+        with replaced(path) as temporary:
+            save_file(tensors, temporary, metadata)
+
+
 class TrainingState:
     """A model, its optimizer, its generators and its history of epochs."""
 
@@ -64,41 +89,35 @@ class TrainingState:
         return len(self.history) == self.config.epochs
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all: to a temporary file, synced, renamed."""
-        tensors = self._tensors()
-        metadata = {
-            "format": FORMAT,
-            "config": json.dumps(self.config.to_params()),
-            "history": json.dumps([asdict(metrics) for metrics in self.history]),
-        }
-        metadata["sha256"] = _checksum(tensors, metadata)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            save_file(tensors, temporary, metadata)
-            _sync(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        """Write the file whole or not at all."""
+        Snapshot(self.config, self._tensors(), self.history).save(path)
+
+    def snapshot(self) -> Snapshot:
+        """A copy on the device, which further training leaves as it is: some microseconds a tensor."""
+        tensors = {name: tensor.detach().clone() for name, tensor in self._tensors().items()}
+        return Snapshot(self.config, tensors, tuple(self.history))
 
     @classmethod
     def load(cls, path: Path, device: torch.device) -> "TrainingState":
         """The state that :meth:`save` wrote.
 
         Raises:
-            InputError: the file is torn or corrupt, of another format, or of a config that this version doesn't accept.
+            DamagedError: the file is torn or corrupt.
+            InputError: it is of another format, or of a config that this version doesn't accept.
         """
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} can't be read as a checkpoint: {error}") from None
+            raise DamagedError(f"{path} can't be read as a checkpoint: {error}") from None
         if metadata.get("format") != FORMAT:
-            raise InputError(f"{path} is of format {metadata.get('format')!r}, but this version reads {FORMAT!r}")
+            raise InputError(
+                f"{path} is of format {metadata.get('format')!r}, but this version reads {FORMAT!r}: use the version that "
+                "wrote it, or delete it to train from the beginning"
+            )
         if metadata.pop("sha256", "") != _checksum(tensors, metadata):
-            raise InputError(f"{path} is corrupt: its checksum doesn't fit its contents")
+            raise DamagedError(f"{path} is corrupt: its checksum doesn't fit its contents")
         state = cls(from_params(json.loads(metadata["config"])), device)
         state._restore(tensors)
         state.history = [EpochMetrics(**metrics) for metrics in json.loads(metadata["history"])]
@@ -110,7 +129,7 @@ class TrainingState:
             for key, tensor in self.optimizer.state[parameter].items():
                 tensors[f"adam.{key}.{name}"] = tensor
         tensors |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return tensors
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "adam": {}, "generator": {}}
@@ -133,11 +152,3 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

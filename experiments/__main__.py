@@ -4,14 +4,20 @@ import signal
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.table import Table
 
 from capsnet import cli
-from experiments.executors import choose
-from experiments.sources import read_grid
+from capsnet.errors import InputError
+from experiments import stores
+from experiments.executors import Engine, choose, is_here
+from experiments.locks import Launchers, Shard
+from experiments.sources import Grid, read_grid
+
+if TYPE_CHECKING:  # torch and mlflow take seconds
+    from experiments.launch import Summary
 
 DESCRIPTION = """Run grids of capsule networks and keep what is known of them in MLflow."""
 
@@ -49,18 +55,40 @@ class Run:
         Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
     ] = None
     device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
-    workers: Annotated[int, tyro.conf.arg(help="processes that train; 0 = in this one, run after run")] = 0
+    workers: Annotated[
+        int | None,
+        tyro.conf.arg(help="runs at once; 0 = in this process, run after run", help_behavior_hint="(default: what suits)"),
+    ] = None
+    gpus_per_run: Annotated[float, tyro.conf.arg(help="share of a GPU for each run; 0.25 packs four on one")] = 1.0
+    address: Annotated[
+        str, tyro.conf.arg(metavar="HOST:PORT", help="a Ray cluster", help_behavior_hint="(default: this machine)")
+    ] = ""
+    shard: Annotated[
+        str, tyro.conf.arg(metavar="I/N", help="the I-th part of N, for job arrays", help_behavior_hint="(default: all)")
+    ] = ""
+    wait: Annotated[bool, tyro.conf.arg(help="wait for another launch of the same to end, instead of refusing")] = False
     checkpoint_every: Annotated[
         float, tyro.conf.arg(help="seconds from one checkpoint of a run to the next, at the end of an epoch; 0 = every epoch")
     ] = 60.0
     retry_failed: Annotated[bool, tyro.conf.arg(help="train configs that diverged again")] = False
+    fresh: Annotated[bool, tyro.conf.arg(help="train what another commit of the code trained again")] = False
+    mlruns: Folder = Path("mlruns")
+
+
+@dataclass(frozen=True)
+class Sync:
+    """Tell MLflow what it missed while it was away; starts nothing.
+
+    Example: python -m experiments sync
+    """
+
     mlruns: Folder = Path("mlruns")
 
 
 def main() -> int:
     """Parse the command line and do what it says."""
-    command = cli.parse(Plan | Run, "python -m experiments", DESCRIPTION)
-    return plan(command) if isinstance(command, Plan) else run(command)
+    command = cli.parse(Plan | Run | Sync, "python -m experiments", DESCRIPTION)
+    return plan(command) if isinstance(command, Plan) else run(command) if isinstance(command, Run) else sync(command)
 
 
 def plan(command: Plan) -> int:
@@ -88,34 +116,76 @@ def plan(command: Plan) -> int:
 
 def run(command: Run) -> int:
     """Launch a grid; 0 if all of it is finished, 1 if something of it failed."""
-    executor = choose(command.workers)
+    shard = Shard.parse(command.shard)
+    if command.checkpoint_every < 0:
+        raise InputError(f"--checkpoint-every must be a number of seconds, 0 or more, not {command.checkpoint_every:g}")
     grid = read_grid(command.grid or _default_grid())
-    from capsnet.data import default_folder, read
-    from capsnet.training import choose_device
-
-    device, folder = choose_device(command.device), command.data or default_folder()
-    for config in {config.dataset: config for _, config in grid.configs}.values():
-        read(config, folder, device)  # a data set that can't be read is found out before anything is recorded
-
-    from experiments.launch import only_launch, run_grid
-    from experiments.tracking import Store
-    from experiments.worker import Place
-
-    name = command.experiment or grid.name
-    store = Store.open(name, command.mlruns, create=True)
-    assert store is not None
-    place = Place(name, command.mlruns, grid.name, "", folder, str(device), command.checkpoint_every)
-    # job schedulers end a job so: as Ctrl-C does, but also where Ctrl-C is ignored, as in a shell's background jobs
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with only_launch(store, command.mlruns):
-        summary = run_grid(grid, store, place, executor, slots=1, retry_failed=command.retry_failed)
+    uri = stores.uri(command.mlruns)
+    if command.address and not is_here(command.address):
+        stores.refuse_alone(uri, f"--address {command.address} names a cluster")
+    if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
+        stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
+    stores.writable(command.mlruns)
+    with choose(command.workers, command.gpus_per_run, command.address, command.device) as engine:
+        # job schedulers end a job so: as Ctrl-C does, but also where Ctrl-C is ignored, as in a shell's background jobs. Set
+        # when the engine is there, because Ray sets handlers of its own, which abort
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        summary = _launched(command, grid, shard, engine)
     finished = summary.planned - len(summary.failed)
     cli.console.print(
-        f"{summary.planned} runs on {device}: {finished} finished, {summary.finished} of them now; {len(summary.failed)} failed"
+        f"{summary.planned} runs on {engine.device}: {finished} finished, {summary.finished} of them now; "
+        f"{len(summary.failed)} failed"
     )
     for line in summary.failed:
         cli.errors.print(f"[bold red]failed:[/] {cli.escaped(line)}")
-    return 1 if summary.failed else 0
+    for line in summary.untold:
+        cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
+    if summary.untold:
+        cli.errors.print("nothing is lost: python -m experiments sync tells it, and so does the next launch")
+    return 1 if summary.failed or summary.untold else 0
+
+
+def _launched(command: Run, grid: Grid, shard: Shard, engine: Engine) -> "Summary":
+    import torch
+
+    from capsnet.data import default_folder, read
+    from experiments.launch import Wish, run_grid
+    from experiments.tracking import Store
+    from experiments.worker import Place
+
+    folder = (command.data or default_folder()).resolve()
+    for config in {config.dataset: config for _, config in grid.configs}.values():
+        read(config, folder, torch.device("cpu"))  # a data set that can't be read is found out before anything is recorded
+    store = Store.open(command.experiment or grid.name, command.mlruns, create=True)
+    assert store is not None
+    checkpoints = command.mlruns.resolve() / "checkpoints" / store.key
+    place = Place(store, checkpoints, grid.name, "", folder, engine.device, command.checkpoint_every, threads=engine.threads)
+    launchers = Launchers(command.mlruns, store.name, store.key)
+    waiting = (lambda line: cli.console.print(cli.escaped(line))) if command.wait else None
+    with launchers.only(shard, waiting):
+        return run_grid(grid, launchers, place, engine, Wish(shard, command.retry_failed, command.fresh))
+
+
+def sync(command: Sync) -> int:
+    """Bring all experiments of the tracking store up to date; 0 if nothing is left to tell."""
+    from experiments.sync import sync as push
+    from experiments.tracking import Store
+
+    checkpoints, left = command.mlruns / "checkpoints", 0
+    folders = {folder.name: folder for folder in checkpoints.glob("*") if folder.is_dir()}
+    for store in Store.all(command.mlruns):
+        if folder := folders.pop(store.key, None):
+            found = push(store, folder)
+            left += len(found.faults) + len(found.unreadable)
+            busy = f"; {found.busy} are being trained, and tell it themselves" if found.busy else ""
+            cli.console.print(f"{cli.escaped(store.name)}: {found.told} runs that MLflow didn't know the latest of{busy}")
+            for line in found.faults + found.unreadable:
+                cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
+    for folder in folders.values():
+        left += 1
+        cli.errors.print(f"[bold yellow]left alone:[/] {folder} is of an experiment that this tracking store doesn't hold")
+    cli.console.print("MLflow is up to date" if not left else "MLflow is not up to date")
+    return 1 if left else 0
 
 
 def _default_grid() -> str:

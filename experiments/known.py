@@ -4,22 +4,25 @@ from collections.abc import Iterable
 
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
-from experiments.tracking import FAILURE, TrackedRun
+from experiments.tracking import FAILURE, SUPERSEDED, TrackedRun
 
 Known = dict[RunConfig, TrackedRun]
-
-RANK = {"FINISHED": 3, "FAILED": 2, "RUNNING": 1, "KILLED": 0}
 
 
 def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
     """The run that speaks for each config, and (run id -> reason) of runs that are of no config of this version.
 
-    A config is its own identity: it is rebuilt whole from the logged parameters and compared, not its name. A finished run
-    speaks for its config before a failed one, and of equals the first.
+    A config is its own identity: it is rebuilt whole from the logged parameters and compared, not its name. The first run
+    that finished speaks for its config, or else the last one; a run that was superseded never does.
+
+    Args:
+        runs: oldest first.
     """
     known: Known = {}
     strangers: dict[str, str] = {}
     for run in runs:
+        if SUPERSEDED in run.tags:
+            continue
         if not run.params:  # no field at all would be the default config
             strangers[run.run_id] = "it has no parameters"
             continue
@@ -28,7 +31,7 @@ def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
         except InputError as error:
             strangers[run.run_id] = str(error)
             continue
-        if config not in known or RANK[run.status] > RANK[known[config].status]:
+        if config not in known or known[config].status != "FINISHED":
             known[config] = run
     return known, strangers
 

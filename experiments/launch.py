@@ -1,121 +1,231 @@
 """A launch: what is not settled yet of a grid goes through the one loop, next config -> submit -> record the outcome."""
 
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from capsnet.cli import console
+from capsnet.cli import console, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from experiments.executors import Engine, Ray
+from experiments.journal import BusyError, Ending, Journal, folder_of
 from experiments.known import Known, by_config, is_settled, state
-from experiments.progress import Lines, display
+from experiments.locks import ALL, Launchers, Shard
+from experiments.progress import Display, display
+from experiments.provenance import git_commit
 from experiments.sources import Grid
-from experiments.tracking import REASON, Store
-from experiments.worker import Job, Outcome, Place, Report, run
+from experiments.sync import sync
+from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun
+from experiments.worker import Job, Outcome, Place, kind, run
 
-Work = Callable[[Job, Place, Report], Outcome]
+Work = Callable[[Job, Place], Outcome]
+
+RETRIES = 3  # of a run that its surroundings failed
+LOOK = 5.0  # seconds between two looks at whether the executor is well
+PAUSE = 2.0  # seconds before the first of them; twice as many before the next
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a launch is to do with a grid."""
+
+    shard: Shard = ALL
+    retry_failed: bool = False  # train configs that diverged again
+    fresh: bool = False  # train what another commit trained again, from the beginning
 
 
 @dataclass
 class Summary:
-    """What is known of a grid when a launch ends."""
+    """What is known of a grid, or a shard of it, when a launch ends."""
 
     planned: int
     before: int  # runs that were settled before
     finished: int = 0
     failed: list[str] = field(default_factory=list)  # one line each, also of runs that failed before and are not retried
+    untold: list[str] = field(default_factory=list)  # one line for each run that MLflow doesn't know of yet
 
 
-@contextmanager
-def only_launch(store: Store, folder: Path) -> Iterator[None]:
-    """Hold the experiment's lock, which the system takes from a process that dies, however it dies.
-
-    Raises:
-        InputError: another process on this file system is launching the experiment.
-    """
-    path = folder / "locks" / f"{store.experiment_id}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, blocking=False):
-            yield
-    except Timeout:
-        raise InputError(
-            f"another launch of experiment {store.name!r} is going on (it holds {path}); wait for its end, or choose "
-            "another experiment with EXPERIMENT="
-        ) from None
-
-
-def run_grid(grid: Grid, store: Store, place: Place, executor: Executor, *, slots: int, retry_failed: bool) -> Summary:
+def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wish: Wish) -> Summary:
     """Run what is not settled of a grid, under its parent run, which ends as FINISHED, FAILED or KILLED.
 
     Args:
         grid: what to run.
-        store: the experiment's.
+        launchers: of the experiment; the shard's lock is held by the caller.
         place: where; its parent is filled in here.
-        executor: how the work is done, ``slots`` runs at once.
-        slots: see executor.
-        retry_failed: train configs that diverged again, too.
+        engine: how the work is done.
+        wish: which part of the grid, and what to do with what is known already.
 
     Raises:
+        InputError: the tracking store can't be brought up to date.
         KeyboardInterrupt: Ctrl-C, with what is known by then and how to go on.
     """
-    known, _ = by_config(store.runs())
-    configs = list(grid.configs)
-    todo = [_job(cell, config, known) for cell, config in configs if _is_due(known, config, retry_failed)]
-    summary = Summary(planned=len(configs), before=len(configs) - len(todo))
-    for cell, config in configs:
-        if state(known.get(config)) == "diverged" and not retry_failed:
-            reason = known[config].tags.get(REASON, "")
-            line = f"{Job(cell, config).name}: {reason} (run {known[config].run_id}, before; --retry-failed trains it again)"
-            summary.failed.append(line)
-    place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
-    console.print(f"{len(configs)} runs, {summary.before} of them settled already; experiment {store.name} in {store.uri}")
-    status = "KILLED"
+    store, configs = place.store, list(wish.shard.of(list(grid.configs)))
+    mine = {folder_of(place.checkpoints, config) for _, config in configs}
+    if faults := sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults:
+        raise InputError("MLflow can't be brought up to date with runs of earlier launches:\n" + "\n".join(faults))
+    todo, summary = _look(configs, place, wish)
+    with launchers.mutex():
+        place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
+    part, where = "" if wish.shard.is_all else f"shard {wish.shard}: ", f"experiment {escaped(store.name)} in {store.shown}"
+    console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")
+    interrupted = True
     try:
         with display(len(configs), summary.before) as shown:
-            for job, outcome in launch(todo, run, place, executor, slots, shown):
+            for job, outcome in launch(todo, run, place, engine, shown):
                 summary.finished += not outcome.failure
                 if outcome.failure:
-                    summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id})")
-        status = "FAILED" if summary.failed else "FINISHED"
+                    summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
+        interrupted = False
     except KeyboardInterrupt:
+        engine.executor.shutdown(cancel_futures=True)  # each worker saves its last whole epoch
         settled = summary.before + summary.finished
         raise KeyboardInterrupt(f"{settled} of {len(configs)} runs are settled; the same command goes on from there") from None
     finally:
-        store.end(place.parent, status)
+        summary.untold = sync(store, place.checkpoints, ended=True, only=mine).faults
+        _end(grid, launchers, place, wish.shard, summary, interrupted=interrupted)
     return summary
 
 
-def launch(
-    todo: Iterable[Job], work: Work, place: Place, executor: Executor, slots: int, shown: Lines
-) -> Iterator[tuple[Job, Outcome]]:
-    """Keep ``slots`` runs going until there are no more, and yield each when it ends, in the order in which they end."""
-    running: dict[Future[Outcome], Job] = {}
-
-    def ended() -> Iterator[tuple[Job, Outcome]]:
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            job, outcome = running.pop(future), future.result()
-            shown.end(job.name, outcome)
-            yield job, outcome
-
-    for job in todo:
-        running[executor.submit(work, job, place, shown.begin(job.name, job.config.epochs))] = job
-        if len(running) >= slots:
-            yield from ended()
-    while running:
-        yield from ended()
+def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary]:
+    """What there is to do, and what is known already."""
+    known, _ = by_config(place.store.runs())
+    if wish.fresh:
+        known = _without_other_code(known, configs, place.store)
+    todo = [_job(cell, config, known, place) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
+    summary = Summary(planned=len(configs), before=len(configs) - len(todo))
+    for cell, config in configs:
+        if state(found := known.get(config)) == "diverged" and not wish.retry_failed:
+            assert found is not None
+            reason = found.tags.get(REASON, "")
+            line = f"{Job(cell, config).name}: {reason} (run {found.run_id}, before; --retry-failed trains it again)"
+            summary.failed.append(line)
+    return todo, summary
 
 
-def _is_due(known: Known, config: RunConfig, retry_failed: bool) -> bool:
-    found = known.get(config)
+def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:
     return not is_settled(found) or (retry_failed and state(found) != "finished")
 
 
-def _job(cell: str, config: RunConfig, known: Known) -> Job:
-    """A run that stopped before its end goes on; one that diverged can only be begun anew."""
+def _without_other_code(known: Known, configs: list[tuple[str, RunConfig]], store: Store) -> Known:
+    """What is known, less the runs of these configs that another commit trained, which don't count any more."""
+    commit, wanted = git_commit(), {config for _, config in configs}
+    old = {c: found for c, found in known.items() if c in wanted and found.tags.get("git_commit") != commit}
+    for found in old.values():
+        store.supersede(found.run_id)
+    return {config: found for config, found in known.items() if config not in old}
+
+
+def _job(cell: str, config: RunConfig, known: Known, place: Place) -> Job:
+    """A run that stopped before its end goes on with its journal; one that settled, or was deleted, is begun anew."""
     found = known.get(config)
-    return Job(cell, config, found.run_id if found and not is_settled(found) else "")
+    going_on = found if found and not is_settled(found) else None
+    journal = Journal(folder_of(place.checkpoints, config))
+    if journal.folder.exists():
+        with suppress(BusyError, InputError), journal.held():  # the worker will come upon these faults and tell of them
+            if journal.begun and journal.record.run_id in ("", going_on.run_id if going_on else ""):
+                return Job(cell, config)
+            journal.remove()
+    if going_on and going_on.metrics:
+        place.store.lose(going_on)
+        going_on = None
+    return Job(cell, config, going_on.run_id if going_on else "")
+
+
+def launch(todo: Iterable[Job], work: Work, place: Place, engine: Engine, shown: Display) -> Iterator[tuple[Job, Outcome]]:
+    """Keep the engine's slots full until there are no more runs, and yield each when it ends, in the order in which they end.
+
+    A run that its surroundings failed is tried again, a few times; one that found no memory beside others, once alone.
+    """
+    crowded: list[Job] = []
+    for job, outcome in _through(todo, work, place, engine.executor, engine.slots, shown):
+        if outcome.failure == "out of memory" and engine.alone:
+            shown.again(job.name, f"{escaped(outcome.reason)}; it will be tried with nothing beside it")
+            crowded.append(job)
+        else:
+            yield job, _told(job, outcome, shown)
+    if engine.alone:
+        for job, outcome in _through(crowded, work, place, engine.alone, engine.alone_slots, shown):
+            yield job, _told(job, outcome, shown)
+
+
+def _through(
+    todo: Iterable[Job], work: Work, place: Place, executor: Executor, slots: int, shown: Display
+) -> Iterator[tuple[Job, Outcome]]:
+    waiting, again = iter(todo), deque[tuple[float, Job]]()  # again: when, and what
+    running: dict[Future[Outcome], Job] = {}
+    tries: Counter[str] = Counter()
+    while True:
+        while len(running) < slots and (job := _next(waiting, again, idle=not running)):
+            shown.begin(job.name, job.config.epochs, Journal(folder_of(place.checkpoints, job.config)).latest)
+            running[executor.submit(work, job, place)] = job
+        if not running:
+            return
+        soon = max(0.0, again[0][0] - time.monotonic()) if again and len(running) < slots else LOOK
+        done = wait(running, min(soon, LOOK), return_when=FIRST_COMPLETED).done
+        if not done and isinstance(executor, Ray):
+            executor.heal()
+        for future in done:
+            job, outcome = running.pop(future), _outcome(future)
+            tries[job.name] += outcome.failure == "infrastructure"
+            if outcome.failure != "infrastructure":
+                tries.pop(job.name, None)
+                yield job, outcome
+            elif tries[job.name] <= RETRIES:
+                shown.again(job.name, f"{escaped(outcome.reason)}; attempt {tries[job.name] + 1} of {RETRIES + 1} follows")
+                again.append((time.monotonic() + PAUSE * 2 ** (tries[job.name] - 1), job))
+            else:
+                yield job, _given_up(job, outcome, place)
+
+
+def _next(waiting: Iterator[Job], again: "deque[tuple[float, Job]]", *, idle: bool) -> Job | None:
+    """What to submit now: what is to be tried again, if its time has come, before what is new."""
+    if again and again[0][0] <= time.monotonic():
+        return again.popleft()[1]
+    if job := next(waiting, None):
+        return job
+    if again and idle:
+        time.sleep(max(0.0, again[0][0] - time.monotonic()))
+        return again.popleft()[1]
+    return None
+
+
+def _outcome(future: "Future[Outcome]") -> Outcome:
+    fault = future.exception()
+    return Outcome("", 0.0, failure=kind(fault), reason=f"{type(fault).__name__}: {fault}") if fault else future.result()
+
+
+def _told(job: Job, outcome: Outcome, shown: Display) -> Outcome:
+    told = f"[red]{escaped(outcome.reason)}[/]" if outcome.failure else f"test error {outcome.test_error:.2f} %"
+    untold = f"; MLflow will be told later: {escaped(outcome.untold)}" if outcome.untold else ""
+    shown.end(job.name, f"{told} ({outcome.seconds:.1f} s){untold}")
+    return outcome
+
+
+def _given_up(job: Job, outcome: Outcome, place: Place) -> Outcome:
+    """Record the failure of a run whose worker can't do it any more."""
+    journal = Journal(folder_of(place.checkpoints, job.config))
+    with suppress(BusyError, InputError, *FAULTS), journal.held():
+        if journal.begun:
+            ending = Ending("FAILED", time.time_ns() // 1_000_000, outcome.failure, outcome.reason)
+            journal.update(ending=ending, told=False)
+            RunLog(place.store, journal, monitored=False).push()
+            return replace(outcome, run_id=journal.record.run_id)
+    return outcome
+
+
+def _end(grid: Grid, launchers: Launchers, place: Place, shard: Shard, summary: Summary, *, interrupted: bool) -> None:
+    """Give the parent run its end, unless other shards are still at it; the last of them speaks for all."""
+    with launchers.mutex():
+        if any(other != shard for other in launchers.held()):
+            return
+        status = "KILLED" if interrupted else "FAILED" if summary.failed else "FINISHED"
+        if not shard.is_all:
+            with suppress(*FAULTS):
+                known, _ = by_config(place.store.runs())
+                states = {state(known.get(config)) for _, config in grid.configs}
+                open_ = {"new", "interrupted", "running"} & states
+                status = "FINISHED" if states == {"finished"} else "KILLED" if open_ else "FAILED"
+        place.store.end(place.parent, status)

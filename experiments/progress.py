@@ -1,93 +1,180 @@
-"""How a launch is shown: a live bar on a terminal, plain lines in a log file."""
+"""How a launch is shown: a live table on a terminal, plain lines in a log file.
 
+Runs may be processes of their own and can't call the display, so a thread of it reads their journals once a second.
+"""
+
+import re
+import sys
+import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.errors import MarkupError
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
 
-from capsnet.cli import console, escaped
-from capsnet.state import EpochMetrics
-from experiments.worker import Outcome, Report
+from capsnet.cli import console
+from experiments.eta import Latest, Run, Runs
 
+__all__ = ["Display", "Latest", "LiveTable", "display"]
+
+POLL_SECONDS = 1.0
 LINE_SECONDS = 15.0  # a log file gets at most one line of a run's epochs in so many seconds
+COLOURS = re.compile(r"\x1b\\?\[[0-9;?]*[@-~]")  # another process may have coloured its error; the \ is of cli.escaped
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
-class Lines:
-    """A line when a run ends, and now and then one of its epochs."""
+class Display:
+    """A line when a run ends, and now and then one of its epochs. Names are plain text, all else that is told rich markup."""
 
-    def __init__(self, planned: int, done: int) -> None:
-        self.planned, self.done, self.print = planned, done, console.print
+    def __init__(self, planned: int, done: int, out: Console = console, clock: Callable[[], float] = time.time) -> None:
+        self.planned, self.done, self.out, self.clock, self.begun = planned, done, out, clock, clock()
+        self.runs = Runs()
+        self.lock = threading.RLock()  # taken before any lock of rich's, never after
+        self.stop = threading.Event()
+        self.thread = threading.Thread(target=self._poll_on, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
+        self.thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.stop.set()
+        self.thread.join(timeout=0.2)  # a journal on a network drive may keep it longer, but it shows nothing any more
 
-    def begin(self, name: str, epochs: int) -> Report:
-        """Returns what prints the run's epochs."""
-        last = time.monotonic()
+    def begin(self, name: str, epochs: int, latest: Latest) -> None:
+        """Show a run that was submitted; it may wait, and its journal be empty."""
+        with self.lock:
+            self.runs.begin(name, Run(_plain(name), epochs, latest, begun=self.clock(), told=self.clock()))
+            self._show()
 
-        def epoch(metrics: EpochMetrics) -> None:
-            nonlocal last
-            if time.monotonic() - last > LINE_SECONDS:
-                last = time.monotonic()
-                self.print(f"        {escaped(name)}: epoch {metrics.epoch}/{epochs}  {_error(metrics)}")
+    def end(self, name: str, told: str) -> None:
+        """Print how a run ended, and count it."""
+        with self.lock:
+            self.done += 1
+            self.runs.end(name, self.clock())
+            self._print(f"{self.done:>4}/{self.planned} {name}: ", told)
 
-        return epoch
+    def again(self, name: str, why: str) -> None:
+        """Print why a run is to be tried again; it isn't counted."""
+        with self.lock:
+            self.runs.pop(name, None)
+            self._print(f"        {name}: to be tried again: ", why)
 
-    def end(self, name: str, outcome: Outcome) -> None:
-        """Print how a run ended."""
-        self.done += 1
-        told = f"[red]{escaped(outcome.reason)}[/]" if outcome.failure else f"test error {outcome.test_error:.2f} %"
-        self.print(f"{self.done:>4}/{self.planned} {escaped(name)}: {told} ({outcome.seconds:.1f} s)")
+    def say(self, line: str) -> None:
+        """Print any other line."""
+        with self.lock:
+            self._print("", line)
+
+    def poll(self) -> None:
+        """Read the journals and show what is new. A journal that can't be read stays as it was."""
+        with self.lock:
+            runs = list(self.runs.values())
+        for run in runs:  # not under the lock: a slow drive mustn't keep the launch waiting
+            with suppress(Exception):
+                run.read()
+        with self.lock:
+            if not self.stop.is_set():
+                self._show()
+
+    def _poll_on(self) -> None:
+        while not self.stop.wait(POLL_SECONDS):
+            with suppress(Exception):  # a launch outlives its terminal
+                self.poll()
+
+    def _show(self) -> None:
+        now = self.clock()
+        for run in self.runs.values():
+            if run.epoch > run.told_epoch and now - run.told >= LINE_SECONDS:
+                run.told, run.told_epoch = now, run.epoch
+                epoch = f"epoch {run.epoch}/{run.epochs}  {run.kind} error {run.error}  ETA {_span(run.left(now))}"
+                self._print(f"        {run.name}: {epoch}")
+
+    def _print(self, text: str, markup: str = "") -> None:
+        try:
+            told = Text.from_markup(_plain(markup), emoji=False)
+        except MarkupError:  # a bracket that wasn't escaped mustn't end a launch
+            told = Text(_plain(markup))
+        self.out.print(Text(_plain(text)) + told, soft_wrap=True)
 
 
-class Bars(Lines):
-    """The same lines above a bar of the whole grid and a bar for each run that is training."""
+class LiveTable(Display):
+    """The same lines above a table of the runs that are going on, and a bar of the whole grid."""
 
-    def __init__(self, planned: int, done: int) -> None:
-        super().__init__(planned, done)
-        columns = (
-            TextColumn("{task.description}", table_column=Column(ratio=3, no_wrap=True, overflow="ellipsis")),
-            BarColumn(None, table_column=Column(ratio=1, min_width=8)),
-            MofNCompleteColumn(table_column=Column(no_wrap=True)),
-            TimeElapsedColumn(table_column=Column(no_wrap=True)),
-            TimeRemainingColumn(table_column=Column(no_wrap=True)),
-        )
-        self.progress = Progress(*columns, console=Console(highlight=False), expand=True)
-        self.print = self.progress.console.print  # above the bars
-        self.whole = self.progress.add_task("whole grid", total=planned, completed=done)
-        self.bars: dict[str, TaskID] = {}
+    live: Live | None = None
 
     def __enter__(self) -> Self:
-        self.progress.start()
-        return self
+        # errors that are sent to a file stay there; the thread that reads the journals refreshes the table, too
+        self.live = Live(self, console=self.out, auto_refresh=False, redirect_stderr=sys.stderr.isatty())
+        self.live.start(refresh=True)
+        return super().__enter__()
 
     def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        self.stop.set()
+        with self.lock:
+            if self.live:
+                self.live.stop()
+        super().__exit__()
 
-    def begin(self, name: str, epochs: int) -> Report:
-        """Adds a run's bar and returns what moves it."""
-        bar = self.bars[name] = self.progress.add_task(escaped(name), total=epochs)
-        shown = escaped(name)
-        return lambda metrics: self.progress.update(bar, completed=metrics.epoch, description=f"{_error(metrics)}  {shown}")
+    def _show(self) -> None:
+        if self.live:
+            self.live.refresh()
 
-    def end(self, name: str, outcome: Outcome) -> None:
-        """Replace a run's bar by its line."""
-        super().end(name, outcome)
-        self.progress.remove_task(self.bars.pop(name))
-        self.progress.update(self.whole, completed=self.done)
+    def __rich__(self) -> Table:
+        """The table of this moment. Rich asks for it whenever it prints, also a line above it."""
+        with self.lock:
+            now, runs = self.clock(), list(self.runs.values())
+            table = Table.grid(expand=True, padding=(0, 2, 0, 0))
+            table.show_header, table.header_style = bool(runs), "dim"
+            table.add_column("run", ratio=1, no_wrap=True)
+            for title, width in (("epoch", 5), ("val. error", 10), ("elapsed", 7), ("ETA", 7)):
+                table.add_column(title, justify="right", no_wrap=True, min_width=width)
+            room = self.out.height - 3  # without the titles, the bar and a line above
+            shown = runs if len(runs) <= room else runs[: max(room - 1, 0)]
+            for run in shown:
+                error = f"train {run.error}" if run.kind == "training" else run.error
+                table.add_row(Name(run.name), f"{run.epoch}/{run.epochs}", error, _span(now - run.begun), _span(run.left(now)))
+            if len(runs) > len(shown):
+                table.add_row(f"[dim]and {len(runs) - len(shown)} more[/]")
+            bar = Table.grid(Column(no_wrap=True), Column(ratio=1), expand=True, padding=(0, 1, 0, 0))
+            bar.add_row(f"{self.done} of {self.planned} runs", ProgressBar(max(self.planned, 1), self.done))
+            waiting = self.planned - self.done - len(runs)
+            table.add_row(bar, "", "", _span(now - self.begun), _span(self.runs.left(waiting, now)))
+        return table
 
 
-def display(planned: int, done: int) -> Lines:
-    """Bars on a terminal, lines elsewhere."""
-    return Bars(planned, done) if console.is_terminal else Lines(planned, done)
+@dataclass(frozen=True)
+class Name:
+    """A name on one line. Where it is too long its middle goes: the seed, which tells runs of a cell apart, is at its end."""
+
+    name: str
+
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        name, right = self.name, (options.max_width - 1) // 2
+        if cell_len(name) > options.max_width:
+            name = set_cell_size(name, options.max_width - 1 - right) + "…" + set_cell_size(name[::-1], right)[::-1]
+        yield Text(name, no_wrap=True)
 
 
-def _error(metrics: EpochMetrics) -> str:
-    if metrics.validation_error is None:
-        return f"training error {metrics.train_error:.2f} %"
-    return f"validation error {metrics.validation_error:.2f} %"
+def display(planned: int, done: int) -> Display:
+    """The table on a terminal; lines elsewhere, also where colours are forced upon a file."""
+    return (LiveTable if console.is_interactive and console.file.isatty() else Display)(planned, done)
+
+
+def _plain(text: str) -> str:
+    return CONTROL.sub(" ", COLOURS.sub("", text))
+
+
+def _span(seconds: float | None) -> str:
+    """0:01:05 or 1d 2:03:04; what a broken clock would make of it is not told."""
+    if seconds is None or not seconds < 1e9:
+        return "-"
+    return re.sub(" days?, ", "d ", str(timedelta(seconds=int(max(seconds, 0)))))

@@ -1,15 +1,18 @@
 """Where a number comes from: the code, the packages and the machine it was made with."""
 
+import hashlib
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "mlflow")
 
 
+@cache  # of the code that this process runs, whatever is edited meanwhile
 def git_commit() -> str:
-    """The commit of this code, with ``-dirty`` if tracked files differ from it; ``unknown`` outside a checkout."""
+    """The commit of this code, with ``-dirty-`` and a digest if it was changed since; ``unknown`` outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -17,11 +20,13 @@ def git_commit() -> str:
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+        commit, changes = git("rev-parse", "HEAD"), git("diff", "HEAD", "--no-ext-diff")
+        return commit + (f"-dirty-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 
 
+@cache
 def versions() -> str:
     """Python and the packages that can change a number, with their versions."""
     return ", ".join([f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)])

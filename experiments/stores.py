@@ -1,10 +1,20 @@
-"""Where the tracking store is, and whether it is there: what can be known of it without mlflow."""
+"""Where the tracking store is, what it can do, and whether it is there: what can be known of it without mlflow."""
 
 import os
-from contextlib import suppress
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
+
+import psutil
+from filelock import FileLock
+
+from capsnet.errors import InputError
+
+NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
 
 
 def uri(folder: Path) -> str:
@@ -12,9 +22,25 @@ def uri(folder: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
+def shown(uri: str) -> str:
+    """The address without its password."""
+    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri)
+
+
+def is_server(uri: str) -> bool:
+    """Whether a server answers there, rather than a database that is opened from here."""
+    return uri.startswith(("http://", "https://"))
+
+
 def database(uri: str) -> Path | None:
     """The file of a SQLite store."""
     return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+
+
+def home(uri: str, folder: Path) -> Path:
+    """Where the artifacts of a store without a server lie: beside the database, if it is a file."""
+    file = database(uri)
+    return file.parent if file else folder.resolve()
 
 
 def exists(uri: str) -> bool:
@@ -24,6 +50,62 @@ def exists(uri: str) -> bool:
 
 
 def answers(uri: str) -> None:
-    """Raise an OSError if no server answers within seconds; MLflow's own client would try for four minutes."""
+    """Raise an OSError if no server answers within seconds; MLflow's own client would try for longer."""
     with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
         urlopen(uri.rstrip("/") + "/health", timeout=10).close()
+
+
+def write_ahead(uri: str) -> None:
+    """Let a SQLite store keep a write-ahead log, so that readers and a writer don't wait for each other; it stays so."""
+    file = database(uri)
+    if file and file.exists() and filesystem(file) not in NETWORK:  # the log needs memory that its users share
+        with suppress(sqlite3.OperationalError), closing(sqlite3.connect(file, timeout=60)) as connection:
+            connection.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else who uses the folder is inside at the same time."""
+    with FileLock(writable(folder / "locks") / "store.lock"):
+        yield
+
+
+def writable(folder: Path) -> Path:
+    """The folder, made if it isn't there.
+
+    Raises:
+        InputError: nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"nothing can be written to {folder.resolve()}: {error.strerror}; --mlruns names another folder"
+        ) from None
+    return folder
+
+
+def filesystem(path: Path) -> str:
+    """The type of the file system that holds a path, such as ext4 or nfs4."""
+    mounted = {partition.mountpoint: partition.fstype for partition in psutil.disk_partitions(all=True)}
+    return next((mounted[str(p)] for p in [path.resolve(), *path.resolve().parents] if str(p) in mounted), "")
+
+
+def refuse_alone(uri: str, why: str) -> None:
+    """Raise an InputError that says how to set a tracking server up if the store is for one machine only.
+
+    Args:
+        uri: of the store.
+        why: what needs more than that.
+    """
+    if database(uri):
+        raise InputError(
+            f"{uri} is a SQLite file, which serves one machine, but {why}. Start a tracking server where every machine reaches "
+            "it, and name it on each of them (docs/cluster.md has it step by step):\n"
+            "  mlflow server --backend-store-uri postgresql://USER:PASSWORD@127.0.0.1/mlflow \\\n"
+            "    --artifacts-destination /SHARED/artifacts --host 0.0.0.0 --allowed-hosts HOST:5000\n"
+            "  export MLFLOW_TRACKING_URI=http://HOST:5000"
+        )

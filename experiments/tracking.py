@@ -9,13 +9,18 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # before the import, which reads it: nobody is told of a user's runs unless the user says so
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # not two lines for each run that ends
+# a server that is away is noticed in seconds instead of minutes: what it missed is told to it later
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
@@ -24,9 +29,9 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
-from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import stores
+from experiments.journal import FILES, Ending, Journal
 
 if TYPE_CHECKING:  # a plan needs no torch
     from capsnet.state import EpochMetrics
@@ -36,9 +41,11 @@ logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of m
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
+FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PAGE = 1000  # runs that a search returns at once
 BATCH = 1000  # metrics that one call may log
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
+KEY, SUPERSEDED = "journal", "superseded"
 
 
 @dataclass(frozen=True)
@@ -54,21 +61,26 @@ class TrackedRun:
     end: int | None
 
 
-@dataclass(frozen=True)
-class DataSource:
-    """The data set of a run, as MLflow's inputs show it."""
-
-    name: str
-    digest: str  # SHA-256 of the whole data set
-    folder: str
-    counts: Mapping[str, int]  # images of each part
-
-
 class Store:
     """The runs of one experiment."""
 
-    def __init__(self, client: MlflowClient, experiment_id: str, name: str, uri: str) -> None:
-        self.client, self.experiment_id, self.name, self.uri = client, experiment_id, name, uri
+    def __init__(self, uri: str, name: str, experiment_id: str, made: int | None) -> None:
+        self.uri, self.name, self.experiment_id = uri, name, experiment_id
+        self.key = f"{experiment_id}-{made}"  # tells it from experiments of other stores, whatever their addresses
+
+    @property
+    def shown(self) -> str:
+        """The store's address, without a password."""
+        return stores.shown(self.uri)
+
+    def __getstate__(self) -> dict[str, str]:
+        """What goes to a worker: the client stays here."""
+        return {name: value for name, value in vars(self).items() if name != "client"}
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client, made when it is first needed: a server that is away is no reason not to train."""
+        return MlflowClient(self.uri)
 
     @classmethod
     def open(cls, name: str, folder: Path, *, create: bool) -> "Store | None":
@@ -82,24 +94,34 @@ class Store:
         uri = stores.uri(folder)
         if not create and not stores.exists(uri):
             return None
-        client = _client(uri)
-        try:
-            found = client.get_experiment_by_name(name)
-            if found is None and not create:
-                return None
-            if found is not None and found.lifecycle_stage == "deleted":
+        # MLflow guards the making of its tables on one host only, and the making of an experiment not at all
+        with stores.alone(folder) if create else nullcontext():
+            client = _client(uri)
+            try:
+                found = client.get_experiment_by_name(name)
+                if found is None and create:
+                    # a server keeps artifacts where it was told to; who writes to a database has them beside it
+                    beside = None if stores.is_server(uri) else (stores.home(uri, folder) / "artifacts").as_uri()
+                    found = client.get_experiment(client.create_experiment(name, beside))
+            except MlflowException as error:
                 raise InputError(
-                    f"experiment {name!r} has been deleted in MLflow; restore it (mlflow experiments restore "
-                    f"--experiment-id {found.experiment_id}) or choose another name with EXPERIMENT="
-                )
-            if found is None:
-                # a server keeps artifacts where it was told to; a database file has them beside it
-                database = stores.database(uri)
-                beside = (database.parent / "artifacts").as_uri() if database else None
-                return cls(client, client.create_experiment(name, beside), name, uri)
-        except MlflowException as error:
-            raise InputError(f"the tracking store {uri} refuses experiment {name!r}: {error.message}") from None
-        return cls(client, found.experiment_id, name, uri)
+                    f"the tracking store {stores.shown(uri)} refuses experiment {name!r}: {error.message}"
+                ) from None
+        if found is None:
+            return None
+        if found.lifecycle_stage == "deleted":
+            raise InputError(
+                f"experiment {name!r} has been deleted in MLflow; restore it (mlflow experiments restore "
+                f"--experiment-id {found.experiment_id}) or choose another name with EXPERIMENT="
+            )
+        return cls(uri, name, found.experiment_id, found.creation_time)
+
+    @classmethod
+    def all(cls, folder: Path) -> "list[Store]":
+        """All experiments of the tracking store."""
+        uri = stores.uri(folder)
+        found = _client(uri).search_experiments(ViewType.ALL) if stores.exists(uri) else []
+        return [cls(uri, e.name, e.experiment_id, e.creation_time) for e in found]
 
     @classmethod
     def latest(cls, folder: Path) -> str | None:
@@ -152,80 +174,99 @@ class Store:
         return run_id
 
     def end(self, run_id: str, status: str) -> None:
-        """Give a run its end: FINISHED, FAILED or KILLED."""
-        self.client.set_terminated(run_id, status)
+        """Give a grid's run its end: FINISHED, FAILED or KILLED; a store that is away learns it at the next launch."""
+        with suppress(*FAULTS):
+            self.client.set_terminated(run_id, status)
+
+    def lose(self, run: TrackedRun) -> None:
+        """End a run whose journal is gone, so that it can't go on: its epochs stay, and another run takes its place."""
+        tags = [RunTag(FAILURE, "checkpoint lost"), RunTag(REASON, "its journal and checkpoints are not there any more")]
+        self.client.log_batch(run.run_id, tags=tags)
+        self.client.set_terminated(run.run_id, "FAILED")
+
+    def supersede(self, run_id: str) -> None:
+        """Mark a finished run as one that doesn't speak for its config any more."""
+        self.client.set_tag(run_id, SUPERSEDED, "true")
 
 
 class RunLog:
-    """One child run while it trains."""
+    """Keeps one run in MLflow like its journal; each push may fail, and the next one makes up for it.
 
-    def __init__(self, store: Store, run_id: str, *, resumed: bool) -> None:
-        self.client, self.run_id = store.client, run_id
-        self.system = SystemMetricsMonitor(
-            run_id, sampling_interval=SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=store.uri
-        )
-        self.system.start()
-        self._sent = 0
+    Whatever was logged before is logged again by a new RunLog, which changes nothing: parameters, tags and artifacts are the
+    same, and so are the rows of metrics with their timestamps.
+    """
 
-    @classmethod
-    def start(cls, store: Store, config: RunConfig, parent: str, tags: Mapping[str, str], name: str) -> "RunLog":
-        """A new run."""
-        tags = {**tags, KIND: "run", MLFLOW_PARENT_RUN_ID: parent}
-        run_id: str = store.client.create_run(store.experiment_id, tags=tags, run_name=name).info.run_id
-        store.client.log_batch(run_id, params=[Param(*pair) for pair in config.to_params().items()])
-        return cls(store, run_id, resumed=False)
+    def __init__(self, store: Store, journal: Journal, *, monitored: bool) -> None:
+        self.store, self.journal, self.monitored = store, journal, monitored
+        self.system: SystemMetricsMonitor | None = None
+        self._opened = False
+        self._sent = 0  # epochs
 
-    @classmethod
-    def take_over(cls, store: Store, run_id: str, tags: Mapping[str, str]) -> "RunLog":
-        """A run that was interrupted or failed, under its own id, with the tags of whoever goes on with it."""
-        store.client.update_run(run_id, status="RUNNING")
-        for name in store.client.get_run(run_id).data.tags.keys() & {FAILURE, REASON}:
-            store.client.delete_tag(run_id, name)
-        store.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
-        return cls(store, run_id, resumed=True)
-
-    def data(self, source: DataSource) -> None:
-        """Record what the run learns from."""
-        dataset = Dataset(
-            source.name,
-            source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
-            "local",
-            json.dumps({"folder": source.folder}),
-            profile=json.dumps({**source.counts, "sha256": source.digest}),
-        )
-        self.client.log_inputs(self.run_id, [DatasetInput(dataset)])
-
-    def epochs(self, history: Sequence["EpochMetrics"]) -> None:
-        """Send what is new of a run's history, in batches as large as MLflow takes them."""
-        new = [row for metrics in history[self._sent :] for row in rows(metrics)]
+    def push(self) -> None:
+        """Tell MLflow what it doesn't know yet. Raises whatever MLflow raises."""
+        ending = self.journal.record.ending
+        client, count = self.store.client, self.journal.sync()
+        if not self._opened:
+            self._open()
+        run_id = self.journal.record.run_id
+        new = [row for metrics in self.journal.history[self._sent : count] for row in rows(metrics)]
         for start in range(0, len(new), BATCH):
-            self.client.log_batch(self.run_id, new[start : start + BATCH])
-        self._sent = len(history)
+            client.log_batch(run_id, new[start : start + BATCH])
+        self._sent = count
+        if ending:
+            self._end(ending)
+            self.journal.update(told=True)
 
-    def finish(self, last: "EpochMetrics", results: Mapping[str, float], files: Sequence[Path]) -> None:
-        """Record the final results and artifacts, and end the run as finished.
+    def _open(self) -> None:
+        """The run, made or taken over, with all that is known of it at its beginning."""
+        client, record = self.store.client, self.journal.record
+        if not record.run_id:  # it may have been made by who died before noting its id
+            experiment = [self.store.experiment_id]
+            made = next(_search(client, experiment, f"tags.{KEY} = '{record.key}'"), None)
+            tags = {KEY: record.key, KIND: "run", MLFLOW_PARENT_RUN_ID: record.parent}
+            run = made or client.create_run(self.store.experiment_id, tags=tags, run_name=record.name)
+            self.journal.update(run_id=run.info.run_id)
+        run_id = self.journal.record.run_id
+        before = client.get_run(run_id)
+        if before.info.status != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        for name in before.data.tags.keys() & {FAILURE, REASON}:
+            client.delete_tag(run_id, name)
+        params = [] if before.data.params else [Param(*pair) for pair in record.params.items()]
+        client.log_batch(run_id, params=params, tags=[RunTag(*pair) for pair in record.tags.items()])
+        if (source := record.source) and not (before.inputs and before.inputs.dataset_inputs):
+            dataset = Dataset(
+                source.name,
+                source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
+                "local",
+                json.dumps({"folder": source.folder}),
+                profile=json.dumps({**source.counts, "sha256": source.digest}),
+            )
+            client.log_inputs(run_id, [DatasetInput(dataset)])
+        if self.monitored and not self.system:
+            uri, resumed = self.store.uri, bool(before.data.metrics)
+            self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
+            self.system.start()
+        self._opened = True
 
-        The results carry the last epoch's timestamp: logged a second time by whoever goes on after a fault, they are the same.
-        """
-        self.client.log_batch(self.run_id, [Metric(name, value, last.time, last.epoch) for name, value in results.items()])
-        for file in files:
-            self.client.log_artifact(self.run_id, str(file))
-        self._end("FINISHED")
-
-    def fail(self, kind: str, reason: str) -> None:
-        """End the run as failed, with what happened in a word and in full."""
-        self.client.log_batch(self.run_id, tags=[RunTag(FAILURE, kind), RunTag(REASON, reason[:5000])])
-        self._end("FAILED")
-
-    def kill(self) -> None:
-        """End a run that was interrupted."""
-        self._end("KILLED")
-
-    def _end(self, status: str) -> None:
-        self.system.collect_metrics()  # what came after the last sample: all there is of a short run
-        self.system.publish_metrics(self.system.aggregate_metrics())
-        self.system.finish()
-        self.client.set_terminated(self.run_id, status)
+    def _end(self, ending: Ending) -> None:
+        """Results carry the last epoch's timestamp: logged a second time, they are the same."""
+        client, run_id = self.store.client, self.journal.record.run_id
+        if ending.results:
+            last = self.journal.history[-1]
+            client.log_batch(run_id, [Metric(name, value, last.time, last.epoch) for name, value in ending.results.items()])
+        if ending.failure:
+            tags = [RunTag(FAILURE, ending.failure), RunTag(REASON, ending.reason[:5000])]
+            client.log_batch(run_id, tags=tags)
+        for name in FILES:
+            if ending.status == "FINISHED" and (self.journal.folder / name).exists():
+                client.log_artifact(run_id, str(self.journal.folder / name))
+        if self.system:
+            self.system.collect_metrics()  # what came after the last sample: all there is of a short run
+            self.system.publish_metrics(self.system.aggregate_metrics())
+            self.system.finish()
+            self.system = None
+        client.set_terminated(run_id, ending.status, ending.time)
 
 
 def rows(metrics: "EpochMetrics") -> list[Metric]:
@@ -244,13 +285,16 @@ def _client(uri: str) -> MlflowClient:
     try:
         if database := stores.database(uri):
             database.parent.mkdir(parents=True, exist_ok=True)
-        if uri.startswith(("http://", "https://")):
+        if stores.is_server(uri):
             stores.answers(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise InputError(f"the tracking store {uri} can't be used: {said}; MLFLOW_TRACKING_URI names another") from None
+        stores.write_ahead(uri)
+    except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
+        said = stores.shown(" ".join(str(error).split())[:300])
+        raise InputError(
+            f"the tracking store {stores.shown(uri)} can't be used: {said}; MLFLOW_TRACKING_URI names another"
+        ) from None
     return client
 
 

@@ -1,37 +1,43 @@
-"""What a worker does: train one config from beginning to end, tell the tracking store of it, and say how it ended."""
+"""What a worker does: train one config to its end and say how it ended. All that it learns goes into the run's journal."""
 
+import gc
 import json
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
 from capsnet.errors import InputError
-from capsnet.state import EpochMetrics, TrainingState
+from capsnet.files import replaced
+from capsnet.state import EpochMetrics, Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, evaluate, train
-from experiments.checkpoints import Checkpoints
+from experiments.journal import FILES, BusyError, DataSource, Ending, Journal, Record, folder_of
 from experiments.provenance import git_commit, hardware, versions
-from experiments.tracking import CELL, GRID, DataSource, RunLog, Store
+from experiments.recorder import Recorder
+from experiments.tracking import CELL, GRID, Store
 
-Report = Callable[[EpochMetrics], None]
+TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of one launch compute and where they are recorded; none of it changes a number."""
+    """Where the runs of one launch compute and where they are recorded; none of it is a field of a config."""
 
-    experiment: str
-    folder: Path  # of mlflow.db, artifacts and checkpoints
+    store: Store
+    checkpoints: Path  # the experiment's journals
     grid: str
     parent: str  # run id
     data: Path
     device: str
     checkpoint_every: float = 60.0  # seconds from one checkpoint to the next, at the end of an epoch
+    threads: int = 0  # of the CPU for one run; 0 = torch's choice
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Job:
 
     cell: str
     config: RunConfig
-    unfinished: str = ""  # id of the run that was begun with it before, if any
+    run_id: str = ""  # in MLflow, of a run that was begun and has no journal
 
     @property
     def name(self) -> str:
@@ -52,86 +58,143 @@ class Job:
 class Outcome:
     """How a run ended."""
 
-    run_id: str
+    run_id: str  # empty if MLflow was away all the time
     seconds: float
     test_error: float | None = None  # percent, if it finished
-    failure: str = ""  # diverged, out of memory, input or error, if it failed
+    failure: str = ""  # diverged, out of memory, input, infrastructure or error, if it failed
     reason: str = ""
+    untold: str = ""  # why MLflow doesn't know yet
 
 
-def run(job: Job, place: Place, report: Report) -> Outcome:
+def run(job: Job, place: Place) -> Outcome:
     """Train a config and test it once, after its last epoch; a failure is recorded and returned, not raised.
 
-    A run that was begun before goes on from its last checkpoint, under its own id. Ctrl-C is recorded and raised again.
+    A run that was begun before goes on from its last checkpoint, under its own id. Ctrl-C and SIGTERM are recorded, with a
+    checkpoint of the last epoch that is whole, and raised again.
     """
     started = time.monotonic()
-    store = Store.open(place.experiment, place.folder, create=True)
-    assert store is not None
-    log, state = _begin(job, place, store)
+    if place.threads:
+        torch.set_num_threads(place.threads)
+    journal = Journal(folder_of(place.checkpoints, job.config))
     try:
-        error = _train(state, Checkpoints(place.folder, log.run_id), place, log, report)
-    except KeyboardInterrupt:
-        log.kill()
-        raise
-    except Exception as fault:  # whatever a run dies of, the others go on
-        kind = _kind(fault)
-        reason = f"{type(fault).__name__}: {fault}"
-        if kind == "diverged":  # its last epochs won't be trained again, so they may be told of without a checkpoint
-            log.epochs(state.history)
-        log.fail(kind, reason)
-        return Outcome(log.run_id, time.monotonic() - started, failure=kind, reason=reason)
-    return Outcome(log.run_id, time.monotonic() - started, test_error=error)
+        with journal.held():
+            ending, untold = _recorded(job, place, journal)
+            run_id = journal.record.run_id
+            if ending.settled and not untold:
+                journal.remove()
+    except (InputError, BusyError) as fault:  # the journal is of another version, or somebody else's
+        return Outcome(job.run_id, time.monotonic() - started, failure=kind(fault), reason=str(fault))
+    finally:
+        gc.collect()
+        torch.cuda.empty_cache()  # what this process doesn't use, another one on the same card can
+    seconds = time.monotonic() - started
+    return Outcome(run_id, seconds, ending.results.get("test_error"), ending.failure, ending.reason, untold)
 
 
-def _begin(job: Job, place: Place, store: Store) -> tuple[RunLog, TrainingState]:
-    device = choose_device(place.device)
-    tags = {GRID: place.grid, CELL: job.cell, "git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
-    if job.unfinished:
+def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
+    """How the run ended, and why MLflow doesn't know of it, if it doesn't."""
+    _begin(job, place, journal)
+    recorder, trainer = Recorder(place.store, journal), _Trainer(job.config, place, journal)
+    try:
         try:
-            saved = Checkpoints(place.folder, job.unfinished).load(job.config, device)
-        except InputError as error:  # nothing to go on from, and MLflow may hold epochs: they stay, under that id
-            RunLog.take_over(store, job.unfinished, tags).fail("checkpoint lost", str(error))
-        else:
-            return RunLog.take_over(store, job.unfinished, tags), saved or TrainingState(job.config, device)
-    return RunLog.start(store, job.config, place.parent, tags, job.name), TrainingState(job.config, device)
+            ending = trainer.finish()
+        except Exception as fault:  # whatever a run dies of, the others go on
+            ending = Ending("FAILED", _now(), kind(fault), f"{type(fault).__name__}: {fault}")
+        except BaseException:  # Ctrl-C, or SIGTERM
+            with suppress(OSError):
+                trainer.keep()
+                journal.update(ending=Ending("KILLED", _now()))
+            raise
+        with suppress(OSError):  # on a disk that is full: MLflow and the launch are told nevertheless
+            journal.update(ending=ending)
+    finally:
+        untold = recorder.close()
+    return ending, untold
 
 
-def _train(state: TrainingState, checkpoints: Checkpoints, place: Place, log: RunLog, report: Report) -> float:
-    config = state.config
-    data = read(config, place.data, state.device)
-    counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
-    log.data(DataSource(config.dataset, data.digest, str(place.data.resolve()), counts))
-    log.epochs(state.history)
-    saved = time.monotonic()
-    for metrics in train(state, data):
-        report(metrics)
-        if state.finished or time.monotonic() - saved >= place.checkpoint_every:
-            checkpoints.save(state)
-            saved = time.monotonic()
-            log.epochs(state.history)
-    result = evaluate(state.model, data.test, config.test_batch_size)
-    parameters = sum(p.numel() for p in state.model.parameters())
-    with tempfile.TemporaryDirectory() as folder:
-        files = _files(Path(folder), state, data, result)
-        log.finish(state.history[-1], {"test_error": result.error, "parameters": parameters}, files)
-    checkpoints.remove()
-    return result.error
+def _begin(job: Job, place: Place, journal: Journal) -> None:
+    """Write down what the run is, or who goes on with it."""
+    tags = {GRID: place.grid, CELL: job.cell, "git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
+    if not journal.begun:
+        journal.begin(Record(job.config.to_params(), job.name, place.parent, tags, run_id=job.run_id))
+        return
+    before, where = journal.record.tags, ("git_commit", "versions", "hardware")
+    if changed := [f"{name} {before[name]}" for name in where if before[name] != tags[name]]:
+        told = f"to epoch {len(journal.history)}: {', '.join(changed)}"  # what was trained by other code, or elsewhere
+        tags["before"] = f"{before['before']}; {told}" if "before" in before else told
+    journal.update(tags={**before, **tags}, ending=None, told=False)
 
 
-def _files(folder: Path, state: TrainingState, data: Data, result: Evaluation) -> list[Path]:
-    weights, predictions = folder / "weights.safetensors", folder / "test_predictions.safetensors"
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in state.model.state_dict().items()}
-    save_file(tensors, weights, {"config": json.dumps(state.config.to_params())})
+class _Trainer:
+    """Trains one run from its last checkpoint to its end."""
+
+    def __init__(self, config: RunConfig, place: Place, journal: Journal) -> None:
+        self.config, self.place, self.journal = config, place, journal
+        self.snapshot: Snapshot | None = None  # the last whole epoch, if no checkpoint holds it
+
+    def finish(self) -> Ending:
+        """Train, test once, and leave weights and predictions in the journal."""
+        device = choose_device(self.place.device)
+        data = read(self.config, self.place.data, device)
+        counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
+        self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))
+        state = self.journal.load(self.config, device) or TrainingState(self.config, device)
+        self._train(state, data)
+        result = evaluate(state.model, data.test, self.config.test_batch_size)
+        parameters = sum(p.numel() for p in state.model.parameters())
+        _write_files(self.journal.folder, state, data, result)
+        return Ending("FINISHED", _now(), results={"test_error": result.error, "parameters": parameters})
+
+    def keep(self) -> None:
+        """Save the last whole epoch of a run that is being stopped."""
+        if self.snapshot:
+            self.journal.save(self.snapshot)
+
+    def _train(self, state: TrainingState, data: Data) -> None:
+        saved = time.monotonic()
+        for metrics in train(state, data):
+            state.history[-1] = self._written(metrics)
+            if state.finished or time.monotonic() - saved >= self.place.checkpoint_every:
+                self.journal.save(state)
+                self.snapshot, saved = None, time.monotonic()
+            else:
+                self.snapshot = state.snapshot()
+
+    def _written(self, metrics: EpochMetrics) -> EpochMetrics:
+        """The epoch as it stands in the journal, where it may stand since before an interruption."""
+        written = self.journal.append(metrics)
+        if _numbers(written) != _numbers(metrics):  # MLflow has those, the weights come from these: not to be hidden
+            note = f"epoch {metrics.epoch} was trained again with other bits, as on another machine or number of threads"
+            self.journal.update(tags={**self.journal.record.tags, "other_bits": note})
+        return written
+
+
+def _numbers(metrics: EpochMetrics) -> Mapping[str, Any]:
+    return {name: value for name, value in vars(metrics).items() if name not in TIMES}
+
+
+def _write_files(folder: Path, state: TrainingState, data: Data, result: Evaluation) -> None:
+    weights = {name: tensor.cpu().contiguous() for name, tensor in state.model.state_dict().items()}
     answers = {"labels": data.test.labels.cpu(), "predictions": result.predictions, "class_lengths": result.scores}
-    save_file(answers, predictions)
-    return [weights, predictions]
+    metadata = {"config": json.dumps(state.config.to_params())}
+    for name, tensors in zip(FILES, (weights, answers), strict=True):
+        with replaced(folder / name) as temporary:
+            save_file(tensors, temporary, metadata)
 
 
-def _kind(fault: Exception) -> str:
+def kind(fault: BaseException) -> str:
+    """A word for what a run died of; only infrastructure faults are worth an attempt in the same launch."""
+    said = str(fault)
     if isinstance(fault, DivergedError):
         return "diverged"
-    if isinstance(fault, MemoryError) or "out of memory" in str(fault) or "can't allocate memory" in str(fault):
+    if isinstance(fault, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
         return "out of memory"
     if isinstance(fault, InputError):
         return "input"
+    if isinstance(fault, (BusyError, ConnectionError, TimeoutError)) or "CUDA error" in said:
+        return "infrastructure"
     return "error"
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,5 +1,6 @@
 """The tidy table from a real store: one row per config, with failures and what has not run."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from analysis.runs import CURVES, read_runs
 from capsnet.config import make_config
 from capsnet.errors import InputError
 from capsnet.state import EpochMetrics
-from experiments.tracking import RunLog, Store
+from experiments.journal import Ending
+from experiments.tracking import Store
+from tests.experiments.conftest import logged
 
 GRID = "base: {epochs: 2}\naxes: {routing_iterations: [1, 3]}\nseeds: 2"
 
@@ -21,18 +24,15 @@ def mlruns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store.open("e", folder, create=True)
     assert store is not None
     parent = store.parent("g", GRID, "")
-    finished, diverged, killed = (
-        RunLog.start(
-            store, make_config({"epochs": 2, "routing_iterations": r, "seed": s}, "here"), parent, {"git_commit": "abc"}, "r"
-        )
-        for r, s in ((1, 0), (1, 1), (3, 0))
-    )
     history = [EpochMetrics(n, n, 0.5 / n, 0.4, None, 30.0, 25.0 / n, 1e-3, 2.0, 30.0) for n in (1, 2)]
-    finished.epochs(history)
-    finished.finish(history[-1], {"test_error": 0.5, "parameters": 7}, [])
-    diverged.epochs(history[:1])
-    diverged.fail("diverged", "DivergedError: the training loss of epoch 2 is nan")
-    killed.kill()
+    now = time.time_ns() // 1_000_000
+    for r, seed, epochs, ending in (
+        (1, 0, 2, Ending("FINISHED", now, results={"test_error": 0.5, "parameters": 7})),
+        (1, 1, 1, Ending("FAILED", now, "diverged", "DivergedError: the training loss of epoch 2 is nan")),
+        (3, 0, 0, Ending("KILLED", now)),
+    ):
+        config = make_config({"epochs": 2, "routing_iterations": r, "seed": seed}, "here")
+        logged(store, folder, config, ending, history[:epochs], {"git_commit": "abc"}, parent)
     stranger = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id
     store.client.log_param(stranger, "alien", "1")
     store.client.create_run(store.experiment_id)  # somebody's run that claims nothing

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import capsnet.state
+import capsnet.files
 from capsnet.errors import InputError
 from capsnet.state import STREAMS, TrainingState, stream
 from capsnet.training import train
@@ -216,9 +216,9 @@ def test_a_new_file_takes_the_old_ones_place_at_once(trained, tmp_path):
 def test_the_file_is_synced_before_it_takes_the_old_ones_place(trained, tmp_path, monkeypatch):
     """Renamed first, a crash of the machine could leave an empty file."""
     done = []
-    sync = capsnet.state._sync
+    sync = capsnet.files._sync
     monkeypatch.setattr(
-        capsnet.state, "_sync", lambda path: (done.append((path.is_dir(), (tmp_path / "a").exists())), sync(path))
+        capsnet.files, "_sync", lambda path: (done.append((path.is_dir(), (tmp_path / "a").exists())), sync(path))
     )
     trained.save(tmp_path / "a")
     assert done == [(False, False), (True, True)]

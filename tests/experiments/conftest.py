@@ -3,10 +3,18 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from capsnet.config import RunConfig
+    from capsnet.state import EpochMetrics
+    from experiments.journal import Ending
+    from experiments.launch import Summary
+    from experiments.tracking import Store
 
 TINY = """
 description: two routings of a tiny network
@@ -53,6 +61,59 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return path
+
+
+def opened(mlruns: Path, name: str = "tiny") -> "Store":
+    from experiments.tracking import Store
+
+    store = Store.open(name, mlruns, create=True)
+    assert store is not None
+    return store
+
+
+def launched(mlruns: Path, text: str, name: str = "tiny", *, wish: Any = None, engine: Any = None, **place: Any) -> "Summary":
+    """Launch a grid in this process, with a checkpoint after each epoch."""
+    from experiments.executors import Engine, Inline
+    from experiments.launch import Wish, run_grid
+    from experiments.locks import Launchers
+    from experiments.sources import parse_grid
+    from experiments.worker import Place
+
+    store, wish = opened(mlruns, name), wish or Wish()
+    engine = engine or Engine(Inline())
+    place = {"checkpoint_every": 0.0, "threads": engine.threads, **place}
+    where = Place(store, mlruns / "checkpoints" / store.key, name, "", Path("nowhere"), "cpu", **place)
+    launchers = Launchers(mlruns, name, store.key)
+    with launchers.only(wish.shard):
+        return run_grid(parse_grid(text, name, f"{name}.yaml"), launchers, where, engine, wish)
+
+
+def logged(
+    store: "Store",
+    folder: Path,
+    config: "RunConfig",
+    ending: "Ending | None" = None,
+    history: "Sequence[EpochMetrics]" = (),
+    tags: Mapping[str, str] = {},
+    parent: str = "",
+) -> str:
+    """The id of a run that was told to MLflow by its journal, without any training."""
+    from uuid import uuid4
+
+    from experiments.journal import Journal, Record
+    from experiments.tracking import RunLog
+
+    journal = Journal(folder / uuid4().hex)
+    with journal.held():
+        journal.begin(Record(config.to_params(), "r", parent, tags))
+        for metrics in history:
+            journal.append(metrics)
+        log = RunLog(store, journal, monitored=False)
+        log.push()
+        if ending:
+            journal.update(ending=ending)
+            log.push()
+        return journal.record.run_id
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

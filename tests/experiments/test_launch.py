@@ -4,27 +4,20 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from capsnet.errors import InputError
-from experiments.executors import Inline, choose
 from experiments.known import by_config, state
-from experiments.launch import Summary, launch, run_grid
-from experiments.progress import Lines
-from experiments.sources import parse_grid, read_grid
+from experiments.launch import Summary, Wish
 from experiments.tracking import Store
-from experiments.worker import Job, Outcome, Place
+from tests.experiments.conftest import launched as launched_named
+from tests.experiments.conftest import opened
 
 
-def launched(mlruns: Path, text: str, *, retry_failed: bool = False) -> tuple[Summary, Store]:
-    store = Store.open("e", mlruns, create=True)
-    assert store is not None
-    place = Place("e", mlruns, "g", "", Path("nowhere"), "cpu")
-    grid = parse_grid(text, "g", "g.yaml")
-    return run_grid(grid, store, place, Inline(), slots=1, retry_failed=retry_failed), store
+def launched(mlruns: Path, text: str, **changes: Any) -> tuple[Summary, Store]:
+    return launched_named(mlruns, text, "e", **changes), opened(mlruns, "e")
 
 
 def test_a_second_launch_starts_nothing(mlruns: Path, tiny: Path) -> None:
@@ -61,7 +54,7 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(mlruns: Path, tiny
     again, _ = launched(mlruns, text)  # it would diverge again: it is told of, but not trained
     assert (again.before, again.finished, len(again.failed)) == (3, 0, 1)
     assert len(list(store.runs())) == 3
-    retried, _ = launched(mlruns, text, retry_failed=True)
+    retried, _ = launched(mlruns, text, wish=Wish(retry_failed=True))
     assert (retried.before, retried.finished, len(retried.failed)) == (2, 0, 1)
 
 
@@ -84,43 +77,6 @@ def test_a_run_that_dies_of_an_exception_is_recorded_and_tried_again(
     assert [run.tags["failure"] for run in store.runs() if run.status == "FAILED"] == ["out of memory"]
     again, _ = launched(mlruns, tiny.read_text())
     assert (again.before, again.finished, again.failed) == (3, 1, [])
-
-
-@pytest.mark.parametrize("executor", [Inline(), ThreadPoolExecutor(3)], ids=["inline", "threads"])
-def test_the_loop_keeps_the_slots_full_and_yields_each_outcome_once(executor: Executor, tiny: Path) -> None:
-    grid = read_grid(str(tiny))
-    at_once, most = 0, 0
-
-    def work(job, place, report):
-        nonlocal at_once, most
-        at_once += 1
-        most = max(most, at_once)
-        if not isinstance(executor, Inline):
-            executor.submit(lambda: None)  # lets others in
-        at_once -= 1
-        return Outcome(job.name, 0.0, test_error=1.0)
-
-    place = Place("e", Path(), "g", "", Path(), "cpu")
-    jobs = [Job(cell, config) for cell, config in grid.configs]
-    ended = list(launch(jobs, work, place, executor, 2, Lines(4, 0)))
-    assert sorted(job.name for job, _ in ended) == sorted(job.name for job in jobs)
-    assert all(outcome.run_id == job.name for job, outcome in ended)
-    assert most <= 2
-
-
-def test_the_inline_executor_carries_exceptions_but_not_ctrl_c() -> None:
-    def fail() -> None:
-        raise OSError("disk full")
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
-    assert isinstance(Inline().submit(fail).exception(), OSError)
-    assert Inline().submit(max, 2, 3).result() == 3
-    with pytest.raises(KeyboardInterrupt):
-        Inline().submit(interrupt)
-    with pytest.raises(InputError, match="--workers must be 0"):
-        choose(-1)
 
 
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(mlruns: Path, tiny: Path) -> None:

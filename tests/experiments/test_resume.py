@@ -1,5 +1,8 @@
 """Whatever ends a launch, the same command goes on, and gives what an uninterrupted one would have given, to the bit."""
 
+import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,16 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from mlflow import MlflowClient
+from safetensors.torch import load_file, save_file
 
-from capsnet.errors import InputError
-from experiments.checkpoints import Checkpoints
-from experiments.executors import Inline
-from experiments.launch import Summary, only_launch, run_grid
+from capsnet.state import TrainingState
+from experiments.journal import Journal, Record, folder_of
+from experiments.locks import ALL, Launchers
 from experiments.sources import parse_grid
-from experiments.tracking import Store
-from experiments.worker import Place
-from tests.experiments.conftest import TINY
+from tests.experiments.conftest import TINY, launched, opened
 
 # 12 epochs of some 10 ms each: there is time to be killed between two checkpoints
 LONGER = ("epochs: 2", "epochs: 12")
@@ -30,17 +31,8 @@ def words(tiny: Path, mlruns: Path) -> list[str]:
     return [sys.executable, "-m", "experiments", "run", str(tiny), "--mlruns", str(mlruns), "--checkpoint-every", "0"]
 
 
-def opened(mlruns: Path) -> Store:
-    store = Store.open("tiny", mlruns, create=True)
-    assert store is not None
-    return store
-
-
-def launched(mlruns: Path, text: str, **changes: float) -> Summary:
-    store = opened(mlruns)
-    place = Place("tiny", mlruns, "tiny", "", Path("nowhere"), "cpu", **{"checkpoint_every": 0.0, **changes})
-    with only_launch(store, mlruns):
-        return run_grid(parse_grid(text, "tiny", "tiny.yaml"), store, place, Inline(), slots=1, retry_failed=False)
+def checkpoints(mlruns: Path) -> list[Path]:
+    return sorted((mlruns / "checkpoints").rglob("last.safetensors"))
 
 
 def contents(mlruns: Path) -> dict[tuple[str, str], tuple[dict[str, torch.Tensor], dict[str, list[tuple[int, float]]]]]:
@@ -78,7 +70,7 @@ def running(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
 
 def checkpoint_appears(mlruns: Path, seconds: float = 60) -> None:
     until = time.monotonic() + seconds
-    while not list((mlruns / "checkpoints").glob("*.safetensors")):
+    while not checkpoints(mlruns):
         assert time.monotonic() < until
         time.sleep(0.005)
 
@@ -111,7 +103,7 @@ def test_a_launch_killed_again_and_again_equals_an_uninterrupted_one(uninterrupt
     assert_equal_to_the_bit(uninterrupted, mlruns)
     after = {run.params["seed"] + run.params["routing_iterations"]: run.run_id for run in opened(mlruns).runs()}
     assert before.items() <= after.items()  # each goes on under its own id
-    assert not list((mlruns / "checkpoints").iterdir())  # of no use any more
+    assert not list((mlruns / "checkpoints").glob("*/*"))  # of no use any more
 
 
 IN_THE_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # where Ctrl-C is ignored
@@ -137,7 +129,7 @@ def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(
     assert "Traceback" not in errors
     [run] = opened(mlruns).runs()
     assert run.status == "KILLED"
-    assert Checkpoints(mlruns, run.run_id).last.exists()
+    assert checkpoints(mlruns)
 
 
 @pytest.mark.parametrize("damage", ["torn", "rotten", "missing"])
@@ -145,11 +137,12 @@ def test_the_checkpoint_before_the_last_serves_if_the_last_is_damaged(
     uninterrupted: Path, longer: Path, mlruns: Path, damage: str
 ) -> None:
     with running(words(longer, mlruns)) as process:
-        while not list((mlruns / "checkpoints").glob("*.before.safetensors")):
+        while not list((mlruns / "checkpoints").rglob("before.safetensors")):
             time.sleep(0.005)
         process.kill()
     [run] = [run for run in opened(mlruns).runs() if run.status == "RUNNING"]
-    last = Checkpoints(mlruns, run.run_id).last
+    [before] = (mlruns / "checkpoints").rglob("before.safetensors")
+    last = before.with_name("last.safetensors")
     if damage == "missing" or not last.exists():
         last.unlink(missing_ok=True)
     else:
@@ -159,25 +152,57 @@ def test_the_checkpoint_before_the_last_serves_if_the_last_is_damaged(
             whole[:middle] if damage == "torn" else whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
         )
     subprocess.run(words(longer, mlruns), check=True, capture_output=True)
-    store = opened(mlruns)
-    # the epoch of the lost checkpoint was trained, and perhaps logged, a second time: with the same numbers, later
-    assert store.client.get_run(run.run_id).info.status == "FINISHED"
-    weights = contents(mlruns)[run.params["routing_iterations"], run.params["seed"]][0]
-    wanted = contents(uninterrupted)[run.params["routing_iterations"], run.params["seed"]][0]
-    assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights.items())
+    assert opened(mlruns).client.get_run(run.run_id).info.status == "FINISHED"
+    assert_equal_to_the_bit(uninterrupted, mlruns)  # the epoch of the lost checkpoint is there once, too
 
 
-def test_with_no_whole_checkpoint_the_run_is_begun_anew_and_the_old_one_says_why(tiny: Path, mlruns: Path) -> None:
-    tiny.write_text(TINY.replace(*LONGER).replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]"))
-    with running(words(tiny, mlruns)) as process:
+def test_with_no_whole_checkpoint_the_run_is_trained_again_under_its_id(
+    uninterrupted: Path, longer: Path, mlruns: Path
+) -> None:
+    with running(words(longer, mlruns)) as process:
         checkpoint_appears(mlruns)
         process.kill()
-    for path in (mlruns / "checkpoints").iterdir():
+    [before] = opened(mlruns).runs()
+    for path in (mlruns / "checkpoints").rglob("*.safetensors"):
         path.write_bytes(b"torn")
-    assert launched(mlruns, tiny.read_text()).finished == 1
-    old, new = opened(mlruns).runs()
-    assert (old.status, new.status) == ("FAILED", "FINISHED")
-    assert "can't be read as a checkpoint" in old.tags["reason"]
+    subprocess.run(words(longer, mlruns), check=True, capture_output=True)
+    assert before.run_id in {run.run_id for run in opened(mlruns).runs()}
+    assert_equal_to_the_bit(uninterrupted, mlruns)
+
+
+def test_a_run_whose_journal_is_gone_is_superseded(uninterrupted: Path, longer: Path, mlruns: Path) -> None:
+    with running(words(longer, mlruns)) as process:
+        while not any(run.metrics for run in opened(mlruns).runs()):
+            time.sleep(0.05)
+        process.kill()
+    [before] = opened(mlruns).runs()
+    shutil.rmtree(mlruns / "checkpoints")
+    subprocess.run(words(longer, mlruns), check=True, capture_output=True)
+    old = opened(mlruns).client.get_run(before.run_id)
+    assert (old.info.status, old.data.tags["failure"]) == ("FAILED", "checkpoint lost")
+    opened(mlruns).client.delete_run(before.run_id)
+    assert_equal_to_the_bit(uninterrupted, mlruns)
+
+
+@pytest.mark.parametrize("what", ["config", "version", "record"])
+def test_a_journal_of_another_config_or_version_is_refused_and_kept(tiny: Path, mlruns: Path, what: str) -> None:
+    text = tiny.read_text().replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
+    config = next(parse_grid(text, "tiny", "tiny.yaml").configs)[1]
+    journal = Journal(folder_of(mlruns / "checkpoints" / opened(mlruns).key, config))
+    with journal.held():
+        journal.begin(Record(config.to_params(), "r", "", {"git_commit": "", "versions": "", "hardware": ""}))
+        state = TrainingState(config.model_copy(update={"seed": 7}) if what == "config" else config, torch.device("cpu"))
+        journal.save(state)
+    if what == "version":
+        tensors, metadata = load_file(journal.last), {"format": "capsnet-state-0"}
+        save_file(tensors, journal.last, metadata)
+    if what == "record":
+        (journal.folder / "run.json").write_text('{"params": {}, "unheard": 1}')
+    files = {path: path.read_bytes() for path in journal.folder.rglob("*.safetensors")}
+    [line] = launched(mlruns, text).failed
+    assert {"config": "of another config", "version": "capsnet-state-0", "record": "of another version"}[what] in line
+    assert str(journal.folder) in line
+    assert {path: path.read_bytes() for path in journal.folder.rglob("*.safetensors")} == files
 
 
 def test_a_run_that_failed_of_its_surroundings_goes_on_from_its_checkpoint(
@@ -190,7 +215,7 @@ def test_a_run_that_failed_of_its_surroundings_goes_on_from_its_checkpoint(
     [line] = launched(mlruns, text).failed
     assert "No space left on device" in line
     [run] = opened(mlruns).runs()
-    assert Checkpoints(mlruns, run.run_id).last.exists()
+    assert checkpoints(mlruns)
     monkeypatch.undo()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert launched(mlruns, text).finished == 1
@@ -211,20 +236,31 @@ def test_a_second_launcher_is_refused_and_the_lock_goes_with_its_holder(tiny: Pa
         process.kill()
         process.wait()
     store = opened(mlruns)
-    with only_launch(store, mlruns), pytest.raises(InputError, match="going on"), only_launch(store, mlruns):  # free again
+    with Launchers(mlruns, "tiny", store.key).only(ALL):  # free again
         pass
 
 
-def test_no_epoch_reaches_mlflow_before_the_checkpoint_that_holds_it(
+def test_no_epoch_reaches_mlflow_before_its_line_is_safe_on_the_disk(
     tiny: Path, mlruns: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from experiments.tracking import RunLog
+    safe, fsync = [0], os.fsync
 
-    saved, sent = [0], []
-    save, epochs = Checkpoints.save, RunLog.epochs
-    monkeypatch.setattr(Checkpoints, "save", lambda self, state: (save(self, state), saved.append(len(state.history)))[0])
-    monkeypatch.setattr(
-        RunLog, "epochs", lambda self, history: (sent.append((len(history), saved[-1])), epochs(self, history))[1]
-    )
+    def synced(handle: int) -> None:
+        if os.readlink(f"/proc/self/fd/{handle}").endswith("history.jsonl"):
+            safe.append(os.fstat(handle).st_size)
+        fsync(handle)
+
+    log_batch, sent = MlflowClient.log_batch, []
+
+    def logs(self, run_id, metrics=(), params=(), tags=(), **rest):
+        for metric in metrics:
+            if metric.key == "train_loss":
+                [path] = (mlruns / "checkpoints").rglob("history.jsonl")
+                lines = path.read_bytes()[: safe[-1]].splitlines()
+                sent.append((metric.step, json.loads(lines[metric.step - 1])["time"] == metric.timestamp))
+        return log_batch(self, run_id, metrics, params, tags, **rest)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(MlflowClient, "log_batch", logs)
     launched(mlruns, tiny.read_text().replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]"))
-    assert sent == [(0, 0), (1, 1), (2, 2)]
+    assert sent == [(1, True), (2, True)]

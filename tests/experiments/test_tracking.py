@@ -12,25 +12,26 @@ from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.state import EpochMetrics
 from experiments import tracking
+from experiments.journal import Ending, Journal, Record
 from experiments.known import by_config, is_settled, state
 from experiments.sources import Grid, read_grid
 from experiments.tracking import RunLog, Store
 from experiments.worker import Job, Place, run
+from tests.experiments.conftest import logged
+from tests.experiments.conftest import opened as opened_named
 
 METRICS = EpochMetrics(1, 1_700_000_000_000, 0.5, 0.4, 200.0, 30.0, 25.0, 1e-3, 2.0, 30.0)
 
 
 def opened(mlruns: Path) -> Store:
-    store = Store.open("e", mlruns, create=True)
-    assert store is not None
-    return store
+    return opened_named(mlruns, "e")
 
 
 def trained(mlruns: Path, grid: Grid, index: int = 0) -> tuple[Store, str]:
     store = opened(mlruns)
     parent = store.parent(grid.name, grid.text, grid.description)
     cell, config = list(grid.configs)[index]
-    outcome = run(Job(cell, config), Place("e", mlruns, grid.name, parent, Path("nowhere"), "cpu"), lambda metrics: None)
+    outcome = run(Job(cell, config), Place(store, mlruns / "checkpoints", grid.name, parent, Path("nowhere"), "cpu"))
     return store, outcome.run_id
 
 
@@ -89,29 +90,30 @@ def test_the_logged_weights_give_the_logged_error(mlruns: Path, tiny: Path) -> N
     assert error == pytest.approx(store.client.get_run(run_id).data.metrics["test_error"])
 
 
-def test_an_epoch_logged_twice_leaves_one_row(mlruns: Path) -> None:
-    store = opened(mlruns)
-    log = RunLog.start(store, make_config({}, "here"), "", {}, "r")
-    log.epochs([METRICS])
-    log.kill()
-    again = RunLog.take_over(store, log.run_id, {})
-    again.epochs([METRICS])
-    again.kill()
-    assert store.history(log.run_id, "train_loss") == [(1, 0.5)]
+def test_a_journal_told_twice_leaves_one_run_and_one_row_of_each_epoch(mlruns: Path) -> None:
+    store, journal = opened(mlruns), Journal(mlruns / "j")
+    with journal.held():
+        journal.begin(Record(make_config({}, "here").to_params(), "r", "", {"cell": "c"}))
+        journal.append(METRICS)
+        RunLog(store, journal, monitored=False).push()
+        journal.update(run_id="")  # as if who made the run had died before noting its id
+        RunLog(store, journal, monitored=False).push()
+    [run] = store.runs()
+    assert journal.record.run_id == run.run_id
+    assert store.history(run.run_id, "train_loss") == [(1, 0.5)]
 
 
 def test_more_metrics_than_a_batch_may_hold_arrive(mlruns: Path) -> None:
     store = opened(mlruns)
-    log = RunLog.start(store, make_config({}, "here"), "", {}, "r")
-    log.epochs([EpochMetrics(epoch, epoch, *[1.0] * 8) for epoch in range(1, 301)])
-    log.kill()
-    assert [row[0] for row in store.history(log.run_id, "images_per_second")] == list(range(1, 301))
+    history = [EpochMetrics(epoch, epoch, *[1.0] * 8) for epoch in range(1, 301)]
+    run_id = logged(store, mlruns, make_config({}, "here"), history=history)
+    assert [row[0] for row in store.history(run_id, "images_per_second")] == list(range(1, 301))
 
 
 def test_no_run_is_left_out_of_a_long_search(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(mlruns)
     for seed in range(5):
-        RunLog.start(store, make_config({"seed": seed}, "here"), "", {}, "r").kill()
+        logged(store, mlruns, make_config({"seed": seed}, "here"))
     monkeypatch.setattr(tracking, "PAGE", 2)
     assert {run.params["seed"] for run in store.runs()} == {"0", "1", "2", "3", "4"}
 
@@ -144,11 +146,13 @@ def test_the_experiment_launched_last_is_known(mlruns: Path) -> None:
 def test_what_is_known_of_a_config(mlruns: Path) -> None:
     store = opened(mlruns)
     first, second, third, fourth = (make_config({"seed": seed}, "here") for seed in range(4))
-    RunLog.start(store, first, "", {}, "r").fail("error", "a fault")
-    RunLog.start(store, first, "", {}, "r").finish(METRICS, {"test_error": 1.0}, [])  # finished at the second try
-    RunLog.start(store, first, "", {}, "r").kill()
-    RunLog.start(store, second, "", {}, "r").fail("diverged", "loss is nan")
-    RunLog.start(store, third, "", {}, "r").kill()
+    killed = Ending("KILLED", 1)
+    logged(store, mlruns, first, Ending("FAILED", 1, "error", "a fault"))
+    finished = logged(store, mlruns, first, Ending("FINISHED", 1, results={"test_error": 1.0}), [METRICS])
+    logged(store, mlruns, first, killed)
+    logged(store, mlruns, second, killed)
+    logged(store, mlruns, second, Ending("FAILED", 1, "diverged", "loss is nan"))  # the last speaks, if none finished
+    logged(store, mlruns, third, killed)
     nameless = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id  # of somebody else ...
     alien = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id
     store.client.log_param(alien, "alien", "1")  # ... or of another version
@@ -157,6 +161,8 @@ def test_what_is_known_of_a_config(mlruns: Path) -> None:
     assert [is_settled(known.get(c)) for c in (first, second, third, fourth)] == [True, True, False, False]
     assert strangers.keys() == {nameless, alien}
     assert "'alien'" in strangers[alien]
+    store.supersede(finished)
+    assert state(by_config(store.runs())[0].get(first)) == "interrupted"
 
 
 def test_a_deleted_experiment_is_named_with_what_restores_it(mlruns: Path) -> None:

@@ -1,0 +1,294 @@
+"""The journal of one run: a folder on disk that holds all there is to know of the run until MLflow has it.
+
+    run.json              what the run is, its id in MLflow, and how it ended
+    history.jsonl         a line for each epoch, with its timestamp; synced before MLflow is told of it
+    last.safetensors      the last checkpoint, and before.safetensors the one before it
+    weights.safetensors   of a run that has ended, with test_predictions.safetensors
+
+Training writes here and nowhere else, so that a tracking server may go away in the middle. A run that goes on from a
+checkpoint trains the epochs after it again; they keep the lines, and so the timestamps, of their first time: MLflow's key of a
+metric holds timestamp, step and value, so that an epoch that is logged again is still there once.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from capsnet.config import FIELDS, RunConfig, from_params
+from capsnet.errors import InputError
+from capsnet.files import replaced
+
+if TYPE_CHECKING:  # a plan reads journals and needs no torch
+    import torch
+
+    from capsnet.state import EpochMetrics, Snapshot, TrainingState
+
+GONE = ".gone-"  # begins the name of a folder that is being deleted
+TAIL = 8192  # bytes: some twenty epochs
+FILES = ("weights.safetensors", "test_predictions.safetensors")
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """The data set of a run, as MLflow's inputs show it."""
+
+    name: str
+    digest: str  # SHA-256 of the whole data set
+    folder: str
+    counts: Mapping[str, int]  # images of each part
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run ended, or stopped for now."""
+
+    status: str  # MLflow's word: FINISHED, FAILED or KILLED
+    time: int  # milliseconds since 1970
+    failure: str = ""  # diverged, out of memory, input, infrastructure or error
+    reason: str = ""
+    results: Mapping[str, float] = field(default_factory=dict)  # test_error in percent, and so on
+
+    @property
+    def settled(self) -> bool:
+        """Whether training again would tell nothing new."""
+        return self.status == "FINISHED" or self.failure == "diverged"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What MLflow should know of a run besides its epochs."""
+
+    params: Mapping[str, str]  # of the config
+    name: str
+    parent: str  # run id of the grid
+    tags: Mapping[str, str]
+    key: str = field(default_factory=lambda: uuid4().hex)  # of this run, before MLflow gives it an id
+    run_id: str = ""
+    source: DataSource | None = None
+    ending: Ending | None = None
+    told: bool = False  # MLflow knows of the ending
+
+
+class BusyError(RuntimeError):
+    """Another process holds the journal: it is training the run."""
+
+
+class Journal:
+    """The folder of one config's run within an experiment. Only who holds it writes to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.last, self.before = folder / "last.safetensors", folder / "before.safetensors"
+        self.history: list[EpochMetrics] = []
+        self._record: Record | None = None
+        self._mutex = threading.RLock()  # the run's thread and the one that talks to MLflow
+        self._held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the journal, read what is there, and let go of it at the end; the system does so for a process that dies.
+
+        Raises:
+            BusyError: another process holds it.
+            InputError: run.json can't be read by this version.
+        """
+        lock = self.folder / "lock"
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                raise BusyError(f"another process is training this run (it holds {lock})") from None
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(lock), os.fstat(handle)):
+                    break
+            os.close(handle)  # whoever held it has just removed the journal, and this lock with it
+        try:
+            self._read()
+            self._held = True
+            yield
+        finally:
+            with self._mutex:
+                self._held = False
+                os.close(handle)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a process holds it now."""
+        try:
+            handle = os.open(self.folder / "lock", os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    @property
+    def record(self) -> Record:
+        """What is known of the run."""
+        assert self._record is not None, "no run was begun"
+        return self._record
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run in it."""
+        return self._record is not None
+
+    def begin(self, record: Record) -> None:
+        """Write down what the run is."""
+        with self._mutex:
+            if not self._held:
+                raise BusyError("the journal has been let go of")  # to a thread that waited too long for a server
+            self._record = record  # first: a disk that is full is no reason not to tell MLflow
+            with replaced(self.folder / "run.json") as temporary:
+                temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
+
+    def update(self, **changes: Any) -> None:
+        """Change some fields of the record."""
+        with self._mutex:
+            self.begin(replace(self.record, **changes))
+
+    def append(self, metrics: "EpochMetrics") -> "EpochMetrics":
+        """Write an epoch down. One that is trained again stands there already: what it was the first time is returned."""
+        if metrics.epoch <= len(self.history):
+            return self.history[metrics.epoch - 1]
+        assert metrics.epoch == len(self.history) + 1
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(metrics)) + "\n")
+        self.history.append(metrics)
+        return metrics
+
+    def sync(self) -> int:
+        """Bring the history to the disk; the number of epochs that are safe there."""
+        count = len(self.history)
+        if count:
+            handle = os.open(self.folder / "history.jsonl", os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+        return count
+
+    def save(self, state: "TrainingState | Snapshot") -> None:
+        """Write a checkpoint; the one that was the last becomes the one before."""
+        if self.last.exists():
+            self.last.replace(self.before)
+        state.save(self.last)
+
+    def load(self, config: RunConfig, device: "torch.device") -> "TrainingState | None":
+        """The newest whole checkpoint; None if there is none, so that training begins at the beginning.
+
+        Raises:
+            InputError: a checkpoint is of another config, or of a version that this one can't read; nothing is overwritten.
+        """
+        from capsnet.state import DamagedError, TrainingState
+
+        for path in (self.last, self.before):
+            if not path.exists():
+                continue
+            try:
+                state = TrainingState.load(path, device)
+            except DamagedError:
+                continue
+            if state.config != config:
+                raise InputError(f"the checkpoint {path} is of another config: move it away, or delete it")
+            return state
+        return None
+
+    def latest(self) -> "list[EpochMetrics]":
+        """The last epochs, for whoever looks on without holding the journal."""
+        return list(_epochs(self._tail()))
+
+    def epochs(self) -> int:
+        """How many epochs are written down, for whoever looks on."""
+        whole = self._tail()[:-1]  # what stands behind the last end of a line is nothing, or half a line
+        return int(json.loads(whole[-1])["epoch"]) if whole else 0
+
+    def _tail(self) -> list[bytes]:
+        try:
+            with (self.folder / "history.jsonl").open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - TAIL))
+                lines = file.read().split(b"\n")
+        except OSError:
+            return []
+        return lines[1:] if size > TAIL else lines
+
+    def remove(self) -> None:
+        """Delete the journal, at once for whoever looks, of a run that MLflow has whole or that has no use any more."""
+        bin_ = self.folder.with_name(f"{GONE}{uuid4().hex}")
+        self.folder.rename(bin_)
+        shutil.rmtree(bin_, ignore_errors=True)
+        self.history, self._record = [], None
+
+    def _read(self) -> None:
+        path = self.folder / "run.json"
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+            source, ending = held.pop("source"), held.pop("ending")
+            self._record = Record(**held, source=source and DataSource(**source), ending=ending and Ending(**ending))
+        except FileNotFoundError:
+            self._record = None
+        except (ValueError, TypeError, LookupError) as error:
+            raise InputError(
+                f"{path} is of another version of this program, or damaged ({error}): use the version that wrote it, or delete "
+                f"{self.folder} to train the run from the beginning"
+            ) from None
+        lines = self.folder / "history.jsonl"
+        if lines.exists():
+            whole = lines.read_bytes().split(b"\n")
+            self.history = list(_epochs(whole))
+            kept = sum(len(line) + 1 for line in whole[: len(self.history)])
+            if kept < lines.stat().st_size:  # a line that a power cut tore
+                os.truncate(lines, kept)
+
+
+def folder_of(checkpoints: Path, config: RunConfig) -> Path:
+    """A config's folder: named by what differs from the defaults, so that a field which is new doesn't rename the old ones."""
+    default = {name: info.default for name, info in FIELDS.items()}
+    differing = {name: value for name, value in config.to_params().items() if getattr(config, name) != default[name]}
+    return checkpoints / hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def journals(checkpoints: Path) -> Iterator[Journal]:
+    """All that there are; what is left of deleted ones is swept away."""
+    for folder in sorted(checkpoints.glob("*")):
+        if folder.name.startswith(GONE):
+            shutil.rmtree(folder, ignore_errors=True)
+        elif folder.is_dir():
+            yield Journal(folder)
+
+
+def config_of(record: Record) -> RunConfig:
+    """The config of a run.
+
+    Raises:
+        InputError: this version doesn't accept it.
+    """
+    return from_params(record.params)
+
+
+def _epochs(lines: list[bytes]) -> "Iterator[EpochMetrics]":
+    """The whole lines, up to the first that is not."""
+    from capsnet.state import EpochMetrics
+
+    for line in lines:
+        try:
+            yield EpochMetrics(**json.loads(line))
+        except (ValueError, TypeError):
+            return

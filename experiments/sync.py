@@ -1,0 +1,62 @@
+"""Bring MLflow up to date from the journals of runs that nobody is training."""
+
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from capsnet.errors import InputError
+from experiments.journal import BusyError, Ending, Journal, journals
+from experiments.tracking import FAULTS, RunLog, Store
+
+
+@dataclass
+class Synced:
+    """What was found."""
+
+    told: int = 0  # runs of which MLflow learned something
+    busy: int = 0  # runs that are being trained, and tell MLflow themselves
+    faults: list[str] = field(default_factory=list)  # a line for each run that MLflow couldn't be told of
+    unreadable: list[str] = field(default_factory=list)  # a line for each journal that this version can't read
+
+
+def sync(store: Store, checkpoints: Path, *, ended: bool = False, only: Collection[Path] | None = None) -> Synced:
+    """Push what MLflow doesn't know, and delete the journals that it makes superfluous.
+
+    Args:
+        store: the experiment's.
+        checkpoints: the experiment's journals.
+        ended: leave those alone that have not ended: whoever goes on with them tells of them.
+        only: folders of journals; all if None.
+    """
+    found = Synced()
+    for journal in journals(checkpoints):
+        if only is not None and journal.folder not in only:
+            continue
+        try:
+            with journal.held():
+                found.told += _push(store, journal, ended)
+        except BusyError:
+            found.busy += 1
+        except InputError as error:
+            found.unreadable.append(str(error))
+        except FAULTS as error:
+            found.faults.append(f"{journal.folder}: {' '.join(str(error).split())[:300]}")
+    return found
+
+
+def _push(store: Store, journal: Journal, ended: bool) -> bool:
+    if not journal.begun:
+        journal.remove()
+        return False
+    ending, news = journal.record.ending, not journal.record.told
+    if ending is None and ended:
+        return False
+    if ending is None:  # whoever trained it died without a word
+        ending = Ending("KILLED", time.time_ns() // 1_000_000)
+        journal.update(ending=ending)
+    if news:
+        RunLog(store, journal, monitored=False).push()
+    if ending.settled:
+        journal.remove()
+    return news
