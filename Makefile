@@ -41,8 +41,9 @@ ablation: $(READY) ## train what is not finished of a grid, then make its tables
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(NAME); $(PY) -m analysis $${name:+"$$name"} && exit $$code
 
-plan: $(READY) ## list the cells of a grid (GRID=quick by default) and what is finished of them
-	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"}
+plan: $(READY) ## list the cells of a grid (GRID=quick by default), what is finished of them, and what the rest costs
+	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"} \
+		$${WORKERS:+--workers "$$WORKERS"}
 
 tables: $(READY) ## make the tables of an experiment again (the one launched last, or EXPERIMENT=)
 	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only tables

@@ -8,6 +8,7 @@ import ast
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any
 
 from capsnet.errors import InputError, unknown
@@ -36,7 +37,7 @@ def parse(text: str, registry: Mapping[str, Callable[..., Any]], what: str) -> V
     if name not in registry:
         raise InputError(unknown(what, name, registry))
     function = registry[name]
-    parameters = inspect.signature(function, eval_str=True).parameters
+    parameters = _parameters(function)
     for key in given:
         if key not in parameters:
             if not parameters:
@@ -66,7 +67,13 @@ def usage(name: str, function: Callable[..., Any]) -> str:
     return f"{name}({', '.join(shown)})" if shown else name
 
 
-def _read(text: str, what: str) -> tuple[str, dict[str, Any]]:
+@cache
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(function, eval_str=True).parameters
+
+
+@lru_cache(maxsize=1024)  # thousands of configs hold a few texts
+def _read(text: str, what: str) -> tuple[str, Mapping[str, Any]]:
     malformed = InputError(f"malformed {what} {text!r}; write a name, or a name with parameters: name(key=value, ...)")
     try:
         node = ast.parse(text.strip(), mode="eval").body

@@ -1,13 +1,11 @@
 """``python -m experiments``: plan a grid, or run what is not finished of it."""
 
 import signal
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.table import Table
 
 from capsnet import cli
 from capsnet.errors import InputError
@@ -32,13 +30,14 @@ Folder = Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracki
 
 @dataclass(frozen=True)
 class Plan:
-    """List the cells of a grid and what is finished of them; starts nothing.
+    """List the cells of a grid, what is known of their runs, and what the rest will cost; starts nothing.
 
     Example: python -m experiments plan paper
     """
 
     grid: GridName
     experiment: Experiment = ""
+    workers: Annotated[int, tyro.conf.arg(help="runs at once, for the predicted time; 0 = one after the other")] = 0
     mlruns: Folder = Path("mlruns")
 
 
@@ -93,24 +92,24 @@ def main() -> int:
 
 def plan(command: Plan) -> int:
     """Print the cells with what is known of their runs."""
+    if command.workers < 0:
+        raise InputError(f"--workers must be 0 or more, not {command.workers}")
     grid = read_grid(command.grid)
-    from experiments.known import by_config, state
+    from experiments.journal import folder_of, look
+    from experiments.known import by_config
+    from experiments.overview import show
+    from experiments.plan import plan_grid
+    from experiments.provenance import git_commit
     from experiments.tracking import Store
 
     name = command.experiment or grid.name
     store = Store.open(name, command.mlruns, create=False)
     known = by_config(store.runs())[0] if store else {}
-    table = Table("cell", "runs", "finished", "rest", title=f"{grid.name} in experiment {name}", title_justify="left")
-    total: Counter[str] = Counter()
-    for cell in grid.cells:
-        states = Counter(state(known.get(config)) for config in cell.configs)
-        total += states
-        rest = ", ".join(f"{count} {word}" for word, count in sorted(states.items()) if word != "finished")
-        table.add_row(cell.label, str(len(cell.configs)), str(states["finished"]), rest)
+    checkpoints = command.mlruns / "checkpoints" / store.key if store else command.mlruns
+    planned = plan_grid(grid, known, lambda config: look(folder_of(checkpoints, config)), git_commit(), command.workers)
     if grid.description:
-        cli.console.print(grid.description, "", sep="\n")
-    cli.console.print(table)
-    cli.console.print(f"{len(grid.cells)} cells, {total.total()} runs, {total['finished']} finished")
+        cli.console.print(cli.escaped(grid.description), "", sep="\n")
+    show(planned, f"{grid.name} in experiment {name}")
     return 0
 
 

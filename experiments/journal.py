@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from capsnet.config import FIELDS, RunConfig, from_params
+from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 from capsnet.files import replaced
 
@@ -274,13 +274,10 @@ def journals(checkpoints: Path) -> Iterator[Journal]:
             yield Journal(folder)
 
 
-def config_of(record: Record) -> RunConfig:
-    """The config of a run.
-
-    Raises:
-        InputError: this version doesn't accept it.
-    """
-    return from_params(record.params)
+def look(folder: Path) -> tuple[int, bool] | None:
+    """The epochs that a journal holds and whether a process is training them; None if there is no journal."""
+    journal = Journal(folder)
+    return (journal.epochs(), journal.busy) if folder.exists() else None
 
 
 def _epochs(lines: list[bytes]) -> "Iterator[EpochMetrics]":
