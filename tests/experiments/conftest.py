@@ -1,4 +1,4 @@
-"""A grid so small that it trains in a second, and a tracking database that is made once and copied."""
+"""A grid so small that it trains in a second, and a tracking folder of its own for each test."""
 
 import shutil
 import subprocess
@@ -35,16 +35,6 @@ axes:
   routing_iterations: [1, 3]
 seeds: 2
 """
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an empty database: making one takes seconds, copying it none."""
-    from experiments import tracking
-
-    folder = tmp_path_factory.mktemp("migrated")
-    tracking._client(f"sqlite:///{folder / 'mlflow.db'}")
-    return folder / "mlflow.db"
 
 
 @pytest.fixture
