@@ -7,6 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 from capsnet.config import FIELDS
 from capsnet.errors import InputError
@@ -49,4 +50,4 @@ def finish(main: Callable[[], int]) -> NoReturn:
 
 def escaped(error: object) -> str:
     """Text that rich prints as it is: what a user wrote is never markup."""
-    return str(error).replace("[", "\\[")
+    return escape(str(error))

@@ -95,7 +95,7 @@ class Display:
         for run in self.runs.values():
             if run.epoch > run.told_epoch and now - run.told >= LINE_SECONDS:
                 run.told, run.told_epoch = now, run.epoch
-                epoch = f"epoch {run.epoch}/{run.epochs}  {run.kind} error {run.error}  ETA {_span(run.left(now))}"
+                epoch = f"epoch {run.epoch}/{run.epochs}  {run.kind} error {run.error}  ETA {_hms(run.left(now))}"
                 self._print(f"        {run.name}: {epoch}")
 
     def _print(self, text: str, markup: str = "") -> None:
@@ -141,13 +141,13 @@ class LiveTable(Display):
             shown = runs if len(runs) <= room else runs[: max(room - 1, 0)]
             for run in shown:
                 error = f"train {run.error}" if run.kind == "training" else run.error
-                table.add_row(Name(run.name), f"{run.epoch}/{run.epochs}", error, _span(now - run.begun), _span(run.left(now)))
+                table.add_row(Name(run.name), f"{run.epoch}/{run.epochs}", error, _hms(now - run.begun), _hms(run.left(now)))
             if len(runs) > len(shown):
                 table.add_row(f"[dim]and {len(runs) - len(shown)} more[/]")
             bar = Table.grid(Column(no_wrap=True), Column(ratio=1), expand=True, padding=(0, 1, 0, 0))
-            bar.add_row(f"{self.done} of {self.planned} runs", ProgressBar(max(self.planned, 1), self.done))
-            waiting = self.planned - self.done - len(runs)
-            table.add_row(bar, "", "", _span(now - self.begun), _span(self.runs.left(waiting, now)))
+            done = ProgressBar(max(self.planned, 1), self.done, complete_style="green", finished_style="green")
+            bar.add_row(f"{self.done} of {self.planned} runs", done)
+            table.add_row(bar, "", "", _hms(now - self.begun), _hms(self.runs.left(self.planned - self.done - len(runs), now)))
         return table
 
 
@@ -173,7 +173,7 @@ def _plain(text: str) -> str:
     return CONTROL.sub(" ", COLOURS.sub("", text))
 
 
-def _span(seconds: float | None) -> str:
+def _hms(seconds: float | None) -> str:
     """0:01:05 or 1d 2:03:04; what a broken clock would make of it is not told."""
     if seconds is None or not seconds < 1e9:
         return "-"

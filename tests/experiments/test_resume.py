@@ -20,6 +20,7 @@ from capsnet.state import TrainingState
 from experiments.journal import Journal, Record, folder_of
 from experiments.locks import ALL, Launchers
 from experiments.sources import parse_grid
+from experiments.tracking import Store
 from tests.experiments.conftest import TINY, launched, opened
 
 # 12 epochs of some 10 ms each: there is time to be killed between two checkpoints
@@ -35,9 +36,8 @@ def checkpoints(mlruns: Path) -> list[Path]:
     return sorted((mlruns / "checkpoints").rglob("last.safetensors"))
 
 
-def contents(mlruns: Path) -> dict[tuple[str, str], tuple[dict[str, torch.Tensor], dict[str, list[tuple[int, float]]]]]:
+def contents(store: Store) -> dict[tuple[str, str], tuple[dict[str, torch.Tensor], dict[str, list[tuple[int, float]]]]]:
     """(r, seed) -> weights and metric histories of the finished run; asserts that there is one run per config."""
-    store = opened(mlruns)
     found = {}
     for run in store.runs():
         assert run.status == "FINISHED"
@@ -50,7 +50,7 @@ def contents(mlruns: Path) -> dict[tuple[str, str], tuple[dict[str, torch.Tensor
     return found
 
 
-def assert_equal_to_the_bit(one: Path, other: Path) -> None:
+def assert_equal_to_the_bit(one: Store, other: Store) -> None:
     first, second = contents(one), contents(other)
     assert first.keys() == second.keys()
     for key, (weights, histories) in first.items():
@@ -100,7 +100,7 @@ def test_a_launch_killed_again_and_again_equals_an_uninterrupted_one(uninterrupt
     assert "RUNNING" in {run.status for run in opened(mlruns).runs()}
     done = subprocess.run(words(longer, mlruns), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert_equal_to_the_bit(uninterrupted, mlruns)
+    assert_equal_to_the_bit(opened(uninterrupted), opened(mlruns))
     after = {run.params["seed"] + run.params["routing_iterations"]: run.run_id for run in opened(mlruns).runs()}
     assert before.items() <= after.items()  # each goes on under its own id
     assert not list((mlruns / "checkpoints").glob("*/*"))  # of no use any more
@@ -153,7 +153,7 @@ def test_the_checkpoint_before_the_last_serves_if_the_last_is_damaged(
         )
     subprocess.run(words(longer, mlruns), check=True, capture_output=True)
     assert opened(mlruns).client.get_run(run.run_id).info.status == "FINISHED"
-    assert_equal_to_the_bit(uninterrupted, mlruns)  # the epoch of the lost checkpoint is there once, too
+    assert_equal_to_the_bit(opened(uninterrupted), opened(mlruns))  # the epoch of the lost checkpoint is there once, too
 
 
 def test_with_no_whole_checkpoint_the_run_is_trained_again_under_its_id(
@@ -167,7 +167,7 @@ def test_with_no_whole_checkpoint_the_run_is_trained_again_under_its_id(
         path.write_bytes(b"torn")
     subprocess.run(words(longer, mlruns), check=True, capture_output=True)
     assert before.run_id in {run.run_id for run in opened(mlruns).runs()}
-    assert_equal_to_the_bit(uninterrupted, mlruns)
+    assert_equal_to_the_bit(opened(uninterrupted), opened(mlruns))
 
 
 def test_a_run_whose_journal_is_gone_is_superseded(uninterrupted: Path, longer: Path, mlruns: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_run_whose_journal_is_gone_is_superseded(uninterrupted: Path, longer: 
     old = opened(mlruns).client.get_run(before.run_id)
     assert (old.info.status, old.data.tags["failure"]) == ("FAILED", "checkpoint lost")
     opened(mlruns).client.delete_run(before.run_id)
-    assert_equal_to_the_bit(uninterrupted, mlruns)
+    assert_equal_to_the_bit(opened(uninterrupted), opened(mlruns))
 
 
 @pytest.mark.parametrize("what", ["config", "version", "record"])
