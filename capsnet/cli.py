@@ -27,9 +27,18 @@ ConfigFlags = make_dataclass(
 ConfigFlags.__doc__ = "Every choice that can change a number. The defaults are the paper's network on MNIST."
 
 
-def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | None = None) -> Any:
-    """Read a command line with tyro; --help and a wrong flag end the process (exit codes 0 and 2)."""
-    return tyro.cli(command, prog=prog, description=description, args=arguments, config=(tyro.conf.FlagConversionOff,))
+def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | None = None, *, switches: bool = False) -> Any:
+    """Read a command line with tyro; --help and a wrong flag end the process (exit codes 0 and 2).
+
+    Args:
+        command: the dataclass, or a union of them for subcommands.
+        prog: how the command is called.
+        description: what it does, with an example.
+        arguments: sys.argv's if None.
+        switches: a yes or no is given by naming the flag; else, like every field of a config, with its value.
+    """
+    style = tyro.conf.FlagCreatePairsOff if switches else tyro.conf.FlagConversionOff
+    return tyro.cli(command, prog=prog, description=description, args=arguments, config=(style,))
 
 
 def finish(main: Callable[[], int]) -> NoReturn:

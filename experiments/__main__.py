@@ -56,7 +56,9 @@ class Run:
     device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
     workers: Annotated[
         int | None,
-        tyro.conf.arg(help="runs at once; 0 = in this process, run after run", help_behavior_hint="(default: what suits)"),
+        tyro.conf.arg(
+            metavar="N", help="runs at once; 0 = in this process, run after run", help_behavior_hint="(default: what suits)"
+        ),
     ] = None
     gpus_per_run: Annotated[float, tyro.conf.arg(help="share of a GPU for each run; 0.25 packs four on one")] = 1.0
     address: Annotated[
@@ -86,7 +88,7 @@ class Sync:
 
 def main() -> int:
     """Parse the command line and do what it says."""
-    command = cli.parse(Plan | Run | Sync, "python -m experiments", DESCRIPTION)
+    command = cli.parse(Plan | Run | Sync, "python -m experiments", DESCRIPTION, switches=True)
     return plan(command) if isinstance(command, Plan) else run(command) if isinstance(command, Run) else sync(command)
 
 

@@ -29,7 +29,19 @@ TIMES = {"seconds", "images_per_second"}
 
 
 def words(tiny: Path, mlruns: Path) -> list[str]:
-    return [sys.executable, "-m", "experiments", "run", str(tiny), "--mlruns", str(mlruns), "--checkpoint-every", "0"]
+    return [
+        sys.executable,
+        "-m",
+        "experiments",
+        "run",
+        str(tiny),
+        "--mlruns",
+        str(mlruns),
+        "--workers",
+        "0",
+        "--checkpoint-every",
+        "0",
+    ]
 
 
 def checkpoints(mlruns: Path) -> list[Path]:
