@@ -127,7 +127,11 @@ def run(command: Run) -> int:
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
     stores.writable(command.mlruns)
-    with choose(command.workers, command.gpus_per_run, command.address, command.device) as engine:
+    try:
+        engine = choose(command.workers, command.gpus_per_run, command.address, command.device)
+    except SystemExit as end:  # Ray's answer to a SIGTERM that comes while it starts
+        raise KeyboardInterrupt("before anything was begun") from end
+    with engine:
         # job schedulers end a job so: as Ctrl-C does, but also where Ctrl-C is ignored, as in a shell's background jobs. Set
         # when the engine is there, because Ray sets handlers of its own, which abort
         signal.signal(signal.SIGTERM, signal.default_int_handler)

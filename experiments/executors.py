@@ -4,10 +4,12 @@ import concurrent.futures
 import logging
 import os
 import secrets
+import signal
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +57,22 @@ class Inline(Executor):
         return future
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block: Ray crashes if it comes while it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
+
+
 class Session:
     """A connection to Ray: on this machine, where it is started for this launch and dies with it, or to a cluster."""
 
@@ -79,7 +97,8 @@ class Session:
             from ray._private import worker
 
             worker.print_to_stdstream = lambda *_, **__: None
-        ray.init(self.address, **settings)
+        with undisturbed():
+            ray.init(self.address, **settings)
         self.vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
 
     def alive(self) -> bool:
@@ -150,10 +169,10 @@ class Ray(Executor):
     def _leave(self, grace: float, *, cancel: bool) -> None:
         import ray
 
-        running = dict(self._running)
-        for reference in running.values() if cancel else ():
-            ray.cancel(reference)
-        concurrent.futures.wait(running, grace)
+        for _ in range(2):  # a worker that is still importing may lose the first interruption
+            for reference in list(self._running.values()) if cancel else ():
+                ray.cancel(reference)
+            concurrent.futures.wait(list(self._running), grace / 2)
         ray.shutdown()
 
 

@@ -1,0 +1,207 @@
+"""Chaos: launch a grid, kill at random whatever takes part in it, launch again, and compare with a launch that was left alone.
+
+``make chaos KILLS=200`` runs it at length. The victims are real: workers, the launcher, Ray's node, the MLflow server, and the
+launcher again by Ctrl-C and by SIGTERM, at moments that a seed chooses.
+"""
+
+import argparse
+import difflib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+from experiments.known import by_config
+from experiments.sources import parse_grid
+from experiments.tracking import Store
+from tests.services import TrackingServer
+
+GRID = """
+description: a grid that is short and yet long enough to be killed in
+base: {{dataset: digits, train_size: 60, validation_size: 60, augmentation: none, conv_channels: 8, conv_kernel: 5,
+  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 60, batch_size: 20,
+  lr_schedule: "plateau(factor=0.5, patience=5)"}}
+axes: {{routing_iterations: [1, 3]}}
+seeds: {seeds}
+"""
+TIMES = ("seconds", "images_per_second")  # what differs when the same is trained again
+VICTIMS = ("launcher", "worker", "ray node", "server", "ctrl-c", "sigterm")
+Say = Callable[[str], object]
+
+
+class Chaos:
+    """A folder, a tracking server, and a launcher that is killed and started again."""
+
+    def __init__(self, folder: Path, seed: int, say: Say) -> None:
+        self.folder, self.random, self.say = folder, random.Random(seed), say
+        self.grid, self.seeds, self.killed = folder / "chaos.yaml", 0, Counter[str]()
+        store, artifacts = f"sqlite:///{folder / 'server.db'}", folder / "artifacts"
+        self.server = TrackingServer(store, artifacts, folder / "server.log")
+        # one thread whoever trains, because bits depend on their number
+        self.environment = {**os.environ, "MLFLOW_TRACKING_URI": self.server.uri, "OMP_NUM_THREADS": "1"}
+
+    def run(self, kills: int) -> None:
+        """Launch until the grid is finished and so many have been killed; the grid grows as long as some are left to kill."""
+        self.server.start()
+        launches, failures = 0, 0
+        while True:
+            if self.killed.total() < kills or not self.seeds:
+                self.seeds += 2
+                self.grid.write_text(GRID.format(seeds=self.seeds))
+            workers, before = self.random.choice([0, 2]), self.killed.total()
+            code, printed = self._launch(workers, kills)
+            launches += 1
+            self.say(f"launch {launches} with {workers} workers ended with {code}; {self.killed.total()} killed so far")
+            if code == 0 and self.killed.total() >= kills:
+                return
+            # only what was killed explains a launch that ends badly
+            failures = failures + 1 if code != 0 and self.killed.total() == before else 0
+            if failures > 2:
+                raise AssertionError(f"the grid can't be finished: {printed}")
+
+    def _launch(self, workers: int, kills: int) -> tuple[int, str]:
+        words = [sys.executable, "-m", "experiments", "run", str(self.grid), "--mlruns", str(self.folder / "mlruns")]
+        words += ["--workers", str(workers), "--checkpoint-every", "0.3"]
+        log = self.folder / "launcher.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment, start_new_session=True)
+        try:
+            while process.poll() is None:
+                if self.killed.total() >= kills:
+                    process.wait(timeout=600)
+                    break
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(self.random.uniform(1, 12))
+                    break
+                self._kill(self.random.choice(VICTIMS), process)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        return process.returncode, log.read_text(errors="replace")[-2000:]
+
+    def _kill(self, victim: str, process: "subprocess.Popen[bytes]") -> None:
+        with suppress(psutil.Error, ProcessLookupError):
+            launcher = psutil.Process(process.pid)
+            if victim in ("worker", "ray node"):
+                what = "ray::" if victim == "worker" else "raylet"
+                found = [p for p in launcher.children(recursive=True) if what in "".join(p.cmdline()[:1])]
+                if not found:
+                    return  # it has no workers, or not yet
+                self.random.choice(found).kill()
+            elif victim == "server":
+                self.server.kill()
+                time.sleep(self.random.uniform(0, 4))
+                self.server.start()
+            elif victim == "ctrl-c":
+                os.killpg(process.pid, signal.SIGINT)
+            else:
+                process.send_signal(signal.SIGTERM if victim == "sigterm" else signal.SIGKILL)
+            self.killed[victim] += 1
+            self.say(f"  killed: {victim}")
+            if victim in ("ctrl-c", "sigterm"):
+                start = time.monotonic()
+                process.wait(timeout=60)
+                self.say(f"    it ended after {time.monotonic() - start:.1f} s")
+
+    def compare(self) -> str:
+        """Raise an AssertionError unless it is what a launch that was left alone gives; else say what was compared."""
+        alone = self.folder / "alone"
+        environment = {name: value for name, value in self.environment.items() if name != "MLFLOW_TRACKING_URI"}
+        words = [sys.executable, "-m", "experiments", "run", str(self.grid), "--mlruns", str(alone), "--workers", "0"]
+        subprocess.run(words, check=True, capture_output=True, env=environment)
+        here, there = Store(self.server.uri, "chaos", *_experiment(self.server.uri)), _opened(alone)
+        mine, theirs = _contents(here), _contents(there)
+        configs = {config for _, config in parse_grid(self.grid.read_text(), "chaos", "chaos.yaml").configs}
+        assert mine.keys() == theirs.keys() == configs, "not one finished run for each config"
+        for config, (weights, rows) in mine.items():
+            assert rows == theirs[config][1], f"the epochs of {config} are not the same"
+            assert all(torch.equal(tensor, theirs[config][0][name]) for name, tensor in weights.items()), "other weights"
+        tables = [
+            self._tables(folder, variables) for folder, variables in (("mlruns", self.environment), ("alone", environment))
+        ]
+        for name in tables[0].keys() | tables[1].keys():
+            one, other = (found.get(name, b"").decode().splitlines() for found in tables)
+            assert one == other, "the tables are not the same to the byte:\n" + "\n".join(difflib.unified_diff(one, other))
+        left = [path for path in (self.folder / "mlruns" / "checkpoints").glob("*/*") if not path.name.startswith(".gone")]
+        assert not left, f"journals are left over: {left}"
+        return f"{len(mine)} runs, their weights, epochs and {len(tables[0])} tables are equal to those of a launch left alone"
+
+    def _tables(self, mlruns: str, environment: dict[str, str]) -> dict[str, bytes]:
+        results = self.folder / f"results-{mlruns}"
+        words = [sys.executable, "-m", "analysis", "chaos", "--only", "tables", "--mlruns", str(self.folder / mlruns)]
+        subprocess.run([*words, "--results", str(results)], check=True, capture_output=True, env=environment)
+        return {path.name: path.read_bytes() for path in (results / "chaos").iterdir()}
+
+
+def _experiment(uri: str) -> tuple[str, int]:
+    from mlflow import MlflowClient
+
+    found = MlflowClient(uri).get_experiment_by_name("chaos")
+    return found.experiment_id, found.creation_time
+
+
+def _opened(folder: Path) -> Store:
+    environment = os.environ.pop("MLFLOW_TRACKING_URI", None)
+    try:
+        store = Store.open("chaos", folder, create=False)
+    finally:
+        if environment:
+            os.environ["MLFLOW_TRACKING_URI"] = environment
+    assert store is not None
+    return store
+
+
+def _contents(store: Store) -> dict:
+    """Config -> weights and rows of each metric of its finished run; every run is finished and of another config."""
+    runs = [run for run in store.runs() if "superseded" not in run.tags]
+    assert {run.status for run in runs} == {"FINISHED"}, Counter(run.status for run in runs)
+    known, strangers = by_config(runs)
+    assert len(known) == len(runs), "a config was finished twice"
+    assert not strangers, strangers
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for config, run in known.items():
+            names = [name for name in run.metrics if not name.startswith("system/")]
+            rows = {name: store.history(run.run_id, name) for name in names}
+            rows |= {name: [(epoch, 0.0) for epoch, _ in rows[name]] for name in TIMES}
+            path = store.client.download_artifacts(run.run_id, "weights.safetensors", folder)
+            found[config] = load_file(path), rows
+    return found
+
+
+def chaos(folder: Path, kills: int, seed: int = 0, say: Say = lambda line: print(line, flush=True)) -> Counter[str]:
+    """Kill so many times, compare, and return what was killed how often."""
+    found = Chaos(folder, seed, say)
+    try:
+        found.run(kills)
+        say(f"{found.killed.total()} killed: {dict(found.killed)}")
+        say(found.compare())
+    finally:
+        found.server.kill()
+    return found.killed
+
+
+def main() -> None:
+    """``python -m tests.chaos --kills 200 --seed 7``."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        chaos(Path(folder), arguments.kills, arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
