@@ -1,6 +1,5 @@
 """``python -m experiments``: plan a grid, or run what is not finished of it."""
 
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,7 @@ import tyro
 
 from capsnet import cli
 from capsnet.errors import InputError
-from experiments import stores
+from experiments import interrupts, stores
 from experiments.executors import Engine, choose, is_here
 from experiments.locks import Launchers, Shard
 from experiments.sources import Grid, read_grid
@@ -117,6 +116,7 @@ def plan(command: Plan) -> int:
 
 def run(command: Run) -> int:
     """Launch a grid; 0 if all of it is finished, 1 if something of it failed."""
+    interrupts.install()
     shard = Shard.parse(command.shard)
     if command.checkpoint_every < 0:
         raise InputError(f"--checkpoint-every must be a number of seconds, 0 or more, not {command.checkpoint_every:g}")
@@ -132,9 +132,9 @@ def run(command: Run) -> int:
     except SystemExit as end:  # Ray's answer to a SIGTERM that comes while it starts
         raise KeyboardInterrupt("before anything was begun") from end
     with engine:
-        # job schedulers end a job so: as Ctrl-C does, but also where Ctrl-C is ignored, as in a shell's background jobs. Set
-        # when the engine is there, because Ray sets handlers of its own, which abort
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        interrupts.install()  # again, because Ray has set handlers of its own, which abort
+        if engine.spread:
+            stores.refuse_alone(uri, f"the cluster at {command.address} has several")
         summary = _launched(command, grid, shard, engine)
     finished = summary.planned - len(summary.failed)
     cli.console.print(

@@ -17,7 +17,7 @@ import psutil
 
 from capsnet.errors import InputError
 
-GRACE = 20.0  # seconds that workers get to save their last whole epoch
+GRACE = 16.0  # seconds that workers get to save their last whole epoch
 MEMORY = 2**31  # bytes of main memory that a worker on a CPU may need
 STORE = 10**8  # bytes of Ray's object store: jobs and outcomes are small
 
@@ -36,6 +36,7 @@ class Engine:
     threads: int = 0  # of the CPU for one run; 0 = torch's choice
     alone: Executor | None = None  # for a run that found no memory beside others
     alone_slots: int = 1
+    spread: bool = False  # over several machines
 
     def __enter__(self) -> "Engine":
         return self
@@ -259,9 +260,10 @@ def _cluster(workers: int | None, gpus_per_run: float, address: str, device: str
         what = f"{gpus} GPUs with --gpus-per-run {gpus_per_run:g}" if gpus else f"{cpus} CPUs"
         raise InputError(f"--workers {number} can't be had: the cluster at {address} has {what}; choices: 1 to {most}")
     kind = "cuda" if gpus else "cpu"
-    widest = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    widest, hosts = max(int(node["Resources"].get("CPU", 1)) for node in nodes), {node["NodeManagerAddress"] for node in nodes}
     alone = None if gpus and gpus_per_run >= 1 else Ray(session, 1, 1) if gpus else Ray(session, widest, 0)
-    return Engine(Ray(session, 1, gpus_per_run if gpus else 0), number, kind, 1, alone, max(1, gpus))
+    return Engine(Ray(session, 1, gpus_per_run if gpus else 0), number, kind, 1, alone, max(1, gpus), len(hosts) > 1)
 
 
 def _connected(address: str) -> Session:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from capsnet.cli import console, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from experiments import interrupts
 from experiments.executors import Engine, Ray
 from experiments.journal import BusyError, Ending, Journal, folder_of
 from experiments.known import Known, by_config, is_settled, state
@@ -158,6 +159,7 @@ def _through(
     running: dict[Future[Outcome], Job] = {}
     tries: Counter[str] = Counter()
     while True:
+        interrupts.check()
         while len(running) < slots and (job := _next(waiting, again, idle=not running)):
             shown.begin(job.name, job.config.epochs, Journal(folder_of(place.checkpoints, job.config)).latest)
             running[executor.submit(work, job, place)] = job

@@ -18,6 +18,7 @@ from capsnet.errors import InputError
 from capsnet.files import replaced
 from capsnet.state import EpochMetrics, Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, evaluate, train
+from experiments import interrupts
 from experiments.journal import FILES, BusyError, DataSource, Ending, Journal, Record, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.recorder import Recorder
@@ -159,6 +160,7 @@ class _Trainer:
                 self.snapshot, saved = None, time.monotonic()
             else:
                 self.snapshot = state.snapshot()
+            interrupts.check()
 
     def _written(self, metrics: EpochMetrics) -> EpochMetrics:
         """The epoch as it stands in the journal, where it may stand since before an interruption."""

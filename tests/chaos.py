@@ -172,11 +172,12 @@ def _contents(store: Store) -> dict:
     assert not strangers, strangers
     found = {}
     with tempfile.TemporaryDirectory() as folder:
-        for config, run in known.items():
+        for number, (config, run) in enumerate(known.items()):
             names = [name for name in run.metrics if not name.startswith("system/")]
             rows = {name: store.history(run.run_id, name) for name in names}
             rows |= {name: [(epoch, 0.0) for epoch, _ in rows[name]] for name in TIMES}
-            path = store.client.download_artifacts(run.run_id, "weights.safetensors", folder)
+            (place := Path(folder) / str(number)).mkdir()  # what was read before may still be mapped from its file
+            path = store.client.download_artifacts(run.run_id, "weights.safetensors", str(place))
             found[config] = load_file(path), rows
     return found
 

@@ -1,0 +1,28 @@
+"""Ctrl-C and SIGTERM. Each raises KeyboardInterrupt at once, and again where a launch asks, because libraries swallow it.
+
+An interruption that comes while a library is being imported, or a callback of its own runs, may end in its ``except:``.
+"""
+
+import signal
+from types import FrameType
+
+_came: list[int] = []
+
+
+def install() -> None:
+    """Take Ctrl-C, unless this process was started to ignore it, and SIGTERM, by which job schedulers end a job."""
+    _came.clear()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _raise)
+    signal.signal(signal.SIGTERM, _raise)
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if an interruption came and nobody heeded it."""
+    if _came:
+        raise KeyboardInterrupt
+
+
+def _raise(number: int, _frame: FrameType | None) -> None:
+    _came.append(number)
+    raise KeyboardInterrupt
