@@ -3,7 +3,7 @@
 PYTHON     ?= python3
 PORT       ?= 5000
 # handed on in the environment, so that a name may hold spaces and quotes
-export GRID EXPERIMENT DATA WORKERS
+export GRID EXPERIMENT DATA WORKERS KILLS
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -12,15 +12,16 @@ READY := $(VENV)/.ready
 NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ablation plan tables plots ui test lint format lock clean
+.PHONY: help setup ablation plan sync tables plots ui test test-slow chaos lint format lock clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  GRID=name or file.yaml   the grid (default: paper with CUDA, quick without)'
 	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid)'
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
-	@echo '  WORKERS=0                runs take turns in one process (so far the only choice)'
+	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
+	@echo '  FLAGS="--fresh"          more flags of the runner; python -m experiments run --help lists them'
 	@echo '  PORT=n                   where make ui serves (default: 5000)'
 
 setup: $(READY) ## make .venv from requirements.lock
@@ -37,13 +38,16 @@ $(READY): requirements.lock requirements-uv.lock
 
 ablation: $(READY) ## train what is not finished of a grid, then make its tables and plots
 	@$(PY) -m experiments run $${GRID:+"$$GRID"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
-		$${WORKERS:+--workers "$$WORKERS"}; code=$$?; \
+		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(NAME); $(PY) -m analysis $${name:+"$$name"} && exit $$code
 
 plan: $(READY) ## list the cells of a grid (GRID=quick by default), what is finished of them, and what the rest costs
 	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"} \
 		$${WORKERS:+--workers "$$WORKERS"}
+
+sync: $(READY) ## tell MLflow what it missed while it was away
+	@$(PY) -m experiments sync
 
 tables: $(READY) ## make the tables of an experiment again (the one launched last, or EXPERIMENT=)
 	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only tables
@@ -61,6 +65,12 @@ ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 
 test: $(READY) ## run the tests, but for those marked slow or gpu
 	@$(PY) -m pytest -q -m 'not slow and not gpu'
+
+test-slow: $(READY) ## run the slow tests: a cluster, many writers, and a grid killed fifteen times
+	@$(PY) -m pytest -q -m 'slow and not gpu'
+
+chaos: $(READY) ## kill workers, launchers and servers at random, KILLS=15 times, and show that nothing was lost
+	@$(PY) -m tests.chaos --kills "$${KILLS:-15}"
 
 lint: $(READY) ## check style, formatting and types
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m mypy
