@@ -127,12 +127,8 @@ def run(command: Run) -> int:
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
     stores.writable(command.mlruns)
-    try:
-        engine = choose(command.workers, command.gpus_per_run, command.address, command.device)
-    except SystemExit as end:  # Ray's answer to a SIGTERM that comes while it starts
-        raise KeyboardInterrupt("before anything was begun") from end
-    with engine:
-        interrupts.install()  # again, because Ray has set handlers of its own, which abort
+    runs = len(shard.of(list(grid.configs)))
+    with choose(command.workers, command.gpus_per_run, command.address, command.device, runs) as engine:
         if engine.spread:
             stores.refuse_alone(uri, f"the cluster at {command.address} has several")
         summary = _launched(command, grid, shard, engine)

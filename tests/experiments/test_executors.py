@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, wait
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -26,7 +27,7 @@ def ray() -> Iterator[Engine]:
     """Two workers of Ray on this machine."""
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})  # also where there is one core
-    with choose(2, 1.0, "", "cpu") as engine:
+    with choose(2, 1.0, "", "cpu", 4) as engine:
         yield engine
     patch.undo()
 
@@ -267,9 +268,44 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
 def test_an_engine_that_cannot_be_had_is_refused(arguments: tuple[Any, ...], words: list[str]) -> None:
     start = time.monotonic()
     with pytest.raises(InputError) as error:
-        choose(*arguments)
+        choose(*arguments, 4)
     assert all(word in str(error.value) for word in words), error.value
     assert time.monotonic() - start < 15
+
+
+@pytest.mark.parametrize(
+    ("cores", "runs", "slots", "threads"), [(1, 9, 1, 0), (2, 9, 2, 1), (4, 9, 4, 1), (4, 2, 2, 2), (4, 1, 1, 0)]
+)
+def test_what_suits_the_machine(monkeypatch: pytest.MonkeyPatch, cores: int, runs: int, slots: int, threads: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**40))
+    engine = choose(None, 1.0, "", "cpu", runs)
+    assert (engine.slots, engine.threads) == (slots, threads)
+    assert isinstance(engine.executor, Ray if slots > 1 else Inline)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**31))
+    assert isinstance(choose(None, 1.0, "", "cpu", runs).executor, Inline)  # there is no memory for two
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "slots", "alone"),
+    [(1, 1.0, 1, False), (1, 0.25, 4, True), (4, 1.0, 4, False), (4, 0.5, 8, True), (4, 2, 2, False)],
+)
+def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch, gpus: int, share: float, slots: int, alone: bool) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    engine = choose(None, share, "", "auto", 100)
+    assert (engine.slots, engine.device, bool(engine.alone)) == (slots, "cuda", alone)
+    if isinstance(engine.executor, Ray):
+        assert engine.executor.gpus == share
+        assert engine.executor.session.resources["num_gpus"] == gpus
+    if alone:
+        assert engine.alone_slots == gpus
+        assert isinstance(engine.alone, Ray)
+        assert engine.alone.gpus == 1
+    with pytest.raises(InputError, match=r"--device cuda:0 is for --workers 0"):
+        choose(2 if gpus > 1 else 1, 1.0, "", "cuda:0", 100)
 
 
 def test_workers_share_the_cores(ray: Engine) -> None:
@@ -291,7 +327,7 @@ def test_shutdown_interrupts_and_leaves_nothing_running(tmp_path: Path) -> None:
     library.shutdown()  # of the fixture, if it is there
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    with choose(1, 1.0, "", "cpu") as engine:
+    with choose(1, 1.0, "", "cpu", 4) as engine:
         patch.undo()
         assert isinstance(engine.executor, Ray)
         engine.executor.submit(sleep_on, tmp_path)
