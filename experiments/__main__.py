@@ -160,7 +160,17 @@ def _launched(command: Run, grid: Grid, shard: Shard, engine: Engine) -> "Summar
     store = Store.open(command.experiment or grid.name, command.mlruns, create=True)
     assert store is not None
     checkpoints = command.mlruns.resolve() / "checkpoints" / store.key
-    place = Place(store, checkpoints, grid.name, "", folder, engine.device, command.checkpoint_every, threads=engine.threads)
+    place = Place(
+        store,
+        checkpoints,
+        grid.name,
+        "",
+        folder,
+        engine.device,
+        command.checkpoint_every,
+        threads=engine.threads,
+        expendable=engine.replaces,
+    )
     launchers = Launchers(command.mlruns, store.name, store.key)
     waiting = (lambda line: cli.console.print(cli.escaped(line))) if command.wait else None
     with launchers.only(shard, waiting):

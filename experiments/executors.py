@@ -38,6 +38,11 @@ class Engine:
     alone_slots: int = 1
     spread: bool = False  # over several machines
 
+    @property
+    def replaces(self) -> bool:
+        """Whether a worker that dies is replaced."""
+        return isinstance(self.executor, Ray)
+
     def __enter__(self) -> "Engine":
         return self
 

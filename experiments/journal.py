@@ -53,7 +53,7 @@ class Ending:
 
     status: str  # MLflow's word: FINISHED, FAILED or KILLED
     time: int  # milliseconds since 1970
-    failure: str = ""  # diverged, out of memory, input, infrastructure or error
+    failure: str = ""  # diverged, out of memory, disk full, input, infrastructure or error
     reason: str = ""
     results: Mapping[str, float] = field(default_factory=dict)  # test_error in percent, and so on
 

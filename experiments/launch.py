@@ -19,7 +19,7 @@ from experiments.progress import Display, display
 from experiments.provenance import git_commit
 from experiments.sources import Grid
 from experiments.sync import sync
-from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun
+from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answering
 from experiments.worker import Job, Outcome, Place, kind, run
 
 Work = Callable[[Job, Place], Outcome]
@@ -67,8 +67,9 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     mine = {folder_of(place.checkpoints, config) for _, config in configs}
     if faults := sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults:
         raise InputError("MLflow can't be brought up to date with runs of earlier launches:\n" + "\n".join(faults))
-    todo, summary = _look(configs, place, wish)
-    with launchers.mutex():
+    with answering(store.uri):
+        todo, summary = _look(configs, place, wish)
+    with launchers.mutex(), answering(store.uri):
         place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
     part, where = "" if wish.shard.is_all else f"shard {wish.shard}: ", f"experiment {escaped(store.name)} in {store.shown}"
     console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")

@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,6 +59,16 @@ class TrackedRun:
     tags: Mapping[str, str]
     start: int  # milliseconds since 1970
     end: int | None
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Raise an InputError, with what was said, if the store goes away in the block."""
+    try:
+        yield
+    except FAULTS as error:
+        said = stores.shown(" ".join(str(error).split())[:300])
+        raise InputError(f"the tracking store {stores.shown(uri)} has gone away: {said}; the same command goes on") from None
 
 
 class Store:

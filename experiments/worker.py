@@ -1,7 +1,9 @@
 """What a worker does: train one config to its end and say how it ended. All that it learns goes into the run's journal."""
 
+import errno
 import gc
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,6 +26,7 @@ from experiments.provenance import git_commit, hardware, versions
 from experiments.recorder import Recorder
 from experiments.tracking import CELL, GRID, Store
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
 
 
@@ -39,6 +42,7 @@ class Place:
     device: str
     checkpoint_every: float = 60.0  # seconds from one checkpoint to the next, at the end of an epoch
     threads: int = 0  # of the CPU for one run; 0 = torch's choice
+    expendable: bool = False  # whether the process may end with a run, because another takes its place
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Outcome:
     run_id: str  # empty if MLflow was away all the time
     seconds: float
     test_error: float | None = None  # percent, if it finished
-    failure: str = ""  # diverged, out of memory, input, infrastructure or error, if it failed
+    failure: str = ""  # diverged, out of memory, disk full, input, infrastructure or error, if it failed
     reason: str = ""
     untold: str = ""  # why MLflow doesn't know yet
 
@@ -88,6 +92,8 @@ def run(job: Job, place: Place) -> Outcome:
     finally:
         gc.collect()
         torch.cuda.empty_cache()  # what this process doesn't use, another one on the same card can
+    if place.expendable and "CUDA error" in ending.reason:
+        os._exit(1)  # every use of CUDA in this process would fail from now on
     seconds = time.monotonic() - started
     return Outcome(run_id, seconds, ending.results.get("test_error"), ending.failure, ending.reason, untold)
 
@@ -193,7 +199,9 @@ def kind(fault: BaseException) -> str:
         return "out of memory"
     if isinstance(fault, InputError):
         return "input"
-    if isinstance(fault, (BusyError, ConnectionError, TimeoutError)) or "CUDA error" in said:
+    if isinstance(fault, OSError) and fault.errno in FULL:
+        return "disk full"
+    if isinstance(fault, (BusyError, OSError)) or "CUDA error" in said:
         return "infrastructure"
     return "error"
 

@@ -1,5 +1,6 @@
 """One contract, and one test of it for every executor; and what a launch does with the faults that come through it."""
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -11,14 +12,17 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from capsnet.errors import InputError
+from capsnet.training import DivergedError
 from experiments import launch as launch_module
 from experiments.executors import Engine, Inline, LostError, Ray, choose, is_here
+from experiments.journal import BusyError
 from experiments.launch import RETRIES, launch
 from experiments.progress import Display
 from experiments.sources import parse_grid
-from experiments.worker import Job, Outcome, Place
+from experiments.worker import Job, Outcome, Place, kind
 from tests.experiments.conftest import TINY
 
 
@@ -249,6 +253,41 @@ def test_a_launch_needs_no_more_memory_for_more_runs(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
     assert used[1] - used[0] < 50_000  # bytes; 3,500 outcomes alone would be more
+
+
+@pytest.mark.slow
+def test_ray_is_started_anew_when_its_node_dies(ray: Engine, tmp_path: Path) -> None:
+    executor = ray.executor
+    assert isinstance(executor, Ray)
+    assert executor.submit(add, 1, 2).result() == 3
+    executor.heal()  # it is well: nothing happens
+    lost = executor.submit(sleep_on, tmp_path)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.05)
+    next(process for process in executor.session.vital if process.name() == "raylet").kill()
+    time.sleep(0.5)
+    executor.heal()
+    assert isinstance(lost.exception(timeout=0), LostError)
+    assert executor.submit(add, 1, 2).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        (DivergedError("the loss is nan"), "diverged"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"), "out of memory"),
+        (MemoryError(), "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk full"),
+        (OSError(errno.ESTALE, "Stale file handle"), "infrastructure"),
+        (LostError("a worker died"), "infrastructure"),
+        (BusyError("another process"), "infrastructure"),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), "infrastructure"),
+        (InputError("of another version"), "input"),
+        (KeyError("a fault of ours"), "error"),
+    ],
+)
+def test_what_a_run_died_of(fault: Exception, word: str) -> None:
+    assert kind(fault) == word
 
 
 REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
