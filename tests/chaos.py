@@ -188,6 +188,8 @@ def _contents(store: Store) -> dict:
 
 def chaos(folder: Path, kills: int, seed: int = 0, say: Say = lambda line: print(line, flush=True)) -> Counter[str]:
     """Kill so many times, compare, and return what was killed how often."""
+    # a shell's background job ignores Ctrl-C and hands that on: with a handler here, the launches do not
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found = Chaos(folder, seed, say)
     try:
         found.run(kills)
