@@ -16,9 +16,9 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -26,6 +26,7 @@ from uuid import uuid4
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 from capsnet.files import replaced
+from experiments.record import DataSource, Ending, Record
 
 if TYPE_CHECKING:  # a plan reads journals and needs no torch
     import torch
@@ -35,47 +36,6 @@ if TYPE_CHECKING:  # a plan reads journals and needs no torch
 GONE = ".gone-"  # begins the name of a folder that is being deleted
 TAIL = 8192  # bytes: some twenty epochs
 FILES = ("weights.safetensors", "test_predictions.safetensors")
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """The data set of a run, as MLflow's inputs show it."""
-
-    name: str
-    digest: str  # SHA-256 of the whole data set
-    folder: str
-    counts: Mapping[str, int]  # images of each part
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a run ended, or stopped for now."""
-
-    status: str  # MLflow's word: FINISHED, FAILED or KILLED
-    time: int  # milliseconds since 1970
-    failure: str = ""  # diverged, out of memory, disk full, input, infrastructure or error
-    reason: str = ""
-    results: Mapping[str, float] = field(default_factory=dict)  # test_error in percent, and so on
-
-    @property
-    def settled(self) -> bool:
-        """Whether training again would tell nothing new."""
-        return self.status == "FINISHED" or self.failure == "diverged"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What MLflow should know of a run besides its epochs."""
-
-    params: Mapping[str, str]  # of the config
-    name: str
-    parent: str  # run id of the grid
-    tags: Mapping[str, str]
-    key: str = field(default_factory=lambda: uuid4().hex)  # of this run, before MLflow gives it an id
-    run_id: str = ""
-    source: DataSource | None = None
-    ending: Ending | None = None
-    told: bool = False  # MLflow knows of the ending
 
 
 class BusyError(RuntimeError):

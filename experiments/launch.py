@@ -11,12 +11,14 @@ from capsnet.cli import console, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import interrupts
-from experiments.executors import Engine, Ray
-from experiments.journal import BusyError, Ending, Journal, folder_of
+from experiments.executors import Engine
+from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config, is_settled, state
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import Display, display
 from experiments.provenance import git_commit
+from experiments.ray_tasks import Ray
+from experiments.record import Ending
 from experiments.sources import Grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answering

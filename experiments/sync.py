@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from capsnet.errors import InputError
-from experiments.journal import BusyError, Ending, Journal, journals
+from experiments.journal import BusyError, Journal, journals
+from experiments.record import Ending
 from experiments.tracking import FAULTS, RunLog, Store
 
 

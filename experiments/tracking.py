@@ -31,7 +31,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.errors import InputError
 from experiments import stores
-from experiments.journal import FILES, Ending, Journal
+from experiments.journal import FILES, Journal
+from experiments.record import Ending
 
 if TYPE_CHECKING:  # a plan needs no torch
     from capsnet.state import EpochMetrics

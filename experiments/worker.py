@@ -21,8 +21,9 @@ from capsnet.files import replaced
 from capsnet.state import EpochMetrics, Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, evaluate, train
 from experiments import interrupts
-from experiments.journal import FILES, BusyError, DataSource, Ending, Journal, Record, folder_of
+from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
+from experiments.record import DataSource, Ending, Record
 from experiments.recorder import Recorder
 from experiments.tracking import CELL, GRID, Store
 

@@ -10,7 +10,7 @@ from analysis.runs import CURVES, read_runs
 from capsnet.config import make_config
 from capsnet.errors import InputError
 from capsnet.state import EpochMetrics
-from experiments.journal import Ending
+from experiments.record import Ending
 from experiments.tracking import Store
 from tests.experiments.conftest import logged
 

@@ -12,8 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from capsnet.config import RunConfig
     from capsnet.state import EpochMetrics
-    from experiments.journal import Ending
     from experiments.launch import Summary
+    from experiments.record import Ending
     from experiments.tracking import Store
 
 TINY = """
@@ -90,7 +90,8 @@ def logged(
     """The id of a run that was told to MLflow by its journal, without any training."""
     from uuid import uuid4
 
-    from experiments.journal import Journal, Record
+    from experiments.journal import Journal
+    from experiments.record import Record
     from experiments.tracking import RunLog
 
     journal = Journal(folder / uuid4().hex)

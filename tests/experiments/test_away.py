@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.journal import Ending, Journal, Record
+from experiments.journal import Journal
+from experiments.record import Ending, Record
 from experiments.sync import sync
 from experiments.tracking import Store
 from tests.experiments.conftest import TINY, launched, opened

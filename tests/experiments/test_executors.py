@@ -17,10 +17,11 @@ import torch
 from capsnet.errors import InputError
 from capsnet.training import DivergedError
 from experiments import launch as launch_module
-from experiments.executors import Engine, Inline, LostError, Ray, choose, is_here
+from experiments.executors import Engine, Inline, Ray, choose, is_here
 from experiments.journal import BusyError
 from experiments.launch import RETRIES, launch
 from experiments.progress import Display
+from experiments.ray_tasks import LostError
 from experiments.sources import parse_grid
 from experiments.worker import Job, Outcome, Place, kind
 from tests.experiments.conftest import TINY

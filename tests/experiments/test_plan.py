@@ -15,8 +15,8 @@ from capsnet.config import RunConfig
 from capsnet.state import EpochMetrics
 from experiments import overview
 from experiments.costs import Pace
-from experiments.journal import Ending
 from experiments.plan import CellPlan, GridPlan, Journal, plan_grid, smallest_p, standing
+from experiments.record import Ending
 from experiments.sources import Grid, parse_grid
 from experiments.tracking import Store, TrackedRun
 from tests.experiments.conftest import logged

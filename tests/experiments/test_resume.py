@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from capsnet.state import TrainingState
-from experiments.journal import Journal, Record, folder_of
+from experiments.journal import Journal, folder_of
 from experiments.locks import ALL, Launchers
+from experiments.record import Record
 from experiments.sources import parse_grid
 from experiments.tracking import Store
 from tests.experiments.conftest import TINY, launched, opened

@@ -126,7 +126,8 @@ import sys, time
 from pathlib import Path
 from capsnet.config import make_config
 from capsnet.state import EpochMetrics
-from experiments.journal import Ending, Journal, Record
+from experiments.journal import Journal
+from experiments.record import Ending, Record
 from experiments.tracking import RunLog, Store
 
 folder, number = Path(sys.argv[1]), int(sys.argv[2])

@@ -12,8 +12,9 @@ from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.state import EpochMetrics
 from experiments import tracking
-from experiments.journal import Ending, Journal, Record
+from experiments.journal import Journal
 from experiments.known import by_config, is_settled, state
+from experiments.record import Ending, Record
 from experiments.sources import Grid, read_grid
 from experiments.tracking import RunLog, Store
 from experiments.worker import Job, Place, run

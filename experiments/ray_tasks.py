@@ -1,0 +1,183 @@
+"""Runs as Ray core tasks. The only file that imports ray, and late, because it reads its settings then."""
+
+import concurrent.futures
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+GRACE = 16.0  # seconds that workers get to save their last whole epoch
+STORE = 10**8  # bytes of Ray's object store: jobs and outcomes are small
+
+
+class LostError(ConnectionError):
+    """A worker, or the machine that it ran on, died."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put Ctrl-C off to the end of the block, because Ray crashes if it comes while it starts, and undo Ray's own handlers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    except SystemExit:  # Ray's answer to SIGTERM
+        came.append(signal.SIGTERM)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+class Session:
+    """A connection to Ray: on this machine, where it is started for this launch and dies with it, or to a cluster."""
+
+    def __init__(self, address: str = "local", **resources: float) -> None:
+        self.address, self.resources = address, resources
+        self.vital: list[psutil.Process] = []  # processes without which nothing goes on
+        self.started = False
+
+    def start(self) -> None:
+        """Connect; for this machine alone, only when there is something to run."""
+        self.started = True
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run without a GPU sees none anyway
+        settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self.address == "local":
+            # Ray's ports are open to the network, so that nobody without this launch's token may use them
+            os.environ["RAY_AUTH_MODE"] = "token"
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
+            settings |= {"include_dashboard": False, "object_store_memory": STORE, **self.resources}
+        import ray
+
+        with suppress(ImportError):  # a worker's death is told of by the launch, in one line
+            from ray._private import worker
+
+            worker.print_to_stdstream = lambda *_, **__: None
+        with undisturbed():
+            ray.init(self.address, **settings)
+        self.vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
+
+    def alive(self) -> bool:
+        """Whether this machine's part of Ray is there: without it, tasks would wait for ever and in silence."""
+        if self.address == "local":
+            return all(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in self.vital)
+        import ray
+
+        here = ray.get_runtime_context().get_node_id()
+        return any(node["Alive"] and node["NodeID"] == here for node in ray.nodes())
+
+    def restart(self) -> None:
+        """Start Ray on this machine anew.
+
+        Raises:
+            LostError: it is a cluster, which isn't ours.
+        """
+        if self.address != "local":
+            raise LostError(f"the Ray cluster at {self.address} has lost its node on this machine")
+        self.start()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a cluster has."""
+
+    cpus: int
+    gpus: int
+    widest: int  # CPUs of its largest machine
+    spread: bool  # over several machines
+
+
+def resources() -> Resources:
+    """Of the cluster that this process is connected to."""
+    import ray
+
+    total, nodes = ray.cluster_resources(), [node for node in ray.nodes() if node["Alive"]]
+    widest = max(int(node["Resources"].get("CPU", 1)) for node in nodes)
+    hosts = {node["NodeManagerAddress"] for node in nodes}
+    return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), widest, len(hosts) > 1)
+
+
+class Ray(Executor):
+    """Ray core tasks, each with a share of the CPUs and GPUs of this machine or a cluster."""
+
+    def __init__(self, session: Session, cpus: float, gpus: float) -> None:
+        self.session, self.cpus, self.gpus = session, cpus, gpus
+        self._running: dict[Future[Any], Any] = {}  # -> Ray's reference
+        self._tasks: dict[Callable[..., Any], Any] = {}  # -> Ray's remote function
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Hand the function to Ray, which runs it when there is room. It is sent, and so are what it takes and returns."""
+        if not self.session.started:
+            self.session.start()  # before the import, which reads the token
+        import ray
+
+        if function not in self._tasks:  # Ray sends a function once, and its name after that
+            # whether to try again is the launch's decision, the same for every executor
+            self._tasks[function] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
+        reference = self._tasks[function].remote(*args, **kwargs)
+        future: Future[Any] = Future()
+
+        def ended(done: "Future[Any]") -> None:
+            if self._running.pop(future, None) is None:
+                return  # it was given up
+            if fault := done.exception():
+                future.set_exception(_translated(fault))
+            else:
+                future.set_result(done.result())
+
+        self._running[future] = reference
+        reference.future().add_done_callback(ended)
+        return future
+
+    def heal(self) -> None:
+        """If Ray died on this machine, lose what is running and start Ray anew."""
+        if self.session.alive():
+            return
+        self._leave(5.0, cancel=True)
+        for future in list(self._running):
+            if self._running.pop(future, None) is not None:
+                future.set_exception(LostError("Ray's node on this machine died"))
+        self._tasks.clear()
+        self.session.restart()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Interrupt what is running, as Ctrl-C would, give it time to save, and leave Ray."""
+        self._leave(GRACE if wait else 0.0, cancel=cancel_futures)
+
+    def _leave(self, grace: float, *, cancel: bool) -> None:
+        if not self.session.started:
+            return
+        import ray
+
+        for _ in range(2):  # a worker that is still importing may lose the first interruption
+            for reference in list(self._running.values()) if cancel else ():
+                ray.cancel(reference)
+            concurrent.futures.wait(list(self._running), grace / 2)
+        ray.shutdown()
+
+
+def _translated(fault: BaseException) -> BaseException:
+    """An error in terms that don't depend on Ray."""
+    from ray import exceptions
+
+    if isinstance(fault, exceptions.TaskCancelledError):
+        return LostError("the run was stopped")
+    if isinstance(fault, exceptions.OutOfMemoryError):
+        return MemoryError(f"out of memory: {fault}")
+    if isinstance(fault, exceptions.RayTaskError):
+        return fault.cause if isinstance(fault.cause, Exception) else LostError(f"a worker was stopped: {fault.cause!r}")
+    return LostError(f"a worker died ({type(fault).__name__}): {' '.join(str(fault).split())[:300]}")
