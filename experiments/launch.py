@@ -132,6 +132,11 @@ def _job(cell: str, config: RunConfig, known: Known, place: Place) -> Job:
             if journal.begun and journal.record.run_id in ("", going_on.run_id if going_on else ""):
                 return Job(cell, config)
             journal.remove()
+    if going_on and place.store.is_beating(going_on):
+        raise InputError(
+            f"run {going_on.run_id} of {Job(cell, config).name} is being trained by a launch that has another folder than "
+            f"{place.checkpoints.parents[1]}; give both the same --mlruns, or wait for its end"
+        )
     if going_on and going_on.metrics:
         place.store.lose(going_on)
         going_on = None

@@ -41,6 +41,7 @@ logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
+BEAT, BEAT_SECONDS = "system/cpu_utilization_percentage", 60.0
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PAGE = 1000  # runs that a search returns at once
@@ -188,6 +189,11 @@ class Store:
         """Give a grid's run its end: FINISHED, FAILED or KILLED; a store that is away learns it at the next launch."""
         with suppress(*FAULTS):
             self.client.set_terminated(run_id, status)
+
+    def is_beating(self, run: TrackedRun) -> bool:
+        """Whether somebody measured the machine for the run a minute ago: it is being trained, with another folder."""
+        rows = self.client.get_metric_history(run.run_id, BEAT) if run.status == "RUNNING" else []
+        return max((row.timestamp for row in rows), default=0) / 1000 > time.time() - BEAT_SECONDS
 
     def lose(self, run: TrackedRun) -> None:
         """End a run whose journal is gone, so that it can't go on: its epochs stay, and another run takes its place."""

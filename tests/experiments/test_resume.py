@@ -190,6 +190,7 @@ def test_a_run_whose_journal_is_gone_is_superseded(uninterrupted: Path, longer: 
         process.kill()
     [before] = opened(mlruns).runs()
     shutil.rmtree(mlruns / "checkpoints")
+    opened(mlruns).client.set_terminated(before.run_id, "KILLED")  # it may have been measured a moment ago
     subprocess.run(words(longer, mlruns), check=True, capture_output=True)
     old = opened(mlruns).client.get_run(before.run_id)
     assert (old.info.status, old.data.tags["failure"]) == ("FAILED", "checkpoint lost")
