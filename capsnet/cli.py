@@ -1,8 +1,10 @@
 """What the command lines of all three packages share: flags made from RunConfig, the terminal, and how a command ends."""
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, NoReturn
 
 import tyro
@@ -54,6 +56,13 @@ def finish(main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:  # the reader of a pipe, such as head, has gone
         sys.stderr.close()
         code = 141
+    except Exception as error:
+        with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        errors.print(
+            f"[bold red]error:[/] {escaped(f'{type(error).__name__}: {error}')}; where it comes from stands in {file.name}"
+        )
+        code = 1
     sys.exit(code)
 
 

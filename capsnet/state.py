@@ -109,8 +109,10 @@ class TrainingState:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
+        except SafetensorError as error:
             raise DamagedError(f"{path} can't be read as a checkpoint: {error}") from None
+        except OSError as error:
+            raise InputError(f"{path} can't be read as a checkpoint: {error}") from None
         if metadata.get("format") != FORMAT:
             raise InputError(
                 f"{path} is of format {metadata.get('format')!r}, but this version reads {FORMAT!r}: use the version that "

@@ -118,7 +118,7 @@ def run(command: Run) -> int:
     """Launch a grid; 0 if all of it is finished, 1 if something of it failed."""
     interrupts.install()
     shard = Shard.parse(command.shard)
-    if command.checkpoint_every < 0:
+    if not command.checkpoint_every >= 0:  # which nan isn't, either
         raise InputError(f"--checkpoint-every must be a number of seconds, 0 or more, not {command.checkpoint_every:g}")
     grid = read_grid(command.grid or _default_grid())
     uri = stores.uri(command.mlruns)
@@ -179,9 +179,12 @@ def _launched(command: Run, grid: Grid, shard: Shard, engine: Engine) -> "Summar
 
 def sync(command: Sync) -> int:
     """Bring all experiments of the tracking store up to date; 0 if nothing is left to tell."""
+    from experiments.launch import end_parents
     from experiments.sync import sync as push
     from experiments.tracking import Store
 
+    if not command.mlruns.is_dir():
+        raise InputError(f"there is no folder {command.mlruns.resolve()}; --mlruns names the one that was launched with")
     checkpoints, left = command.mlruns / "checkpoints", 0
     folders = {folder.name: folder for folder in checkpoints.glob("*") if folder.is_dir()}
     for store in Store.all(command.mlruns):
@@ -190,11 +193,14 @@ def sync(command: Sync) -> int:
             left += len(found.faults) + len(found.unreadable)
             busy = f"; {found.busy} are being trained, and tell it themselves" if found.busy else ""
             cli.console.print(f"{cli.escaped(store.name)}: {found.told} runs that MLflow didn't know the latest of{busy}")
+            end_parents(store, Launchers(command.mlruns, store.name, store.key))
             for line in found.faults + found.unreadable:
                 cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
     for folder in folders.values():
         left += 1
-        cli.errors.print(f"[bold yellow]left alone:[/] {folder} is of an experiment that this tracking store doesn't hold")
+        cli.errors.print(
+            f"[bold yellow]left alone:[/] {cli.escaped(folder)} is of an experiment that this tracking store doesn't hold"
+        )
     cli.console.print("MLflow is up to date" if not left else "MLflow is not up to date")
     return 1 if left else 0
 

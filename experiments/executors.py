@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
@@ -129,14 +131,17 @@ def _cluster(workers: int | None, gpus_per_run: float, address: str, device: str
 
 
 def _connected(address: str) -> Session:
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
-        raise InputError(f"--address must be HOST:PORT, as ray start --head prints it, not {address!r}")
+    host, port = host_and_port(address)
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()  # Ray itself would try for minutes
+        socket.create_connection((host, port), timeout=10).close()  # Ray itself would try for minutes
+        # and if it is something else that listens there, would listen to nothing but that
+        words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode:
+            raise ConnectionError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it isn't well")
         session = Session(address)
         session.start()
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
         said = " ".join(str(error).split())[:300]
         raise InputError(
             f"no Ray cluster can be used at --address {address}: {said}; docs/cluster.md says how to start one"
@@ -144,7 +149,19 @@ def _connected(address: str) -> Session:
     return session
 
 
+def host_and_port(address: str) -> tuple[str, int]:
+    """The parts of an address.
+
+    Raises:
+        InputError: it isn't of this form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        raise InputError(f"--address must be HOST:PORT, as ray start --head prints it, not {address!r}")
+    return host.strip("[]"), int(port)
+
+
 def is_here(address: str) -> bool:
     """Whether a host is this machine, as far as its name tells."""
-    host = address.rpartition(":")[0].strip("[]")
+    host, _ = host_and_port(address)
     return host in ("localhost", "::1") or host.startswith("127.")

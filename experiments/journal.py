@@ -145,7 +145,8 @@ class Journal:
         return count
 
     def save(self, state: "TrainingState | Snapshot") -> None:
-        """Write a checkpoint; the one that was the last becomes the one before."""
+        """Write a checkpoint; the one that was the last becomes the one before. The history is brought to the disk first."""
+        self.sync()
         if self.last.exists():
             self.last.replace(self.before)
         state.save(self.last)
@@ -164,9 +165,12 @@ class Journal:
             try:
                 state = TrainingState.load(path, device)
             except DamagedError:
+                path.unlink()  # so that the next one to be saved doesn't put it in the place of a whole one
                 continue
             if state.config != config:
                 raise InputError(f"the checkpoint {path} is of another config: move it away, or delete it")
+            for metrics in state.history[len(self.history) :]:  # lines that a power cut took
+                self.append(metrics)
             return state
         return None
 

@@ -2,12 +2,12 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from capsnet.cli import console, escaped
+from capsnet.cli import console, errors, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import interrupts
@@ -19,7 +19,7 @@ from experiments.progress import Display, display
 from experiments.provenance import git_commit
 from experiments.ray_tasks import Ray
 from experiments.record import Ending
-from experiments.sources import Grid
+from experiments.sources import Grid, parse_grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answering
 from experiments.worker import Job, Outcome, Place, kind, run
@@ -67,13 +67,16 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     """
     store, configs = place.store, list(wish.shard.of(list(grid.configs)))
     mine = {folder_of(place.checkpoints, config) for _, config in configs}
-    if faults := sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults:
-        raise InputError("MLflow can't be brought up to date with runs of earlier launches:\n" + "\n".join(faults))
+    for fault in sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults:
+        errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(fault)}")
     with answering(store.uri):
         todo, summary = _look(configs, place, wish)
     with launchers.mutex(), answering(store.uri):
         place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
-    part, where = "" if wish.shard.is_all else f"shard {wish.shard}: ", f"experiment {escaped(store.name)} in {store.shown}"
+    part, where = (
+        "" if wish.shard.is_all else f"shard {wish.shard}: ",
+        f"experiment {escaped(store.name)} in {escaped(store.shown)}",
+    )
     console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")
     interrupted = True
     try:
@@ -84,8 +87,11 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
                     summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
         interrupted = False
     except KeyboardInterrupt:
+        console.print("stopping: each run saves its last whole epoch")
         engine.executor.shutdown(cancel_futures=True)  # each worker saves its last whole epoch
         settled = summary.before + summary.finished
+        for line in summary.failed:
+            errors.print(f"[bold red]failed:[/] {escaped(line)}")
         raise KeyboardInterrupt(f"{settled} of {len(configs)} runs are settled; the same command goes on from there") from None
     finally:
         summary.untold = sync(store, place.checkpoints, ended=True, only=mine).faults
@@ -98,7 +104,8 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
     known, _ = by_config(place.store.runs())
     if wish.fresh:
         known = _without_other_code(known, configs, place.store)
-    todo = [_job(cell, config, known, place) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
+    due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
+    todo = [_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
     summary = Summary(planned=len(configs), before=len(configs) - len(todo))
     for cell, config in configs:
         if state(found := known.get(config)) == "diverged" and not wish.retry_failed:
@@ -115,23 +122,32 @@ def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:
 
 def _without_other_code(known: Known, configs: list[tuple[str, RunConfig]], store: Store) -> Known:
     """What is known, less the runs of these configs that another commit trained, which don't count any more."""
-    commit, wanted = git_commit(), {config for _, config in configs}
-    old = {c: found for c, found in known.items() if c in wanted and found.tags.get("git_commit") != commit}
+    wanted = {config for _, config in configs}
+    old = {config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags)}
     for found in old.values():
         store.supersede(found.run_id)
     return {config: found for config, found in known.items() if config not in old}
 
 
-def _job(cell: str, config: RunConfig, known: Known, place: Place) -> Job:
+def is_of_other_code(tags: Mapping[str, str]) -> bool:
+    """Whether another commit trained a run, or a part of it."""
+    return tags.get("git_commit") != git_commit() or "git_commit" in tags.get("before", "")
+
+
+def _job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh: bool) -> Job:
     """A run that stopped before its end goes on with its journal; one that settled, or was deleted, is begun anew."""
     found = known.get(config)
     going_on = found if found and not is_settled(found) else None
     journal = Journal(folder_of(place.checkpoints, config))
     if journal.folder.exists():
-        with suppress(BusyError, InputError), journal.held():  # the worker will come upon these faults and tell of them
-            if journal.begun and journal.record.run_id in ("", going_on.run_id if going_on else ""):
-                return Job(cell, config)
-            journal.remove()
+        try:
+            with journal.held():
+                known_here = journal.begun and journal.record.run_id in ("", going_on.run_id if going_on else "")
+                if known_here and not (fresh and is_of_other_code(journal.record.tags)):
+                    return Job(cell, config)
+                journal.remove()
+        except (BusyError, InputError):  # the worker will come upon the same and tell of it
+            return Job(cell, config)
     if going_on and place.store.is_beating(going_on):
         raise InputError(
             f"run {going_on.run_id} of {Job(cell, config).name} is being trained by a launch that has another folder than "
@@ -232,10 +248,24 @@ def _end(grid: Grid, launchers: Launchers, place: Place, shard: Shard, summary: 
         if any(other != shard for other in launchers.held()):
             return
         status = "KILLED" if interrupted else "FAILED" if summary.failed else "FINISHED"
-        if not shard.is_all:
+        if place.store.answers():
             with suppress(*FAULTS):
-                known, _ = by_config(place.store.runs())
-                states = {state(known.get(config)) for _, config in grid.configs}
-                open_ = {"new", "interrupted", "running"} & states
-                status = "FINISHED" if states == {"finished"} else "KILLED" if open_ else "FAILED"
-        place.store.end(place.parent, status)
+                status = status if shard.is_all else _status(grid, place.store)
+            place.store.end(place.parent, status)
+
+
+def _status(grid: Grid, store: Store) -> str:
+    """What the runs of a grid come to: FINISHED, FAILED, or KILLED if some have not ended."""
+    known, _ = by_config(store.runs())
+    states = {state(known.get(config)) for _, config in grid.configs}
+    if states == {"finished"}:
+        return "FINISHED"
+    return "KILLED" if states & {"new", "interrupted", "running"} else "FAILED"
+
+
+def end_parents(store: Store, launchers: Launchers) -> None:
+    """Give the parent runs that no launcher is at any more the end that they could not be given."""
+    with launchers.mutex():
+        if not any(launchers.held()):
+            for run_id, name, text in store.open_parents():
+                store.end(run_id, _status(parse_grid(text, name, f"grid {name}"), store))

@@ -87,7 +87,7 @@ class Launchers:
             if waiting is None:
                 raise InputError(
                     f"another launch of {what} is going on (it holds {self._path(holder)}); wait for its end (--wait does), or "
-                    "choose another experiment with EXPERIMENT="
+                    "name another experiment (--experiment, or EXPERIMENT= of make)"
                 )
             if not told:
                 waiting(f"waiting for another launch of {what} to end (it holds {self._path(holder)})")

@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from capsnet.errors import InputError
+
 GRACE = 16.0  # seconds that workers get to save their last whole epoch
 STORE = 10**8  # bytes of Ray's object store: jobs and outcomes are small
 
@@ -52,7 +54,6 @@ class Session:
 
     def start(self) -> None:
         """Connect; for this machine alone, only when there is something to run."""
-        self.started = True
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a run without a GPU sees none anyway
         settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -61,14 +62,18 @@ class Session:
             os.environ["RAY_AUTH_MODE"] = "token"
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray reads it once in a process
             settings |= {"include_dashboard": False, "object_store_memory": STORE, **self.resources}
-        import ray
-
-        with suppress(ImportError):  # a worker's death is told of by the launch, in one line
-            from ray._private import worker
-
-            worker.print_to_stdstream = lambda *_, **__: None
         with undisturbed():
-            ray.init(self.address, **settings)
+            import ray
+
+            with suppress(ImportError):  # a worker's death is told of by the launch, in one line
+                from ray._private import worker
+
+                worker.print_to_stdstream = lambda *_, **__: None
+            try:
+                ray.init(self.address, **settings)
+            except (RuntimeError, OSError, ValueError) as error:
+                raise InputError(f"Ray can't be used: {' '.join(str(error).split())[:300]}") from None
+            self.started = True
         self.vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
 
     def alive(self) -> bool:
@@ -84,10 +89,10 @@ class Session:
         """Start Ray on this machine anew.
 
         Raises:
-            LostError: it is a cluster, which isn't ours.
+            InputError: it is a cluster, which isn't ours.
         """
         if self.address != "local":
-            raise LostError(f"the Ray cluster at {self.address} has lost its node on this machine")
+            raise InputError(f"the Ray cluster at {self.address} has lost its node on this machine; the same command goes on")
         self.start()
 
 

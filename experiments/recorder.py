@@ -2,6 +2,7 @@
 
 import threading
 
+from experiments import stores
 from experiments.journal import Journal
 from experiments.tracking import FAULTS, RunLog, Store
 
@@ -19,10 +20,14 @@ class Recorder:
         self._thread = threading.Thread(target=self._push_often, name="recorder", daemon=True)
         self._thread.start()
 
-    def close(self) -> str:
-        """Push the rest; an empty string if MLflow has it all, or why it hasn't."""
+    def close(self, patience: float | None = None) -> str:
+        """Push the rest; an empty string if MLflow has it all, or why it hasn't.
+
+        Args:
+            patience: seconds to wait for a server that doesn't answer.
+        """
         self._closing.set()
-        self._thread.join(PATIENCE)
+        self._thread.join(PATIENCE if patience is None else patience)
         return "the tracking store doesn't answer" if self._thread.is_alive() else self.fault
 
     def _push_often(self) -> None:
@@ -30,7 +35,7 @@ class Recorder:
             last = self._closing.is_set()  # before the push: what was written until now is in it
             self._push()
             if last:
-                return
+                return self.log.stop()
             self._closing.wait(SECONDS)
 
     def _push(self) -> None:
@@ -38,6 +43,6 @@ class Recorder:
             self.log.push()
             self.fault = ""
         except FAULTS as error:
-            self.fault = " ".join(str(error).split())[:300]
+            self.fault = stores.shown(" ".join(str(error).split())[:300])
         except Exception as error:  # a fault of ours is told of too, and no reason to lose a run
             self.fault = f"{type(error).__name__}: {error}"

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
+from uuid import uuid4
 
 import psutil
 from filelock import FileLock
@@ -19,12 +21,16 @@ NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs"
 
 def uri(folder: Path) -> str:
     """``MLFLOW_TRACKING_URI``, or SQLite in the folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    if named := os.environ.get("MLFLOW_TRACKING_URI"):
+        return named
+    if odd := set("?#%") & set(str(folder.resolve())):
+        raise InputError(f"--mlruns {folder}: SQLite's addresses can't hold {' '.join(sorted(odd))}; choose another folder")
+    return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
 def shown(uri: str) -> str:
-    """The address without its password."""
-    return re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri)
+    """An address, or a text with addresses, without passwords."""
+    return re.sub(r"([?&](?:password|token|secret)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri))
 
 
 def is_server(uri: str) -> bool:
@@ -34,7 +40,8 @@ def is_server(uri: str) -> bool:
 
 def database(uri: str) -> Path | None:
     """The file of a SQLite store."""
-    return Path(uri.removeprefix("sqlite:///")).resolve() if uri.startswith("sqlite:///") else None
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]*)(?:\?.*)?", uri)
+    return Path(found[1]).resolve() if found else None
 
 
 def home(uri: str, folder: Path) -> Path:
@@ -49,10 +56,12 @@ def exists(uri: str) -> bool:
     return file is None or file.exists()
 
 
-def answers(uri: str) -> None:
+def answers(uri: str, seconds: float = 10.0) -> None:
     """Raise an OSError if no server answers within seconds; MLflow's own client would try for longer."""
+    parts = urlsplit(uri.rstrip("/") + "/health")
+    nameless = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))  # urllib knows no user:password@
     with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
-        urlopen(uri.rstrip("/") + "/health", timeout=10).close()
+        urlopen(nameless, timeout=seconds).close()
 
 
 def write_ahead(uri: str) -> None:
@@ -78,7 +87,7 @@ def writable(folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}"
+        probe = folder / f".{uuid4().hex}"
         probe.touch()
         probe.unlink()
     except OSError as error:

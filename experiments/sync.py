@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from capsnet.errors import InputError
+from experiments import stores
 from experiments.journal import BusyError, Journal, journals
 from experiments.record import Ending
-from experiments.tracking import FAULTS, RunLog, Store
+from experiments.tracking import FAULTS, GoneError, RunLog, Store
 
 
 @dataclass
@@ -30,19 +32,28 @@ def sync(store: Store, checkpoints: Path, *, ended: bool = False, only: Collecti
         ended: leave those alone that have not ended: whoever goes on with them tells of them.
         only: folders of journals; all if None.
     """
-    found = Synced()
+    found, away = Synced(), ""
     for journal in journals(checkpoints):
         if only is not None and journal.folder not in only:
             continue
         try:
             with journal.held():
-                found.told += _push(store, journal, ended)
+                name = journal.record.name if journal.begun else ""
+                if away and journal.begun and not journal.record.told:
+                    found.faults.append(f"{name}: {away}")
+                else:
+                    found.told += _push(store, journal, ended)
         except BusyError:
             found.busy += 1
+        except GoneError:
+            with suppress(BusyError), journal.held():  # whoever deleted the run wants it no more
+                journal.remove()
         except InputError as error:
             found.unreadable.append(str(error))
         except FAULTS as error:
-            found.faults.append(f"{journal.folder}: {' '.join(str(error).split())[:300]}")
+            said = stores.shown(" ".join(str(error).split())[:300])
+            found.faults.append(f"{name} (its journal is {journal.folder}): {said}")
+            away = "" if store.answers() else f"{store.shown} doesn't answer"  # and won't for the others
     return found
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # a plan needs no torch
     from capsnet.state import EpochMetrics
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
+logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a sample that found no server
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
@@ -84,6 +85,15 @@ class Store:
     def shown(self) -> str:
         """The store's address, without a password."""
         return stores.shown(self.uri)
+
+    def answers(self, seconds: float = 3.0) -> bool:
+        """Whether the store is there; a database is taken to be."""
+        if stores.is_server(self.uri):
+            try:
+                stores.answers(self.uri, seconds)
+            except OSError:
+                return False
+        return True
 
     def __getstate__(self) -> dict[str, str]:
         """What goes to a worker: the client stays here."""
@@ -168,6 +178,13 @@ class Store:
             path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
             yield run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
 
+    def open_parents(self) -> Iterator[tuple[str, str, str]]:
+        """The (run id, name, YAML) of each grid whose parent run has no end."""
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
+            if run.info.status == "RUNNING":
+                path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
+                yield run.info.run_id, run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
+
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """The (epoch, value) rows of one metric of a run."""
         return [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)]
@@ -192,7 +209,9 @@ class Store:
 
     def is_beating(self, run: TrackedRun) -> bool:
         """Whether somebody measured the machine for the run a minute ago: it is being trained, with another folder."""
-        rows = self.client.get_metric_history(run.run_id, BEAT) if run.status == "RUNNING" else []
+        if run.status != "RUNNING":
+            return False
+        rows = self.client.get_metric_history(run.run_id, BEAT)
         return max((row.timestamp for row in rows), default=0) / 1000 > time.time() - BEAT_SECONDS
 
     def lose(self, run: TrackedRun) -> None:
@@ -206,6 +225,10 @@ class Store:
         self.client.set_tag(run_id, SUPERSEDED, "true")
 
 
+class GoneError(RuntimeError):
+    """Somebody deleted the run in MLflow."""
+
+
 class RunLog:
     """Keeps one run in MLflow like its journal; each push may fail, and the next one makes up for it.
 
@@ -216,7 +239,8 @@ class RunLog:
     def __init__(self, store: Store, journal: Journal, *, monitored: bool) -> None:
         self.store, self.journal, self.monitored = store, journal, monitored
         self.system: SystemMetricsMonitor | None = None
-        self._opened = False
+        self._opened = self._has_source = False
+        self._tags: Mapping[str, str] = {}
         self._sent = 0  # epochs
 
     def push(self) -> None:
@@ -225,6 +249,7 @@ class RunLog:
         client, count = self.store.client, self.journal.sync()
         if not self._opened:
             self._open()
+        self._describe()
         run_id = self.journal.record.run_id
         new = [row for metrics in self.journal.history[self._sent : count] for row in rows(metrics)]
         for start in range(0, len(new), BATCH):
@@ -244,14 +269,38 @@ class RunLog:
             run = made or client.create_run(self.store.experiment_id, tags=tags, run_name=record.name)
             self.journal.update(run_id=run.info.run_id)
         run_id = self.journal.record.run_id
-        before = client.get_run(run_id)
+        before = self._run(run_id)
         if before.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
         for name in before.data.tags.keys() & {FAILURE, REASON}:
             client.delete_tag(run_id, name)
-        params = [] if before.data.params else [Param(*pair) for pair in record.params.items()]
-        client.log_batch(run_id, params=params, tags=[RunTag(*pair) for pair in record.tags.items()])
-        if (source := record.source) and not (before.inputs and before.inputs.dataset_inputs):
+        if not before.data.params:
+            client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
+        self._has_source = bool(before.inputs and before.inputs.dataset_inputs)
+        if self.monitored and not self.system:
+            uri, resumed = self.store.uri, bool(before.data.metrics)
+            self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
+            self.system.start()
+        self._opened = True
+
+    def _run(self, run_id: str) -> Run:
+        try:
+            found = self.store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        else:
+            if found.info.lifecycle_stage == "active":
+                return found
+        raise GoneError(f"run {run_id} has been deleted in MLflow")
+
+    def _describe(self) -> None:
+        """Tags and the data set, which may be known only while the run trains, or change."""
+        client, record = self.store.client, self.journal.record
+        if record.tags != self._tags:
+            client.log_batch(record.run_id, tags=[RunTag(*pair) for pair in record.tags.items()])
+            self._tags = record.tags
+        if (source := record.source) and not self._has_source:
             dataset = Dataset(
                 source.name,
                 source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
@@ -259,12 +308,14 @@ class RunLog:
                 json.dumps({"folder": source.folder}),
                 profile=json.dumps({**source.counts, "sha256": source.digest}),
             )
-            client.log_inputs(run_id, [DatasetInput(dataset)])
-        if self.monitored and not self.system:
-            uri, resumed = self.store.uri, bool(before.data.metrics)
-            self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
-            self.system.start()
-        self._opened = True
+            client.log_inputs(record.run_id, [DatasetInput(dataset)])
+            self._has_source = True
+
+    def stop(self) -> None:
+        """Measure the machine no more, whether MLflow was told of the end or not."""
+        if self.system:
+            self.system.finish()
+            self.system = None
 
     def _end(self, ending: Ending) -> None:
         """Results carry the last epoch's timestamp: logged a second time, they are the same."""
@@ -281,8 +332,10 @@ class RunLog:
         if self.system:
             self.system.collect_metrics()  # what came after the last sample: all there is of a short run
             self.system.publish_metrics(self.system.aggregate_metrics())
-            self.system.finish()
-            self.system = None
+            self.stop()
+        if ending.status == "FINISHED":  # whatever was thought of it meanwhile
+            for name in client.get_run(run_id).data.tags.keys() & {FAILURE, REASON, SUPERSEDED}:
+                client.delete_tag(run_id, name)
         client.set_terminated(run_id, ending.status, ending.time)
 
 

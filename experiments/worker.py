@@ -24,7 +24,7 @@ from experiments import interrupts
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.record import DataSource, Ending, Record
-from experiments.recorder import Recorder
+from experiments.recorder import PATIENCE, Recorder
 from experiments.tracking import CELL, GRID, Store
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -102,13 +102,14 @@ def run(job: Job, place: Place) -> Outcome:
 def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
     """How the run ended, and why MLflow doesn't know of it, if it doesn't."""
     _begin(job, place, journal)
-    recorder, trainer = Recorder(place.store, journal), _Trainer(job.config, place, journal)
+    recorder, trainer, patience = Recorder(place.store, journal), _Trainer(job.config, place, journal), PATIENCE
     try:
         try:
             ending = trainer.finish()
         except Exception as fault:  # whatever a run dies of, the others go on
             ending = Ending("FAILED", _now(), kind(fault), f"{type(fault).__name__}: {fault}")
         except BaseException:  # Ctrl-C, or SIGTERM
+            patience = 3.0
             with suppress(OSError):
                 trainer.keep()
                 journal.update(ending=Ending("KILLED", _now()))
@@ -116,7 +117,7 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
         with suppress(OSError):  # on a disk that is full: MLflow and the launch are told nevertheless
             journal.update(ending=ending)
     finally:
-        untold = recorder.close()
+        untold = recorder.close(patience)
     return ending, untold
 
 

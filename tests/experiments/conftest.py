@@ -74,8 +74,14 @@ def launched(mlruns: Path, text: str, name: str = "tiny", *, wish: Any = None, e
     place = {"checkpoint_every": 0.0, "threads": engine.threads, **place}
     where = Place(store, mlruns / "checkpoints" / store.key, name, "", Path("nowhere"), "cpu", **place)
     launchers = Launchers(mlruns, name, store.key)
-    with launchers.only(wish.shard):
-        return run_grid(parse_grid(text, name, f"{name}.yaml"), launchers, where, engine, wish)
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        with launchers.only(wish.shard):
+            return run_grid(parse_grid(text, name, f"{name}.yaml"), launchers, where, engine, wish)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def logged(

@@ -36,6 +36,7 @@ def synced(mlruns: Path) -> "subprocess.CompletedProcess[str]":
 def test_a_server_killed_in_the_middle_stops_no_run_and_is_told_by_sync(
     server: TrackingServer, tiny: Path, mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # bits depend on the number of threads
     tiny.write_text(LONGER)
     with running(words(tiny, mlruns)) as process:
         while not any(run.metrics for run in opened(mlruns).runs()):
@@ -60,7 +61,7 @@ def test_a_server_killed_in_the_middle_stops_no_run_and_is_told_by_sync(
 
     other = tmp_path / "uninterrupted"  # and it is what a server that never went away has
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    launched(other, LONGER)
+    launched(other, LONGER, threads=1)
     there = Store.open("tiny", other, create=False)
     assert there is not None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)

@@ -66,11 +66,7 @@ def test_a_node_killed_in_the_middle_costs_nothing(
     assert list((server.artifacts).rglob("weights.safetensors"))  # went through the server
     here = opened(shared)
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    import torch
-
-    threads = torch.get_num_threads()
     launched(tmp_path / "alone", LONGER, threads=1)
-    torch.set_num_threads(threads)
     there = Store.open("tiny", tmp_path / "alone", create=False)
     assert there is not None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)

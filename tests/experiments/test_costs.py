@@ -6,6 +6,7 @@ import pytest
 
 from capsnet.config import FIELDS, RunConfig
 from experiments.costs import Costs, artifact_bytes, checkpoint_bytes
+from experiments.journal import Journal
 from experiments.sources import parse_grid
 from experiments.tracking import Store, TrackedRun
 from experiments.worker import Job, Place, run
@@ -145,12 +146,13 @@ def test_what_was_not_measured_is_not_known() -> None:
 
 
 def test_a_real_run_is_measured_and_its_files_are_as_large_as_predicted(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments import worker
+    removed, remove = [], Journal.remove  # the sizes of checkpoints at the end of a run
 
-    removed = []  # the sizes of checkpoints at the end of a run
-    monkeypatch.setattr(
-        worker.Checkpoints, "remove", lambda self: removed.extend(path.stat().st_size for path in (self.last, self.before))
-    )
+    def measured(self: Journal) -> None:
+        removed.extend(path.stat().st_size for path in (self.last, self.before))
+        remove(self)
+
+    monkeypatch.setattr(Journal, "remove", measured)
     grid = parse_grid(
         "base: {dataset: digits, train_size: 40, validation_size: 40, augmentation: none, conv_channels: 32, conv_kernel: 5, "
         "primary_types: 8, primary_kernel: 5, decoder_hidden: [128, 256], epochs: 2, lr_schedule: constant}\nseeds: 2",
@@ -160,8 +162,8 @@ def test_a_real_run_is_measured_and_its_files_are_as_large_as_predicted(mlruns: 
     store = Store.open("e", mlruns, create=True)
     assert store is not None
     first, second = (config for _, config in grid.configs)
-    place = Place("e", mlruns, "g", "", Path("nowhere"), "cpu", checkpoint_every=0)
-    run(Job("c", first), place, lambda metrics: None)
+    place = Place(store, mlruns / "checkpoints", "g", "", Path("nowhere"), "cpu", checkpoint_every=0)
+    run(Job("c", first), place)
     [logged] = store.runs()
     costs = Costs({first: logged})
     pace, parameters = costs.pace(second), costs.parameters(second)
