@@ -1,0 +1,174 @@
+"""Holes that a doubting user found, each closed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from capsnet.config import RunConfig, make_config
+from capsnet.errors import InputError
+from capsnet.state import EpochMetrics, TrainingState
+from experiments import stores
+from experiments.journal import Journal, folder_of
+from experiments.launch import end_parents
+from experiments.locks import ALL, Launchers
+from experiments.record import Ending, Record
+from experiments.sources import parse_grid
+from experiments.sync import sync
+from tests.experiments.conftest import TINY, launched, opened
+
+ONE = TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
+TAGS = {"git_commit": "", "versions": "", "hardware": ""}
+
+
+def config_of(text: str) -> RunConfig:
+    return next(parse_grid(text, "tiny", "tiny.yaml").configs)[1]
+
+
+def row(epoch: int) -> EpochMetrics:
+    return EpochMetrics(epoch, 1000 + epoch, *[1.0] * 8)
+
+
+def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Path) -> None:
+    config, journal = config_of(ONE.replace("epochs: 2", "epochs: 5")), Journal(tmp_path / "j")
+    with journal.held():
+        state = TrainingState(config, torch.device("cpu"))
+        for epoch in (1, 2, 3):
+            state.history.append(journal.append(row(epoch)))
+        journal.save(state)
+    lines = (journal.folder / "history.jsonl").read_bytes().splitlines(keepends=True)
+    (journal.folder / "history.jsonl").write_bytes(lines[0] + lines[1][:10])
+    again = Journal(journal.folder)
+    with again.held():
+        assert [metrics.epoch for metrics in again.history] == [1]
+        assert again.load(config, torch.device("cpu")) is not None
+        assert again.history == [row(1), row(2), row(3)]
+        again.append(row(4))
+    assert [metrics.epoch for metrics in Journal(journal.folder).latest()] == [1, 2, 3, 4]
+
+
+def test_a_torn_checkpoint_never_takes_the_place_of_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, journal = config_of(ONE), Journal(tmp_path / "j")
+    with journal.held():
+        state = TrainingState(config, torch.device("cpu"))
+        journal.save(state)
+        journal.save(state)
+        journal.last.write_bytes(b"torn")
+        assert journal.load(config, torch.device("cpu")) is not None  # the one before
+        monkeypatch.setattr(TrainingState, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
+            journal.save(state)
+        monkeypatch.undo()
+        assert journal.load(config, torch.device("cpu")) is not None
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_no_damaged_one(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    with journal.held():
+        journal.last.mkdir()  # as if the file server had a bad moment
+        with pytest.raises(InputError, match="can't be read"):
+            journal.load(config_of(ONE), torch.device("cpu"))
+    assert journal.last.exists()
+
+
+def test_a_run_that_was_deleted_in_mlflow_blocks_nothing(mlruns: Path) -> None:
+    store, journals = opened(mlruns), mlruns / "checkpoints" / opened(mlruns).key
+    journal = Journal(folder_of(journals, config_of(ONE)))
+    with journal.held():
+        journal.begin(Record(config_of(ONE).to_params(), "r", "", TAGS))
+    assert sync(store, journals).told == 1
+    with journal.held():
+        journal.update(told=False)
+        deleted = journal.record.run_id
+    store.client.delete_run(deleted)
+    assert launched(mlruns, ONE).finished == 1
+    [run] = store.runs()
+    assert (run.status, run.run_id == deleted) == ("FINISHED", False)
+
+
+@pytest.mark.parametrize("what", ["another version", "held"])
+def test_a_journal_that_cannot_be_used_now_is_not_called_lost(mlruns: Path, what: str) -> None:
+    text = ONE.replace("epochs: 2", "epochs: 3")
+    store = opened(mlruns)
+    journal, other = (Journal(folder_of(mlruns / "checkpoints" / store.key, config_of(text))) for _ in range(2))
+    with journal.held():
+        journal.begin(Record(config_of(text).to_params(), "r", "", TAGS))
+        journal.append(row(1))
+    sync(store, mlruns / "checkpoints" / store.key)
+    if what == "held":
+        from experiments import launch
+
+        with pytest.MonkeyPatch.context() as patch, other.held():
+            patch.setattr(launch, "PAUSE", 0.01)
+            [line] = launched(mlruns, text).failed
+    else:
+        (journal.folder / "run.json").write_text('{"version": 2}')
+        [line] = launched(mlruns, text).failed
+    assert {"held": "another process", "another version": "of another version"}[what] in line
+    [run] = store.runs()
+    assert run.tags.get("failure") != "checkpoint lost"
+    assert "superseded" not in run.tags
+
+
+def test_sync_gives_a_parent_its_end_that_was_left_open(mlruns: Path) -> None:
+    launched(mlruns, ONE)
+    store = opened(mlruns)
+    parent = store.parent("tiny", ONE, "")  # as a launch leaves it whose server went away
+    launchers = Launchers(mlruns, "tiny", store.key)
+    with launchers.only(ALL):
+        end_parents(store, launchers)
+        assert store.client.get_run(parent).info.status == "RUNNING"  # somebody is at it
+    end_parents(store, launchers)
+    assert store.client.get_run(parent).info.status == "FINISHED"
+
+
+def test_what_is_known_late_of_a_run_reaches_mlflow(mlruns: Path) -> None:
+    from experiments.tracking import RunLog
+
+    store, journal = opened(mlruns), Journal(mlruns / "j")
+    with journal.held():
+        journal.begin(Record(make_config({}, "here").to_params(), "r", "", {"cell": "c"}))
+        log = RunLog(store, journal, monitored=False)
+        log.push()
+        journal.update(tags={"cell": "c", "other_bits": "epoch 3"})
+        journal.update(ending=Ending("KILLED", 1))
+        log.push()
+    [run] = store.runs()
+    assert run.tags["other_bits"] == "epoch 3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["run", "quick", "--checkpoint-every", "nan"], "--checkpoint-every"),
+        (["run", "quick", "--address", "foo"], "--address must be HOST:PORT"),
+        (["sync", "--mlruns", "nowhere"], "there is no folder"),
+        (["run", "quick", "--mlruns", "a?b"], "can't hold ?"),
+    ],
+)
+def test_bad_input_is_refused_in_a_line(tmp_path: Path, arguments: list[str], word: str) -> None:
+    line = [sys.executable, "-m", "experiments", *arguments]
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60, check=False)
+    assert done.returncode == 2
+    assert word in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_passwords_are_not_shown_wherever_they_stand() -> None:
+    assert stores.shown("postgresql://h:1/db?user=u&password=topsecret&x=1") == "postgresql://h:1/db?user=u&password=***&x=1"
+    assert "topsecret" not in stores.shown("API request to http://me:topsecret@h:1/api failed")
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////a/b.db", "sqlite+pysqlite:////a/b.db", "sqlite:////a/b.db?timeout=5"])
+def test_a_sqlite_store_is_known_however_it_is_written(uri: str) -> None:
+    assert stores.database(uri) == Path("/a/b.db")
+    assert stores.database("postgresql://h/db") is None
+
+
+def test_a_server_that_wants_a_password_in_its_address_is_found(mlflow_server) -> None:
+    server = mlflow_server()
+    stores.answers(server.uri.replace("http://", "http://me:secret@"))
