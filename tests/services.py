@@ -220,10 +220,11 @@ def _end(process: "subprocess.Popen[bytes]", how: signal.Signals) -> None:
 
 
 def group(leader: int) -> list[psutil.Process]:
-    """The processes of a group that live."""
+    """The processes of a group that live; a zombie does, and keeps its port, until its last thread is dead, too."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+            dead = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+            if os.getpgid(process.pid) == leader and not dead:
                 found.append(process)
     return found

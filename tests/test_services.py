@@ -1,9 +1,11 @@
 """The services that other tests run against do what those tests take for granted."""
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -78,12 +80,19 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
         server.start()
 
 
-def test_services_end_with_a_process_that_is_killed(tmp_path):
+def test_services_end_with_a_process_that_is_killed():
     code = "from tests.services import *\nwith postgres_running() as server:\n print(server.port, flush=True)\n time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        port = int(process.stdout.readline())
-        assert answers(port)
-        process.send_signal(signal.SIGKILL)
+    with tempfile.TemporaryDirectory(dir=services._open_to_all(), ignore_cleanup_errors=True) as folder:  # it leaves its files
+        Path(folder).chmod(0o755)
+        words, environment = [sys.executable, "-c", code], {**os.environ, "TMPDIR": folder}
+        with subprocess.Popen(words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            port = int(process.stdout.readline())
+            assert answers(port)
+            process.send_signal(signal.SIGKILL)
+        wait_for_the_end_of(port)
+
+
+def wait_for_the_end_of(port):
     deadline = time.monotonic() + 10
     while answers(port):
         assert time.monotonic() < deadline
