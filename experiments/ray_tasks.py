@@ -173,6 +173,7 @@ class Ray(Executor):
                 ray.cancel(reference)
             concurrent.futures.wait(list(self._running), grace / 2)
         ray.shutdown()
+        self.session.started = False
 
 
 def _translated(fault: BaseException) -> BaseException:

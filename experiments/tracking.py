@@ -116,7 +116,7 @@ class Store:
         uri = stores.uri(folder)
         if not create and not stores.exists(uri):
             return None
-        # MLflow guards the making of its tables on one host only, and the making of an experiment not at all
+        # MLflow guards neither the making of its tables nor that of an experiment against others who do the same
         with stores.alone(folder) if create else nullcontext():
             client = _client(uri)
             try:
