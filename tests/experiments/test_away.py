@@ -33,6 +33,7 @@ def synced(mlruns: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(line, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_the_middle_stops_no_run_and_is_told_by_sync(
     server: TrackingServer, tiny: Path, mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

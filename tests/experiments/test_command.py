@@ -17,7 +17,7 @@ def test_plan_run_plan(command: Command, tiny: Path) -> None:
     assert planned.returncode == 0
     assert "two routings of a tiny network" in planned.stdout
     assert "2 cells, 4 runs, 0 finished" in planned.stdout
-    ran = command("run", str(tiny))
+    ran = command("run", str(tiny), "--workers", "0")
     assert ran.returncode == 0, ran.stderr
     assert "4 runs on cpu: 4 finished, 4 of them now; 0 failed" in ran.stdout
     assert "2 cells, 4 runs, 4 finished" in command("plan", str(tiny)).stdout

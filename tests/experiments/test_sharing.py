@@ -51,6 +51,7 @@ def test_who_may_launch_beside_whom(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_wait_waits_and_then_finds_nothing_left_to_do(tiny: Path, mlruns: Path) -> None:
     tiny.write_text(TINY.replace("epochs: 2", "epochs: 60"))
     with running(words(tiny, mlruns)) as first:
@@ -166,6 +167,7 @@ def test_sixteen_writers_see_no_lock_error(tmp_path: Path) -> None:
         assert [epoch for epoch, _ in store.history(run.run_id, "train_loss")] == list(range(1, 31))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
 def test_a_full_disk_fails_the_run_with_the_reason_and_leaves_the_last_good_checkpoint(tiny: Path, tmp_path: Path) -> None:
     """In a mount namespace of its own, where a second checkpoint doesn't fit beside the first."""
@@ -245,6 +247,7 @@ def test_a_run_that_another_process_trains_is_left_to_it(mlruns: Path, monkeypat
     assert [state(run) for run in opened(mlruns).runs()] == ["finished"]
 
 
+@pytest.mark.slow
 def test_a_shard_ends_on_sigterm_and_goes_on(tiny: Path, mlruns: Path) -> None:
     """As Slurm ends a job before its time limit."""
     tiny.write_text(TINY.replace("epochs: 2", "epochs: 150"))
