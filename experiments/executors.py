@@ -136,13 +136,14 @@ def _connected(address: str) -> Session:
         socket.create_connection((host, port), timeout=10).close()  # Ray itself would try for minutes
         # and if it is something else that listens there, would listen to nothing but that
         words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
         if done.returncode:
             raise ConnectionError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it isn't well")
         session = Session(address)
         session.start()
     except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
-        said = " ".join(str(error).split())[:300]
+        silent = isinstance(error, subprocess.TimeoutExpired)
+        said = "what listens there doesn't answer as Ray does" if silent else " ".join(str(error).split())[:300]
         raise InputError(
             f"no Ray cluster can be used at --address {address}: {said}; docs/cluster.md says how to start one"
         ) from None

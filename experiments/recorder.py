@@ -43,6 +43,6 @@ class Recorder:
             self.log.push()
             self.fault = ""
         except FAULTS as error:
-            self.fault = stores.shown(" ".join(str(error).split())[:300])
+            self.fault = stores.shown(" ".join(str(error).split())[:120])
         except Exception as error:  # a fault of ours is told of too, and no reason to lose a run
             self.fault = f"{type(error).__name__}: {error}"
