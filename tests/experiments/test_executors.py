@@ -33,6 +33,7 @@ def ray() -> Iterator[Engine]:
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})  # also where there is one core
     with choose(2, 1.0, "", "cpu", 4) as engine:
+        assert engine.executor.submit(add, 1, 2).result() == 3  # Ray starts at the first task, whichever test comes first
         yield engine
     patch.undo()
 
