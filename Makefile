@@ -57,7 +57,7 @@ plots: $(READY) ## make the plots of an experiment again (the one launched last,
 
 ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 	@case "$$MLFLOW_TRACKING_URI" in \
-	http*) echo "MLFLOW_TRACKING_URI names a server: open $$MLFLOW_TRACKING_URI" ;; \
+	http*) echo "MLFLOW_TRACKING_URI names a server: open it in a browser" ;; \
 	*) echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(VENV)/bin/mlflow server \
 		--host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}" ;; \

@@ -10,6 +10,7 @@ import tyro
 
 from capsnet import cli
 from capsnet.errors import InputError
+from experiments import stores
 
 DESCRIPTION = """Make the tables and plots of an experiment from its tracked runs.
 
@@ -52,7 +53,7 @@ def main() -> int:
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
     cli.console.print(f"In {folder}: {', '.join(path.name for path in written)}")
-    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    server = stores.shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     runs = f"#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
     start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
     cli.console.print(f"To browse the runs: {start}{address}/{runs}")

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from capsnet.config import RunConfig
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 from capsnet.registry import DATASETS, load
 
 Arrays = tuple[np.ndarray, np.ndarray]  # images [n, height, width(, channels)] uint8, labels [n]
@@ -141,7 +141,7 @@ def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
         parts = [kind(folder, train=train, download=True) for train in (True, False)]
     except (RuntimeError, OSError, ValueError, TypeError, LookupError, EOFError, AssertionError) as error:  # broken files
         present = sorted(p.name for p in (folder / name / "raw").glob("*")) if folder.is_dir() else []
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = brief(error, 200) or type(error).__name__
         wanted = [Path(file).stem for file, _ in kind.resources]
         missing = [file for file in wanted if file not in present]
         found = f"missing: {', '.join(missing)}" if missing else f"of {', '.join(wanted)}, something is truncated or corrupt"

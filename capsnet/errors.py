@@ -8,6 +8,11 @@ class InputError(ValueError):
     """A wrong input of the user's: reported without a traceback and with exit code 2, before any work starts."""
 
 
+def brief(error: object, length: int = 300) -> str:
+    """What an error says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:length]
+
+
 def unknown(what: str, name: object, choices: Iterable[str], place: str = "") -> str:
     """The message for a name that is not among the choices: the nearest one if there is one, and always the choices.
 

@@ -1,4 +1,4 @@
-"""``python -m experiments``: plan a grid, or run what is not finished of it."""
+"""``python -m experiments``: plan a grid, run what is not finished of it, or tell MLflow what it missed."""
 
 from dataclasses import dataclass
 from pathlib import Path

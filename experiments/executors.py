@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 from experiments.ray_tasks import Ray, Session, resources
 
 MEMORY = 2**32  # bytes of main memory that a worker on a CPU may need
@@ -89,13 +89,16 @@ def choose(workers: int | None, gpus_per_run: float, address: str, device: str, 
         what = f"{gpus} GPUs hold {most} runs with --gpus-per-run {gpus_per_run:g}" if gpus else f"there are {cores} CPU cores"
         raise InputError(f"--workers {number} is too many: {what}; choices: 0 to {most}")
     session = Session(num_cpus=number, num_gpus=gpus)
+    alone = _alone(session, gpus, gpus_per_run, number) if number > 1 else None
     executor, threads = Ray(session, 1, gpus_per_run if gpus else 0), max(1, cores // number)
-    if number == 1:
-        return Engine(executor, 1, chosen.type, threads)
-    alone = Ray(session, 1, 1) if gpus else Ray(session, number, 0)
-    if gpus and gpus_per_run >= 1:
-        return Engine(executor, number, chosen.type, threads)
     return Engine(executor, number, chosen.type, threads, alone, max(1, gpus))
+
+
+def _alone(session: Session, gpus: int, gpus_per_run: float, cpus: int) -> Ray | None:
+    """For a run that is to have a GPU, or so many CPUs, to itself; None if every run has its GPUs to itself anyway."""
+    if gpus:
+        return None if gpus_per_run >= 1 else Ray(session, 1, 1)
+    return Ray(session, cpus, 0)
 
 
 def _gpus() -> int:
@@ -125,7 +128,7 @@ def _cluster(workers: int | None, gpus_per_run: float, address: str, device: str
     if not 1 <= number <= most:
         what = f"{gpus} GPUs with --gpus-per-run {gpus_per_run:g}" if gpus else f"{found.cpus} CPUs"
         raise InputError(f"--workers {number} can't be had: the cluster at {address} has {what}; choices: 1 to {most}")
-    alone = None if gpus and gpus_per_run >= 1 else Ray(session, 1, 1) if gpus else Ray(session, found.widest, 0)
+    alone = _alone(session, gpus, gpus_per_run, found.widest)
     executor, kind = Ray(session, 1, gpus_per_run if gpus else 0), "cuda" if gpus else "cpu"
     return Engine(executor, number, kind, 1, alone, max(1, gpus), found.spread)
 
@@ -134,16 +137,16 @@ def _connected(address: str) -> Session:
     host, port = host_and_port(address)
     try:
         socket.create_connection((host, port), timeout=10).close()  # Ray itself would try for minutes
-        # and if it is something else that listens there, would listen to nothing but that
+        # and, if something else listens there, would heed no Ctrl-C meanwhile
         words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
         done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
         if done.returncode:
             raise ConnectionError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "it isn't well")
         session = Session(address)
         session.start()
-    except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         silent = isinstance(error, subprocess.TimeoutExpired)
-        said = "what listens there doesn't answer as Ray does" if silent else " ".join(str(error).split())[:300]
+        said = "what listens there doesn't answer as Ray does" if silent else brief(error)
         raise InputError(
             f"no Ray cluster can be used at --address {address}: {said}; docs/cluster.md says how to start one"
         ) from None

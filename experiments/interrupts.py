@@ -12,7 +12,7 @@ _came: list[int] = []
 def install() -> None:
     """Take Ctrl-C, unless this process was started to ignore it, and SIGTERM, by which job schedulers end a job.
 
-    May be done again, if a library has put itself in place; an interruption that came before is still heeded.
+    May be done again; an interruption that came before is still heeded.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _raise)

@@ -18,7 +18,7 @@ from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import Display, display
 from experiments.provenance import git_commit
 from experiments.ray_tasks import Ray
-from experiments.record import Ending
+from experiments.record import Ending, now
 from experiments.sources import Grid, parse_grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answering
@@ -27,8 +27,8 @@ from experiments.worker import Job, Outcome, Place, kind, run
 Work = Callable[[Job, Place], Outcome]
 
 RETRIES = 3  # of a run that its surroundings failed
-LOOK = 5.0  # seconds between two looks at whether the executor is well
 PAUSE = 2.0  # seconds before the first of them; twice as many before the next
+LOOK = 5.0  # seconds between two looks at whether the executor is well
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         wish: which part of the grid, and what to do with what is known already.
 
     Raises:
-        InputError: the tracking store can't be brought up to date.
+        InputError: the tracking store has gone away, or a run is being trained with another folder.
         KeyboardInterrupt: Ctrl-C, with what is known by then and how to go on.
     """
     store, configs = place.store, list(wish.shard.of(list(grid.configs)))
@@ -73,10 +73,8 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         todo, summary = _look(configs, place, wish)
     with launchers.mutex(), answering(store.uri):
         place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
-    part, where = (
-        "" if wish.shard.is_all else f"shard {wish.shard}: ",
-        f"experiment {escaped(store.name)} in {escaped(store.shown)}",
-    )
+    part = "" if wish.shard.is_all else f"shard {wish.shard}: "
+    where = f"experiment {escaped(store.name)} in {escaped(store.shown)}"
     console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")
     interrupted = True
     try:
@@ -88,7 +86,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         interrupted = False
     except KeyboardInterrupt:
         console.print("stopping: each run saves its last whole epoch")
-        engine.executor.shutdown(cancel_futures=True)  # each worker saves its last whole epoch
+        engine.executor.shutdown(cancel_futures=True)
         settled = summary.before + summary.finished
         for line in summary.failed:
             errors.print(f"[bold red]failed:[/] {escaped(line)}")
@@ -235,7 +233,7 @@ def _given_up(job: Job, outcome: Outcome, place: Place) -> Outcome:
     journal = Journal(folder_of(place.checkpoints, job.config))
     with suppress(BusyError, InputError, *FAULTS), journal.held():
         if journal.begun:
-            ending = Ending("FAILED", time.time_ns() // 1_000_000, outcome.failure, outcome.reason)
+            ending = Ending("FAILED", now(), outcome.failure, outcome.reason)
             journal.update(ending=ending, told=False)
             RunLog(place.store, journal, monitored=False).push()
             return replace(outcome, run_id=journal.record.run_id)

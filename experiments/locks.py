@@ -93,9 +93,10 @@ class Launchers:
                 waiting(f"waiting for another launch of {what} to end (it holds {self._path(holder)})")
                 told = True
             time.sleep(SECONDS)
-        with lock:
-            lock.release()  # it was acquired once more than it is let go of here
+        try:
             yield
+        finally:
+            lock.release()
 
     def held(self) -> Iterator[Shard]:
         """The shards that are being launched now."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 
 GRACE = 16.0  # seconds that workers get to save their last whole epoch
 STORE = 10**8  # bytes of Ray's object store: jobs and outcomes are small
@@ -72,7 +72,7 @@ class Session:
             try:
                 ray.init(self.address, **settings)
             except (RuntimeError, OSError, ValueError) as error:
-                raise InputError(f"Ray can't be used: {' '.join(str(error).split())[:300]}") from None
+                raise InputError(f"Ray can't be used: {brief(error)}") from None
             self.started = True
         self.vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
 
@@ -186,4 +186,4 @@ def _translated(fault: BaseException) -> BaseException:
         return MemoryError(f"out of memory: {fault}")
     if isinstance(fault, exceptions.RayTaskError):
         return fault.cause if isinstance(fault.cause, Exception) else LostError(f"a worker was stopped: {fault.cause!r}")
-    return LostError(f"a worker died ({type(fault).__name__}): {' '.join(str(fault).split())[:300]}")
+    return LostError(f"a worker died ({type(fault).__name__}): {brief(fault)}")

@@ -1,8 +1,14 @@
 """What MLflow should know of a run besides its epochs: what it is, what it learns from, and how it ended."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from uuid import uuid4
+
+
+def now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True)

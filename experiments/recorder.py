@@ -2,6 +2,7 @@
 
 import threading
 
+from capsnet.errors import brief
 from experiments import stores
 from experiments.journal import Journal
 from experiments.tracking import FAULTS, RunLog, Store
@@ -43,6 +44,6 @@ class Recorder:
             self.log.push()
             self.fault = ""
         except FAULTS as error:
-            self.fault = stores.shown(" ".join(str(error).split())[:120])
+            self.fault = stores.shown(brief(error, 120))
         except Exception as error:  # a fault of ours is told of too, and no reason to lose a run
             self.fault = f"{type(error).__name__}: {error}"

@@ -1,15 +1,14 @@
 """Bring MLflow up to date from the journals of runs that nobody is training."""
 
-import time
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 from experiments import stores
 from experiments.journal import BusyError, Journal, journals
-from experiments.record import Ending
+from experiments.record import Ending, now
 from experiments.tracking import FAULTS, GoneError, RunLog, Store
 
 
@@ -36,9 +35,10 @@ def sync(store: Store, checkpoints: Path, *, ended: bool = False, only: Collecti
     for journal in journals(checkpoints):
         if only is not None and journal.folder not in only:
             continue
+        name = journal.folder.name
         try:
             with journal.held():
-                name = journal.record.name if journal.begun else ""
+                name = journal.record.name if journal.begun else name
                 if away and journal.begun and not journal.record.told:
                     found.faults.append(f"{name}: {away}")
                 else:
@@ -51,7 +51,7 @@ def sync(store: Store, checkpoints: Path, *, ended: bool = False, only: Collecti
         except InputError as error:
             found.unreadable.append(str(error))
         except FAULTS as error:
-            said = stores.shown(" ".join(str(error).split())[:300])
+            said = stores.shown(brief(error))
             found.faults.append(f"{name} (its journal is {journal.folder}): {said}")
             away = "" if store.answers() else f"{store.shown} doesn't answer"  # and won't for the others
     return found
@@ -65,7 +65,7 @@ def _push(store: Store, journal: Journal, ended: bool) -> bool:
     if ending is None and ended:
         return False
     if ending is None:  # whoever trained it died without a word
-        ending = Ending("KILLED", time.time_ns() // 1_000_000)
+        ending = Ending("KILLED", now())
         journal.update(ending=ending)
     if news:
         RunLog(store, journal, monitored=False).push()

@@ -29,7 +29,7 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 from experiments import stores
 from experiments.journal import FILES, Journal
 from experiments.record import Ending
@@ -42,7 +42,7 @@ logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
-BEAT, BEAT_SECONDS = "system/cpu_utilization_percentage", 60.0
+BEAT, BEAT_SECONDS = "system/cpu_utilization_percentage", 60.0  # a run with an older sample isn't being trained
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PAGE = 1000  # runs that a search returns at once
@@ -70,7 +70,7 @@ def answering(uri: str) -> Iterator[None]:
     try:
         yield
     except FAULTS as error:
-        said = stores.shown(" ".join(str(error).split())[:300])
+        said = stores.shown(brief(error))
         raise InputError(f"the tracking store {stores.shown(uri)} has gone away: {said}; the same command goes on") from None
 
 
@@ -174,16 +174,16 @@ class Store:
 
     def grids(self) -> Iterator[tuple[str, str]]:
         """The (name, YAML) of each grid launched into the experiment, as it stood at its last launch."""
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
-            path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
-            yield run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
+        yield from ((name, text) for _, name, text in self._parents())
 
     def open_parents(self) -> Iterator[tuple[str, str, str]]:
         """The (run id, name, YAML) of each grid whose parent run has no end."""
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
-            if run.info.status == "RUNNING":
-                path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
-                yield run.info.run_id, run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
+        return self._parents(" and attributes.status = 'RUNNING'")
+
+    def _parents(self, filtered: str = "") -> Iterator[tuple[str, str, str]]:
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'{filtered}"):
+            path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
+            yield run.info.run_id, run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """The (epoch, value) rows of one metric of a run."""
@@ -221,7 +221,7 @@ class Store:
         self.client.set_terminated(run.run_id, "FAILED")
 
     def supersede(self, run_id: str) -> None:
-        """Mark a finished run as one that doesn't speak for its config any more."""
+        """Mark a run as one that doesn't speak for its config any more."""
         self.client.set_tag(run_id, SUPERSEDED, "true")
 
 
@@ -361,7 +361,7 @@ def _client(uri: str) -> MlflowClient:
         client.search_experiments(max_results=1)
         stores.write_ahead(uri)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        said = stores.shown(" ".join(str(error).split())[:300])
+        said = stores.shown(brief(error))
         raise InputError(
             f"the tracking store {stores.shown(uri)} can't be used: {said}; MLFLOW_TRACKING_URI names another"
         ) from None

@@ -23,7 +23,7 @@ from capsnet.training import DivergedError, Evaluation, choose_device, evaluate,
 from experiments import interrupts
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
-from experiments.record import DataSource, Ending, Record
+from experiments.record import DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
 from experiments.tracking import CELL, GRID, Store
 
@@ -107,12 +107,12 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
         try:
             ending = trainer.finish()
         except Exception as fault:  # whatever a run dies of, the others go on
-            ending = Ending("FAILED", _now(), kind(fault), f"{type(fault).__name__}: {fault}")
+            ending = Ending("FAILED", now(), kind(fault), f"{type(fault).__name__}: {fault}")
         except BaseException:  # Ctrl-C, or SIGTERM
             patience = 3.0
             with suppress(OSError):
                 trainer.keep()
-                journal.update(ending=Ending("KILLED", _now()))
+                journal.update(ending=Ending("KILLED", now()))
             raise
         with suppress(OSError):  # on a disk that is full: MLflow and the launch are told nevertheless
             journal.update(ending=ending)
@@ -152,7 +152,7 @@ class _Trainer:
         result = evaluate(state.model, data.test, self.config.test_batch_size)
         parameters = sum(p.numel() for p in state.model.parameters())
         _write_files(self.journal.folder, state, data, result)
-        return Ending("FINISHED", _now(), results={"test_error": result.error, "parameters": parameters})
+        return Ending("FINISHED", now(), results={"test_error": result.error, "parameters": parameters})
 
     def keep(self) -> None:
         """Save the last whole epoch of a run that is being stopped."""
@@ -206,7 +206,3 @@ def kind(fault: BaseException) -> str:
     if isinstance(fault, (BusyError, OSError)) or "CUDA error" in said:
         return "infrastructure"
     return "error"
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
