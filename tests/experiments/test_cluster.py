@@ -23,8 +23,7 @@ LONGER = TINY.replace("epochs: 2", "epochs: 300").replace("seeds: 2", "seeds: 3"
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A head that runs nothing and two nodes with a CPU each; with a token."""
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    if "RAY_AUTH_TOKEN" not in os.environ:
-        monkeypatch.setenv("RAY_AUTH_TOKEN", "ab" * 32)
+    os.environ.setdefault("RAY_AUTH_TOKEN", "ab" * 32)  # to stay: Ray reads it once in a process, whichever test comes first
     # a dead node is noticed within seconds instead of half a minute
     monkeypatch.setenv("RAY_health_check_period_ms", "500")
     monkeypatch.setenv("RAY_health_check_timeout_ms", "1000")
