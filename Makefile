@@ -2,8 +2,9 @@
 
 PYTHON     ?= python3
 PORT       ?= 5000
+DASHBOARD_PORT ?= 8080
 # handed on in the environment, so that a name may hold spaces and quotes
-export GRID EXPERIMENT DATA WORKERS KILLS
+export GRID SEARCH EXPERIMENT DATA WORKERS KILLS
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -12,12 +13,13 @@ READY := $(VENV)/.ready
 NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ablation plan sync tables plots ui test test-slow chaos lint format lock clean
+.PHONY: help setup ablation plan search dashboard sync tables plots ui test test-slow chaos lint format lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo '  GRID=name or file.yaml   the grid (default: paper with CUDA, quick without)'
+	@echo '  SEARCH=name or file.yaml the search (default: mnist with CUDA, quick without)'
 	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid)'
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
 	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
@@ -45,6 +47,17 @@ ablation: $(READY) ## train what is not finished of a grid, then make its tables
 plan: $(READY) ## list the cells of a grid (GRID=quick by default), what is finished of them, and what the rest costs
 	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"} \
 		$${WORKERS:+--workers "$$WORKERS"}
+
+search: $(READY) ## find good settings with Optuna, confirm the best on fresh seeds, then make their tables and plots
+	@$(PY) -m experiments search $${SEARCH:+"$$SEARCH"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
+		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
+	if [ $$code -gt 1 ]; then exit $$code; fi; \
+	name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${SEARCH##*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }; \
+	$(PY) -m analysis $${name:+"$$name"} && exit $$code
+
+dashboard: $(READY) ## look at the studies of searches in a browser, on this machine only
+	@exec $(VENV)/bin/optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) \
+		"$${OPTUNA_STORAGE:-sqlite:///$(CURDIR)/mlruns/optuna.db}"
 
 sync: $(READY) ## tell MLflow what it missed while it was away
 	@$(PY) -m experiments sync

@@ -11,7 +11,7 @@ from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
 from experiments.known import Known, by_config, state
 from experiments.sources import parse_grid
-from experiments.tracking import FAILURE, REASON, Store, TrackedRun
+from experiments.tracking import FAILURE, REASON, TRIAL, Store, TrackedRun
 
 CURVES = (
     "train_loss",
@@ -61,6 +61,8 @@ def read_runs(experiment: str, folder: Path) -> Runs:
         raise InputError(unknown("experiment", name, there) if there else f"no experiment {name!r}: nothing is launched yet")
     known, strangers = by_config(store.runs())
     planned = {config for grid, text in store.grids() for _, config in parse_grid(text, grid, f"grid {grid}").configs}
+    # a search's trials are no results: what selection has seen is too good to be true, and its best are confirmed by a grid
+    known = {config: run for config, run in known.items() if config in planned or TRIAL not in run.tags}
     configs = sorted(known.keys() | planned, key=lambda config: list(config.to_params().items()))
     if not configs:
         raise InputError(f"experiment {name!r} holds no run of a grid; experiments that do: {', '.join(Store.names(folder))}")

@@ -5,7 +5,7 @@ workers are arguments elsewhere, because they choose where a number is computed,
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -18,6 +18,9 @@ from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import parse
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"augmentation": AUGMENTATIONS, "lr_schedule": SCHEDULES}
+"""Fields whose value is a variant with its parameters, and what there is to choose from."""
 
 
 class RunConfig(BaseModel):
@@ -74,15 +77,11 @@ class RunConfig(BaseModel):
     def _known_routing(cls, value: str) -> str:
         return _known("routing", value, ROUTINGS)
 
-    @field_validator("augmentation")
+    @field_validator(*VARIANTS)
     @classmethod
-    def _canonical_augmentation(cls, value: str) -> str:
-        return parse(value, AUGMENTATIONS, "augmentation").text
-
-    @field_validator("lr_schedule")
-    @classmethod
-    def _canonical_schedule(cls, value: str) -> str:
-        return parse(value, SCHEDULES, "lr_schedule").text
+    def _canonical(cls, value: str, info: Any) -> str:
+        assert info.field_name
+        return parse(value, VARIANTS[info.field_name], info.field_name).text
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":

@@ -1,22 +1,27 @@
-"""``python -m experiments``: plan a grid, run what is not finished of it, or tell MLflow what it missed."""
+"""``python -m experiments``: plan a grid, run what is not finished of it, search, or tell MLflow what it missed."""
 
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from capsnet import cli
+from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import interrupts, stores
 from experiments.executors import Engine, choose, is_here
-from experiments.locks import Launchers, Shard
-from experiments.sources import Grid, read_grid
+from experiments.locks import ALL, Launchers, Shard
+from experiments.search import read_search
+from experiments.sources import read_grid
 
 if TYPE_CHECKING:  # torch and mlflow take seconds
-    from experiments.launch import Summary
+    from experiments.worker import Place
 
-DESCRIPTION = """Run grids of capsule networks and keep what is known of them in MLflow."""
+DESCRIPTION = """Run grids and searches of capsule networks and keep what is known of them in MLflow."""
 
 GridName = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper) or a .yaml file")
@@ -40,14 +45,10 @@ class Plan:
     mlruns: Folder = Path("mlruns")
 
 
-@dataclass(frozen=True)
-class Run:
-    """Train every config of a grid that is not finished yet.
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What every launch is told of the machine and of MLflow."""
 
-    Example: python -m experiments run quick. Without a grid: paper on a CUDA device, quick without one.
-    """
-
-    grid: GridName = ""
     experiment: Experiment = ""
     data: Annotated[
         Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
@@ -63,16 +64,46 @@ class Run:
     address: Annotated[
         str, tyro.conf.arg(metavar="HOST:PORT", help="a Ray cluster", help_behavior_hint="(default: this machine)")
     ] = ""
-    shard: Annotated[
-        str, tyro.conf.arg(metavar="I/N", help="the I-th part of N, for job arrays", help_behavior_hint="(default: all)")
-    ] = ""
     wait: Annotated[bool, tyro.conf.arg(help="wait for another launch of the same to end, instead of refusing")] = False
     checkpoint_every: Annotated[
         float, tyro.conf.arg(help="seconds from one checkpoint of a run to the next, at the end of an epoch; 0 = every epoch")
     ] = 60.0
+    mlruns: Folder = Path("mlruns")
+
+
+@dataclass(frozen=True)
+class Run(Launch):
+    """Train every config of a grid that is not finished yet.
+
+    Example: python -m experiments run quick. Without a grid: paper on a CUDA device, quick without one.
+    """
+
+    grid: GridName = ""
+    shard: Annotated[
+        str, tyro.conf.arg(metavar="I/N", help="the I-th part of N, for job arrays", help_behavior_hint="(default: all)")
+    ] = ""
     retry_failed: Annotated[bool, tyro.conf.arg(help="train configs that diverged again")] = False
     fresh: Annotated[bool, tyro.conf.arg(help="train what another commit of the code trained again")] = False
-    mlruns: Folder = Path("mlruns")
+
+
+@dataclass(frozen=True)
+class Search(Launch):
+    """Find good settings with Optuna, and confirm the best on fresh seeds.
+
+    Example: python -m experiments search quick. Without a name: mnist on a CUDA device, quick without one.
+    """
+
+    search: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH", help="a shipped search (quick, mnist) or a .yaml file")
+    ] = ""
+    storage: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="URL",
+            help="database of studies, such as postgresql://USER:PASSWORD@HOST/optuna",
+            help_behavior_hint="(default: OPTUNA_STORAGE, or optuna.db in the folder of --mlruns)",
+        ),
+    ] = ""
 
 
 @dataclass(frozen=True)
@@ -87,8 +118,9 @@ class Sync:
 
 def main() -> int:
     """Parse the command line and do what it says."""
-    command = cli.parse(Plan | Run | Sync, "python -m experiments", DESCRIPTION, switches=True)
-    return plan(command) if isinstance(command, Plan) else run(command) if isinstance(command, Run) else sync(command)
+    command = cli.parse(Plan | Run | Search | Sync, "python -m experiments", DESCRIPTION, switches=True)
+    does: dict[type, Callable[[Any], int]] = {Plan: plan, Run: run, Search: search, Sync: sync}
+    return does[type(command)](command)
 
 
 def plan(command: Plan) -> int:
@@ -117,53 +149,76 @@ def plan(command: Plan) -> int:
 def run(command: Run) -> int:
     """Launch a grid; 0 if all of it is finished, 1 if something of it failed."""
     interrupts.install()
-    shard = Shard.parse(command.shard)
-    if not command.checkpoint_every >= 0:  # which nan isn't, either
-        raise InputError(f"--checkpoint-every must be a number of seconds, 0 or more, not {command.checkpoint_every:g}")
-    grid = read_grid(command.grid or _default_grid())
-    uri = stores.uri(command.mlruns)
-    if command.address and not is_here(command.address):
-        stores.refuse_alone(uri, f"--address {command.address} names a cluster")
+    shard, uri = Shard.parse(command.shard), stores.uri(command.mlruns)
+    grid = read_grid(command.grid or _default("grid", "paper"))
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
-    stores.writable(command.mlruns)
-    runs = len(shard.of(list(grid.configs)))
-    with choose(command.workers, command.gpus_per_run, command.address, command.device, runs) as engine:
-        if engine.spread:
-            stores.refuse_alone(uri, f"the cluster at {command.address} has several")
-        summary = _launched(command, grid, shard, engine)
+    with _engine(command, len(shard.of(list(grid.configs))), uri) as engine:
+        from experiments.launch import Wish, run_grid
+
+        with _launchers(command, grid.name, shard, [config for _, config in grid.configs], engine) as (launchers, place):
+            summary = run_grid(grid, launchers, place, engine, Wish(shard, command.retry_failed, command.fresh))
     finished = summary.planned - len(summary.failed)
     cli.console.print(
         f"{summary.planned} runs on {engine.device}: {finished} finished, {summary.finished} of them now; "
         f"{len(summary.failed)} failed"
     )
-    for line in summary.failed:
-        cli.errors.print(f"[bold red]failed:[/] {cli.escaped(line)}")
-    for line in summary.untold:
-        cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
-    if summary.untold:
-        cli.errors.print("nothing is lost: python -m experiments sync tells it, and so does the next launch")
-    return 1 if summary.failed or summary.untold else 0
+    return _told(summary.failed, summary.untold)
 
 
-def _launched(command: Run, grid: Grid, shard: Shard, engine: Engine) -> "Summary":
+def search(command: Search) -> int:
+    """Launch a search; 0 if all of its trials have ended and none failed, 1 otherwise."""
+    interrupts.install()
+    wanted = read_search(command.search or _default("search", "mnist"))
+    name, uri = command.experiment or wanted.name, stores.uri(command.mlruns)
+    url = stores.studies(command.mlruns, command.storage)
+    with _engine(command, (wanted.trials or 2**31) * wanted.seeds_per_trial, uri, url) as engine:
+        from experiments.searching import run_search
+        from experiments.study import Study
+
+        with _launchers(command, wanted.name, ALL, wanted.corners, engine) as (launchers, place):
+            found = run_search(wanted, Study.open(wanted, url, name, command.mlruns), launchers, place, engine)
+    cli.console.print("to look at the study in a browser:")
+    cli.console.print(f"  {Path(sys.executable).parent / 'optuna-dashboard'} {cli.escaped(stores.shown(url))}")
+    return _told(found.failed, found.untold)
+
+
+@contextmanager
+def _engine(command: Launch, runs: int, *stored: str) -> Iterator[Engine]:
+    """The engine that the flags ask for, once it is clear that what it needs can be had."""
+    if not command.checkpoint_every >= 0:  # which nan isn't, either
+        raise InputError(f"--checkpoint-every must be a number of seconds, 0 or more, not {command.checkpoint_every:g}")
+    if command.address and not is_here(command.address):
+        for uri in stored:
+            stores.refuse_alone(uri, f"--address {command.address} names a cluster")
+    stores.writable(command.mlruns)
+    with choose(command.workers, command.gpus_per_run, command.address, command.device, runs) as engine:
+        if engine.spread:
+            for uri in stored:
+                stores.refuse_alone(uri, f"the cluster at {command.address} has several")
+        yield engine
+
+
+@contextmanager
+def _launchers(
+    command: Launch, name: str, shard: Shard, configs: Iterable[RunConfig], engine: Engine
+) -> "Iterator[tuple[Launchers, Place]]":
+    """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
     import torch
 
     from capsnet.data import default_folder, read
-    from experiments.launch import Wish, run_grid
     from experiments.tracking import Store
     from experiments.worker import Place
 
     folder = (command.data or default_folder()).resolve()
-    for config in {config.dataset: config for _, config in grid.configs}.values():
+    for config in {config.dataset: config for config in configs}.values():
         read(config, folder, torch.device("cpu"))  # a data set that can't be read is found out before anything is recorded
-    store = Store.open(command.experiment or grid.name, command.mlruns, create=True)
+    store = Store.open(command.experiment or name, command.mlruns, create=True)
     assert store is not None
-    checkpoints = command.mlruns.resolve() / "checkpoints" / store.key
     place = Place(
         store,
-        checkpoints,
-        grid.name,
+        command.mlruns.resolve() / "checkpoints" / store.key,
+        name,
         "",
         folder,
         engine.device,
@@ -174,7 +229,18 @@ def _launched(command: Run, grid: Grid, shard: Shard, engine: Engine) -> "Summar
     launchers = Launchers(command.mlruns, store.name, store.key)
     waiting = (lambda line: cli.console.print(cli.escaped(line))) if command.wait else None
     with launchers.only(shard, waiting):
-        return run_grid(grid, launchers, place, engine, Wish(shard, command.retry_failed, command.fresh))
+        yield launchers, place
+
+
+def _told(failed: Sequence[str], untold: Sequence[str]) -> int:
+    """Name every failure, and what MLflow doesn't know; the exit code."""
+    for line in failed:
+        cli.errors.print(f"[bold red]failed:[/] {cli.escaped(line)}")
+    for line in untold:
+        cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
+    if untold:
+        cli.errors.print("nothing is lost: python -m experiments sync tells it, and so does the next launch")
+    return 1 if failed or untold else 0
 
 
 def sync(command: Sync) -> int:
@@ -205,13 +271,14 @@ def sync(command: Sync) -> int:
     return 1 if left else 0
 
 
-def _default_grid() -> str:
+def _default(what: str, with_cuda: str) -> str:
     import torch
 
+    names = f"{what.upper()}= names another"
     if torch.cuda.is_available():
-        cli.console.print(f"grid paper, because there is a CUDA device ({torch.cuda.get_device_name()}); GRID= names another")
-        return "paper"
-    cli.console.print("grid quick, because there is no CUDA device: small networks on embedded digits; GRID= names another")
+        cli.console.print(f"{what} {with_cuda}, because there is a CUDA device ({torch.cuda.get_device_name()}); {names}")
+        return with_cuda
+    cli.console.print(f"{what} quick, because there is no CUDA device: small networks on embedded digits; {names}")
     return "quick"
 
 

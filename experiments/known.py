@@ -37,10 +37,10 @@ def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
 
 
 def state(run: TrackedRun | None) -> str:
-    """What is known of a config in a word: new, running, interrupted, finished, or how it failed."""
+    """What is known of a config in a word: new, running, interrupted, finished, pruned, or how it failed."""
     if run is None:
         return "new"
-    if run.status == "FAILED":
+    if run.status == "FAILED" or run.tags.get(FAILURE) == "pruned":
         return run.tags.get(FAILURE, "error")
     return {"FINISHED": "finished", "KILLED": "interrupted", "RUNNING": "running"}[run.status]
 

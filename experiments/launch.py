@@ -25,6 +25,7 @@ from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answ
 from experiments.worker import Job, Outcome, Place, kind, run
 
 Work = Callable[[Job, Place], Outcome]
+Following = Callable[[], Job | None]
 
 RETRIES = 3  # of a run that its surroundings failed
 PAUSE = 2.0  # seconds before the first of them; twice as many before the next
@@ -79,7 +80,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     interrupted = True
     try:
         with display(len(configs), summary.before) as shown:
-            for job, outcome in launch(todo, run, place, engine, shown):
+            for job, outcome in launch(one_by_one(todo), run, place, engine, shown):
                 summary.finished += not outcome.failure
                 if outcome.failure:
                     summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
@@ -103,7 +104,7 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
     if wish.fresh:
         known = _without_other_code(known, configs, place.store)
     due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
-    todo = [_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
+    todo = [make_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
     summary = Summary(planned=len(configs), before=len(configs) - len(todo))
     for cell, config in configs:
         if state(found := known.get(config)) == "diverged" and not wish.retry_failed:
@@ -132,10 +133,10 @@ def is_of_other_code(tags: Mapping[str, str]) -> bool:
     return tags.get("git_commit") != git_commit() or "git_commit" in tags.get("before", "")
 
 
-def _job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh: bool) -> Job:
+def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh: bool = False) -> Job:
     """A run that stopped before its end goes on with its journal; one that settled, or was deleted, is begun anew."""
     found = known.get(config)
-    going_on = found if found and not is_settled(found) else None
+    going_on = found if found and not is_settled(found) and state(found) != "pruned" else None  # which a grid trains whole
     journal = Journal(folder_of(place.checkpoints, config))
     if journal.folder.exists():
         try:
@@ -157,32 +158,48 @@ def _job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh: boo
     return Job(cell, config, going_on.run_id if going_on else "")
 
 
-def launch(todo: Iterable[Job], work: Work, place: Place, engine: Engine, shown: Display) -> Iterator[tuple[Job, Outcome]]:
+def launch(following: Following, work: Work, place: Place, engine: Engine, shown: Display) -> Iterator[tuple[Job, Outcome]]:
     """Keep the engine's slots full until there are no more runs, and yield each when it ends, in the order in which they end.
 
     A run that its surroundings failed is tried again, a few times; one that found no memory beside others, once alone.
+
+    Args:
+        following: the next run, asked for when a slot is free; None = none now, but perhaps when another has ended.
+        work: what to do with it.
+        place: where.
+        engine: how.
+        shown: what is shown meanwhile.
     """
     crowded: list[Job] = []
-    for job, outcome in _through(todo, work, place, engine.executor, engine.slots, shown):
-        if outcome.failure == "out of memory" and engine.alone:
-            shown.again(job.name, f"{escaped(outcome.reason)}; it will be tried with nothing beside it")
-            crowded.append(job)
-        else:
+    while True:
+        for job, outcome in _through(following, work, place, engine.executor, engine.slots, shown):
+            if outcome.failure == "out of memory" and engine.alone:
+                shown.again(job.name, f"{escaped(outcome.reason)}; it will be tried with nothing beside it")
+                crowded.append(job)
+            else:
+                yield job, _told(job, outcome, shown)
+        if not crowded or not engine.alone:
+            return
+        for job, outcome in _through(one_by_one(crowded), work, place, engine.alone, engine.alone_slots, shown):
             yield job, _told(job, outcome, shown)
-    if engine.alone:
-        for job, outcome in _through(crowded, work, place, engine.alone, engine.alone_slots, shown):
-            yield job, _told(job, outcome, shown)
+        crowded = []  # how they ended may bring new ones
+
+
+def one_by_one(jobs: Iterable[Job]) -> Following:
+    """What follows, of a list."""
+    left = iter(jobs)
+    return lambda: next(left, None)
 
 
 def _through(
-    todo: Iterable[Job], work: Work, place: Place, executor: Executor, slots: int, shown: Display
+    following: Following, work: Work, place: Place, executor: Executor, slots: int, shown: Display
 ) -> Iterator[tuple[Job, Outcome]]:
-    waiting, again = iter(todo), deque[tuple[float, Job]]()  # again: when, and what
+    again = deque[tuple[float, Job]]()  # when, and what
     running: dict[Future[Outcome], Job] = {}
     tries: Counter[str] = Counter()
     while True:
         interrupts.check()
-        while len(running) < slots and (job := _next(waiting, again, idle=not running)):
+        while len(running) < slots and (job := _next(following, again, idle=not running)):
             shown.begin(job.name, job.config.epochs, Journal(folder_of(place.checkpoints, job.config)).latest)
             running[executor.submit(work, job, place)] = job
         if not running:
@@ -204,11 +221,11 @@ def _through(
                 yield job, _given_up(job, outcome, place)
 
 
-def _next(waiting: Iterator[Job], again: "deque[tuple[float, Job]]", *, idle: bool) -> Job | None:
+def _next(following: Following, again: "deque[tuple[float, Job]]", *, idle: bool) -> Job | None:
     """What to submit now: what is to be tried again, if its time has come, before what is new."""
     if again and again[0][0] <= time.monotonic():
         return again.popleft()[1]
-    if job := next(waiting, None):
+    if job := following():
         return job
     if again and idle:
         time.sleep(max(0.0, again[0][0] - time.monotonic()))
@@ -222,7 +239,11 @@ def _outcome(future: "Future[Outcome]") -> Outcome:
 
 
 def _told(job: Job, outcome: Outcome, shown: Display) -> Outcome:
-    told = f"[red]{escaped(outcome.reason)}[/]" if outcome.failure else f"test error {outcome.test_error:.2f} %"
+    told = escaped(outcome.reason) if outcome.failure else f"test error {outcome.test_error:.2f} %"
+    if outcome.failure not in ("", "pruned"):
+        told = f"[red]{told}[/]"
+    if job.trial and "validation_error" in outcome.values:
+        told = f"validation error {outcome.values['validation_error']:.2f} %"
     untold = f"; MLflow will be told later: {escaped(outcome.untold)}" if outcome.untold else ""
     shown.end(job.name, f"{told} ({outcome.seconds:.1f} s){untold}")
     return outcome

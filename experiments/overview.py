@@ -21,10 +21,14 @@ UNFINISHED = "no run of the same network has finished in this experiment"
 
 def show(plan: GridPlan, title: str) -> None:
     """Print a plan."""
-    wide = console if console.is_terminal else Console(width=max(console.width, WIDTH))
-    wide.print(table(plan, title))
+    wide().print(table(plan, title))
     for line in notes(plan):
         console.print(escaped(line))
+
+
+def wide() -> Console:
+    """Where a table is printed: with room for it, also in a file."""
+    return console if console.is_terminal else Console(width=max(console.width, WIDTH))
 
 
 def table(plan: GridPlan, title: str) -> Table:

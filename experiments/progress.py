@@ -61,7 +61,7 @@ class Display:
         with self.lock:
             self.done += 1
             self.runs.end(name, self.clock())
-            self._print(f"{self.done:>4}/{self.planned} {name}: ", told)
+            self._print(f"{self.done:>4}{f'/{self.planned}' if self.planned else ''} {name}: ", told)
 
     def again(self, name: str, why: str) -> None:
         """Print why a run is to be tried again; it isn't counted."""
@@ -145,9 +145,11 @@ class LiveTable(Display):
             if len(runs) > len(shown):
                 table.add_row(f"[dim]and {len(runs) - len(shown)} more[/]")
             bar = Table.grid(Column(no_wrap=True), Column(ratio=1), expand=True, padding=(0, 1, 0, 0))
-            done = ProgressBar(max(self.planned, 1), self.done, complete_style="green", finished_style="green")
-            bar.add_row(f"{self.done} of {self.planned} runs", done)
-            table.add_row(bar, "", "", _hms(now - self.begun), _hms(self.runs.left(self.planned - self.done - len(runs), now)))
+            whole = self.planned or None  # None: a search that is limited by its time alone
+            done = ProgressBar(whole, self.done, pulse=not whole, complete_style="green", finished_style="green")
+            bar.add_row(f"{self.done} of {self.planned} runs" if whole else f"{self.done} runs", done)
+            left = self.runs.left(max(self.planned - self.done - len(runs), 0), now) if whole else None
+            table.add_row(bar, "", "", _hms(now - self.begun), _hms(left))
         return table
 
 

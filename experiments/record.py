@@ -27,14 +27,14 @@ class Ending:
 
     status: str  # MLflow's word: FINISHED, FAILED or KILLED
     time: int  # milliseconds since 1970
-    failure: str = ""  # diverged, out of memory, disk full, input, infrastructure or error
+    failure: str = ""  # diverged, pruned, out of memory, disk full, input, infrastructure or error
     reason: str = ""
     results: Mapping[str, float] = field(default_factory=dict)  # test_error in percent, and so on
 
     @property
     def settled(self) -> bool:
         """Whether training again would tell nothing new."""
-        return self.status == "FINISHED" or self.failure == "diverged"
+        return self.status == "FINISHED" or self.failure in ("diverged", "pruned")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """What to run next: a grid, read from YAML and validated whole before anything starts."""
 
 import itertools
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,29 +48,48 @@ def read_grid(name: str) -> Grid:
     Raises:
         InputError: no such grid, or something in it is wrong; everything wrong is named at once.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SHIPPED / f"{name}.yaml"
-    shipped = sorted(p.stem for p in SHIPPED.glob("*.yaml"))
-    if path.parent == SHIPPED and path.stem not in shipped:
-        raise InputError(unknown("grid", name, shipped) + ", or the path of a .yaml file")
+    return parse_grid(*read_named(name, SHIPPED, "grid"))
+
+
+def read_named(name: str, folder: Path, what: str) -> tuple[str, str, str]:
+    """The text of a shipped file by its name, or of any by its path, with its name and what messages call it.
+
+    Raises:
+        InputError: there is no such file, or it can't be read.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    shipped = sorted(p.stem for p in folder.glob("*.yaml"))
+    if path.parent == folder and path.stem not in shipped:
+        raise InputError(unknown(what, name, shipped) + ", or the path of a .yaml file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the grid {path} can't be read: {error}; shipped grids: {', '.join(shipped)}") from None
-    return parse_grid(text, path.stem, str(path))
+        raise InputError(f"the {what} {path} can't be read: {error}; shipped ones: {', '.join(shipped)}") from None
+    return text, path.stem, str(path)
 
 
-def parse_grid(text: str, name: str, place: str) -> Grid:
-    """A grid from its YAML 1.2 text; ``place`` is what messages call it."""
+def read_document(text: str, place: str, keys: Sequence[str]) -> tuple[Mapping[Any, Any], list[str]]:
+    """A mapping from its YAML 1.2 text, and what is wrong with its keys.
+
+    Raises:
+        InputError: it is no YAML, or no mapping.
+    """
     try:
         document = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError) as error:
         raise InputError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, Mapping):
-        raise InputError(f"{place} must be a mapping with some of the keys {', '.join(KEYS)}")
-    faults = [unknown("key", key, KEYS, place) for key in document if key not in KEYS]
-    base = _mapping(document.get("base"), f"base of {place}", faults)
-    axes = _mapping(document.get("axes"), f"axes of {place}", faults)
-    also = [_mapping(cell, f"also of {place}", faults) for cell in _list(document.get("also", []), f"also of {place}", faults)]
+        raise InputError(f"{place} must be a mapping with some of the keys {', '.join(keys)}")
+    return document, [unknown("key", key, keys, place) for key in document if key not in keys]
+
+
+def parse_grid(text: str, name: str, place: str) -> Grid:
+    """A grid from its YAML 1.2 text; ``place`` is what messages call it."""
+    document, faults = read_document(text, place, KEYS)
+    base = read_mapping(document.get("base"), f"base of {place}", faults)
+    axes = read_mapping(document.get("axes"), f"axes of {place}", faults)
+    listed = _list(document.get("also", []), f"also of {place}", faults)
+    also = [read_mapping(cell, f"also of {place}", faults) for cell in listed]
     for key in axes:
         if key in base:
             faults.append(f"{key} stands both in base and in axes of {place}; leave it in one of them")
@@ -86,6 +107,13 @@ def parse_grid(text: str, name: str, place: str) -> Grid:
     return Grid(name, description.strip(), text, _cells(chosen, seeds, place))
 
 
+def make_grid(name: str, description: str, cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Grid:
+    """A grid of single cells, whose text is YAML that gives it again."""
+    listed = [{key: list(value) if isinstance(value, tuple) else value for key, value in cell.items()} for cell in cells]
+    text = json.dumps({"description": description, "also": listed, "seeds": list(seeds)}, indent=1)  # which YAML contains
+    return parse_grid(text, name, f"grid {name}")
+
+
 def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str) -> tuple[Cell, ...]:
     faults: dict[str, None] = {}  # a set that keeps its order: one wrong value spoils many cells
     cells: list[tuple[RunConfig, ...]] = []
@@ -99,22 +127,26 @@ def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
     firsts = [cell[0] for cell in cells]
     varying = [name for name in FIELDS if len({getattr(first, name) for first in firsts}) > 1]
     labels = [label(first, varying) for first in firsts]
-    for i, text in enumerate(labels):
-        if text in labels[:i]:
-            raise InputError(f"{place} has two equal cells, the {labels.index(text) + 1}. and the {i + 1}.: {text}")
+    for i, first in enumerate(firsts):
+        if first in firsts[:i]:
+            raise InputError(f"{place} has two equal cells, the {firsts.index(first) + 1}. and the {i + 1}.: {labels[i]}")
+    if len(set(labels)) < len(labels):  # they differ behind the digits that are shown
+        labels = [label(first, varying, digits=17) for first in firsts]
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
 
 
-def label(config: RunConfig, names: Sequence[str]) -> str:
-    """The named fields of a config as ``routing_iterations=3 reconstruction_weight=0``."""
-    return " ".join(f"{name}={_short(getattr(config, name))}" for name in names) or "base"
+def label(config: RunConfig, names: Sequence[str], digits: int = 4) -> str:
+    """The named fields of a config as ``routing_iterations=3 reconstruction_weight=0``, long fractions shortened."""
+    shown = " ".join(f"{name}={_short(getattr(config, name))}" for name in names) or "base"
+    return re.sub(r"\d+\.\d{5,}(?:e[+-]?\d+)?", lambda found: f"{float(found[0]):.{digits}g}", shown)
 
 
 def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value).replace(" ", "")
 
 
-def _mapping(value: Any, place: str, faults: list[str]) -> dict[str, Any]:
+def read_mapping(value: Any, place: str, faults: list[str]) -> dict[str, Any]:
+    """Fields and values; what is wrong with their names is added to the faults."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):

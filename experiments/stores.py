@@ -28,6 +28,15 @@ def uri(folder: Path) -> str:
     return f"sqlite:///{folder.resolve() / 'mlflow.db'}"
 
 
+def studies(folder: Path, named: str) -> str:
+    """The database of Optuna's studies: the one that is named, or ``OPTUNA_STORAGE``, or SQLite in the folder."""
+    if url := named or os.environ.get("OPTUNA_STORAGE", ""):
+        if "://" not in url:
+            raise InputError(f"--storage must be the URL of a database, such as sqlite:///optuna.db, not {url!r}")
+        return f"sqlite:///{file}" if (file := database(url)) else url  # workers have other folders
+    return f"sqlite:///{folder.resolve() / 'optuna.db'}"
+
+
 def shown(uri: str) -> str:
     """An address, or a text with addresses, without passwords."""
     return re.sub(r"([?&](?:password|token|secret)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri))
@@ -116,5 +125,7 @@ def refuse_alone(uri: str, why: str) -> None:
             "it, and name it on each of them (docs/cluster.md has it step by step):\n"
             "  mlflow server --backend-store-uri postgresql://USER:PASSWORD@127.0.0.1/mlflow \\\n"
             "    --artifacts-destination /SHARED/artifacts --host 0.0.0.0 --allowed-hosts HOST:5000\n"
-            "  export MLFLOW_TRACKING_URI=http://HOST:5000"
+            "  export MLFLOW_TRACKING_URI=http://HOST:5000\n"
+            "and for a search, whose workers report to its study:\n"
+            "  export OPTUNA_STORAGE=postgresql://USER:PASSWORD@HOST/optuna"
         )

@@ -1,4 +1,4 @@
-"""What is known about runs, in MLflow: the only file that imports mlflow (4 s, so import this one late).
+"""What is known about runs, in MLflow. It alone imports mlflow, with champion.py (4 s, so import this one late).
 
 One experiment holds one parent run per grid, kept across launches, and one child run per config. A child has every RunConfig
 field as a parameter, a metric row per epoch, the final test error, and its weights and test predictions as artifacts.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 # before the import, which reads it: nobody is told of a user's runs unless the user says so
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # not two lines for each run that ends
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 # a server that is away is noticed in seconds instead of minutes: what it missed is told to it later
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -49,6 +50,7 @@ PAGE = 1000  # runs that a search returns at once
 BATCH = 1000  # metrics that one call may log
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 KEY, SUPERSEDED = "journal", "superseded"
+TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Store:
             return None
         client = _client(stores.uri(folder))
         names = {e.experiment_id: e.name for e in client.search_experiments()}
-        filtered = f"tags.{KIND} = 'grid'"
+        filtered = f"tags.{LAUNCHED} LIKE '%'"  # grids and searches
         runs = client.search_runs(list(names), filtered, order_by=[f"tags.{LAUNCHED} DESC"], max_results=1) if names else []
         return names[runs[0].info.experiment_id] if runs else None
 
@@ -189,18 +191,26 @@ class Store:
         """The (epoch, value) rows of one metric of a run."""
         return [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)]
 
-    def parent(self, grid: str, text: str, description: str) -> str:
-        """The run id of a grid's parent run, which is made at its first launch and opened again at each later one."""
-        parents = _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'")
+    def parent(self, grid: str, text: str, description: str, kind: str = "grid") -> str:
+        """The run id of a grid's or search's parent run, made at its first launch and opened again at each later one."""
+        parents = _search(self.client, [self.experiment_id], f"tags.{KIND} = '{kind}'")
         found = next((run for run in parents if run.data.tags[GRID] == grid), None)
-        tags = {KIND: "grid", GRID: grid, "mlflow.note.content": description}
+        tags = {KIND: kind, GRID: grid, "mlflow.note.content": description}
         run = found or self.client.create_run(self.experiment_id, tags=tags, run_name=grid)
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}"
         self.client.log_batch(run_id, tags=[RunTag(LAUNCHED, stamp), RunTag("mlflow.note.content", description)])
-        self.client.log_text(run_id, text, "grid.yaml")
+        self.client.log_text(run_id, text, f"{kind}.yaml")
         return run_id
+
+    def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Add tags to a run."""
+        self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
+
+    def attach(self, run_id: str, folder: Path, name: str) -> None:
+        """Keep all files of a folder as artifacts of a run, in a folder of that name."""
+        self.client.log_artifacts(run_id, str(folder), name)
 
     def end(self, run_id: str, status: str) -> None:
         """Give a grid's run its end: FINISHED, FAILED or KILLED; a store that is away learns it at the next launch."""

@@ -5,11 +5,11 @@ import gc
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -25,7 +25,10 @@ from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.record import DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
-from experiments.tracking import CELL, GRID, Store
+from experiments.tracking import CELL, GRID, TRIAL, TRIAL_STATE, Store
+
+if TYPE_CHECKING:  # a grid needs no optuna
+    from experiments.study import Watch
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
@@ -53,6 +56,8 @@ class Job:
     cell: str
     config: RunConfig
     run_id: str = ""  # in MLflow, of a run that was begun and has no journal
+    trial: str = ""  # its number, if it is a part of a search's trial
+    watch: "Watch | None" = None  # where it reports its epochs and learns that it is to be pruned
 
     @property
     def name(self) -> str:
@@ -67,9 +72,11 @@ class Outcome:
     run_id: str  # empty if MLflow was away all the time
     seconds: float
     test_error: float | None = None  # percent, if it finished
-    failure: str = ""  # diverged, out of memory, disk full, input, infrastructure or error, if it failed
+    failure: str = ""  # diverged, pruned, out of memory, disk full, input, infrastructure or error, if it didn't finish
     reason: str = ""
     untold: str = ""  # why MLflow doesn't know yet
+    values: Mapping[str, float] = field(default_factory=dict)  # validation_error, seconds and parameters, if it finished
+    history: Sequence[tuple[int, float]] = ()  # (epoch, validation error)
 
 
 def run(job: Job, place: Place) -> Outcome:
@@ -85,7 +92,7 @@ def run(job: Job, place: Place) -> Outcome:
     try:
         with journal.held():
             ending, untold = _recorded(job, place, journal)
-            run_id = journal.record.run_id
+            run_id, history = journal.record.run_id, list(journal.history)
             if ending.settled and not untold:
                 journal.remove()
     except (InputError, BusyError) as fault:  # the journal is of another version, or somebody else's
@@ -95,17 +102,37 @@ def run(job: Job, place: Place) -> Outcome:
         torch.cuda.empty_cache()  # what this process doesn't use, another one on the same card can
     if place.expendable and "CUDA error" in ending.reason:
         os._exit(1)  # every use of CUDA in this process would fail from now on
-    seconds = time.monotonic() - started
-    return Outcome(run_id, seconds, ending.results.get("test_error"), ending.failure, ending.reason, untold)
+    errors = [(metrics.epoch, metrics.validation_error) for metrics in history if metrics.validation_error is not None]
+    return Outcome(
+        run_id,
+        time.monotonic() - started,
+        ending.results.get("test_error"),
+        ending.failure,
+        ending.reason,
+        untold,
+        _values(ending, history),
+        errors,
+    )
+
+
+def _values(ending: Ending, history: Sequence[EpochMetrics]) -> dict[str, float]:
+    """What a search may minimise."""
+    if ending.status != "FINISHED":
+        return {}
+    found = {"seconds": sum(metrics.seconds for metrics in history), "parameters": ending.results["parameters"]}
+    last = history[-1].validation_error
+    return found if last is None else {"validation_error": last, **found}
 
 
 def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
     """How the run ended, and why MLflow doesn't know of it, if it doesn't."""
     _begin(job, place, journal)
-    recorder, trainer, patience = Recorder(place.store, journal), _Trainer(job.config, place, journal), PATIENCE
+    recorder, trainer, patience = Recorder(place.store, journal), _Trainer(job, place, journal), PATIENCE
     try:
         try:
             ending = trainer.finish()
+        except PrunedError as fault:
+            ending = Ending("KILLED", now(), "pruned", str(fault))
         except Exception as fault:  # whatever a run dies of, the others go on
             ending = Ending("FAILED", now(), kind(fault), f"{type(fault).__name__}: {fault}")
         except BaseException:  # Ctrl-C, or SIGTERM
@@ -115,15 +142,23 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
                 journal.update(ending=Ending("KILLED", now()))
             raise
         with suppress(OSError):  # on a disk that is full: MLflow and the launch are told nevertheless
-            journal.update(ending=ending)
+            told = {TRIAL_STATE: _trial_state(ending)} if job.trial else {}
+            journal.update(ending=ending, tags={**journal.record.tags, **told})
     finally:
         untold = recorder.close(patience)
     return ending, untold
 
 
+def _trial_state(ending: Ending) -> str:
+    """Complete, pruned at an epoch, or failed."""
+    return "complete" if ending.status == "FINISHED" else ending.reason if ending.failure == "pruned" else "failed"
+
+
 def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
     tags = {GRID: place.grid, CELL: job.cell, "git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
+    if job.trial:
+        tags[TRIAL] = job.trial
     if not journal.begun:
         journal.begin(Record(job.config.to_params(), job.name, place.parent, tags, run_id=job.run_id))
         return
@@ -134,11 +169,16 @@ def _begin(job: Job, place: Place, journal: Journal) -> None:
     journal.update(tags={**before, **tags}, ending=None, told=False)
 
 
+class PrunedError(RuntimeError):
+    """The run's trial does worse than others did at the same epoch."""
+
+
 class _Trainer:
     """Trains one run from its last checkpoint to its end."""
 
-    def __init__(self, config: RunConfig, place: Place, journal: Journal) -> None:
-        self.config, self.place, self.journal = config, place, journal
+    def __init__(self, job: Job, place: Place, journal: Journal) -> None:
+        self.config, self.place, self.journal = job.config, place, journal
+        self.trial = job.watch.open() if job.watch else None
         self.snapshot: Snapshot | None = None  # the last whole epoch, if no checkpoint holds it
 
     def finish(self) -> Ending:
@@ -169,6 +209,8 @@ class _Trainer:
             else:
                 self.snapshot = state.snapshot()
             interrupts.check()
+            if self.trial and self.trial.prunes([m.validation_error for m in state.history]) and not state.finished:
+                raise PrunedError(f"pruned at epoch {metrics.epoch} of {self.config.epochs}")
 
     def _written(self, metrics: EpochMetrics) -> EpochMetrics:
         """The epoch as it stands in the journal, where it may stand since before an interruption."""

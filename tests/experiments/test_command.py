@@ -24,7 +24,7 @@ def test_plan_run_plan(command: Command, tiny: Path) -> None:
 
 
 def test_without_cuda_and_without_a_grid_quick_is_chosen_and_the_reason_given(tmp_path: Path) -> None:
-    code = "import experiments.__main__ as m; print(m._default_grid())"
+    code = "import experiments.__main__ as m; print(m._default('grid', 'paper'))"
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=hidden, check=True)
     assert "because there is no CUDA device" in done.stdout

@@ -19,7 +19,7 @@ from capsnet.training import DivergedError
 from experiments import launch as launch_module
 from experiments.executors import Engine, Inline, Ray, choose, is_here
 from experiments.journal import BusyError
-from experiments.launch import RETRIES, launch
+from experiments.launch import RETRIES, launch, one_by_one
 from experiments.progress import Display
 from experiments.ray_tasks import LostError
 from experiments.sources import parse_grid
@@ -144,7 +144,7 @@ def launched(work: Any, engine: Engine, folder: Path, jobs: list[Job] = JOBS) ->
     store: Any = None
     place = Place(store, folder / "checkpoints", "g", "", folder, "cpu", threads=engine.slots)
     with Display(len(jobs), 0) as shown:
-        return list(launch(jobs, work, place, engine, shown))
+        return list(launch(one_by_one(jobs), work, place, engine, shown))
 
 
 def timed(job: Job, place: Place) -> Outcome:
@@ -248,7 +248,7 @@ def test_a_launch_needs_no_more_memory_for_more_runs(tmp_path: Path) -> None:
     try:
         with Display(len(jobs), 0) as shown:
             shown.end = lambda *_: None  # pytest keeps what is printed
-            for i, _ in enumerate(launch(iter(jobs), work, place, Engine(Inline()), shown)):
+            for i, _ in enumerate(launch(one_by_one(jobs), work, place, Engine(Inline()), shown)):
                 if i in (500, 3999):
                     gc.collect()
                     used.append(tracemalloc.get_traced_memory()[0])

@@ -1,0 +1,179 @@
+"""A search from beginning to end: its trials, the confirmation of the best, the champion, and what is said of them."""
+
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from capsnet.cli import console, errors, escaped
+from capsnet.config import RunConfig
+from experiments import champion, study_figures
+from experiments.executors import Engine
+from experiments.known import Known, by_config
+from experiments.launch import Wish, launch, run_grid
+from experiments.locks import Launchers
+from experiments.overview import wide
+from experiments.progress import display
+from experiments.search import Search
+from experiments.sources import Cell, Grid, label
+from experiments.study import Study
+from experiments.sync import sync
+from experiments.tracking import TrackedRun, answering
+from experiments.trials import Trials
+from experiments.worker import Place, run
+
+STATES = (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))  # Optuna's names, and ours
+
+
+@dataclass
+class Found:
+    """What a launch of a search knows when it ends."""
+
+    failed: list[str] = field(default_factory=list)
+    untold: list[str] = field(default_factory=list)
+    unfinished: int = 0  # trials that the next launch runs again
+
+
+def run_search(search: Search, study: Study, launchers: Launchers, place: Place, engine: Engine) -> Found:
+    """Run the trials that are left, confirm the best, and register the champion; all of it goes on where it stopped.
+
+    Args:
+        search: what to search.
+        study: its trials.
+        launchers: of the experiment; the lock is held by the caller.
+        place: where; its parent is filled in here.
+        engine: how the work is done.
+
+    Raises:
+        InputError: the tracking store or the study's storage has gone away.
+        KeyboardInterrupt: Ctrl-C, with how to go on.
+    """
+    store = place.store
+    for fault in sync(store, place.checkpoints, ended=True).faults:
+        errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(fault)}")
+    with launchers.mutex(), answering(store.uri):
+        parent = store.parent(search.name, search.text, search.description, kind="search")
+        store.tag(parent, study.provenance)
+    place, found, status = replace(place, parent=parent), Found(), "KILLED"
+    try:
+        _search(search, study, place, engine, found)
+        if not found.unfinished:
+            _report(search, study, place)
+            grid = _confirm(search, study, launchers, place, engine, found)
+            if grid:
+                _crown(search, grid, place)
+        status = "FAILED" if found.unfinished or found.untold else "FINISHED"
+    except KeyboardInterrupt as stop:
+        told = str(stop) or f"{study.ended()} trials have ended; the same command goes on from there"
+        raise KeyboardInterrupt(told) from None
+    finally:
+        store.end(parent, status)
+    return found
+
+
+def _search(search: Search, study: Study, place: Place, engine: Engine, found: Found) -> None:
+    store, seeds = place.store, search.seeds_per_trial
+    with study.answering():
+        left, before = study.begin(), study.ended()
+    planned = (search.trials or 0) * seeds
+    again = f", {left} of them running when their launcher died" if left else ""
+    console.print(
+        f"{search.trials or 'unlimited'} trials, {before} of them ended already{again}; experiment {escaped(store.name)} in "
+        f"{escaped(store.shown)}"
+    )
+    with answering(store.uri), display(planned, before * seeds) as shown:
+        trials = Trials(search, study, place, shown)
+        try:
+            for job, outcome in launch(trials.following, run, place, engine, shown):
+                trials.ended(job, outcome)
+        except BaseException as fault:
+            if isinstance(fault, KeyboardInterrupt):
+                console.print("stopping: each run saves its last whole epoch")
+            engine.executor.shutdown(cancel_futures=True)
+            raise
+        finally:
+            trials.put_back()
+            found.failed, found.unfinished = trials.failed, len(trials.later)
+            found.untold = sync(store, place.checkpoints, ended=True).faults
+
+
+def _report(search: Search, study: Study, place: Place) -> None:
+    """Say what was found, and keep the study's figures in MLflow."""
+    counts, best = study.counts(), study.best()
+    told = ", ".join(f"{counts[name]} {word}" for name, word in STATES)
+    console.print(f"\n{study.ended()} trials: {told}")
+    several = len(search.objectives) > 1
+    for trial, values in best if several else best[:1]:
+        worth = ", ".join(f"{name} {value:.6g}" for name, value in zip(search.objectives, values, strict=True))
+        chosen = label(search.config(trial.values, 0), [name for name in search.space.fields if name in trial.values])
+        console.print(f"{'on the Pareto front' if several else 'best'}: trial {trial.number}, {worth}: {escaped(chosen)}")
+    if shares := study.importances():
+        listed = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
+        console.print(f"importance of each parameter (PED-ANOVA): {escaped(listed)}")
+    with TemporaryDirectory() as folder, answering(place.store.uri):
+        if drawn := study_figures.draw(study, Path(folder)):
+            place.store.attach(place.parent, Path(folder), "figures")
+            console.print(f"figures, among the artifacts of run {escaped(search.name)}: {', '.join(drawn)}")
+
+
+def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, engine: Engine, found: Found) -> Grid | None:
+    """Train the best trials again, on seeds that no trial had, as a grid of their own; None if there is nothing to confirm."""
+    best = study.best()
+    if not search.confirm.top or not best:
+        return None
+    grid = search.confirmation([trial.values for trial, _ in best])
+    console.print(f"\nconfirming {len(grid.cells)} configurations on {search.confirm.seeds} fresh seeds")
+    summary = run_grid(grid, launchers, place, engine, Wish())
+    found.failed += summary.failed
+    found.untold += summary.untold
+    return grid
+
+
+def _crown(search: Search, grid: Grid, place: Place) -> None:
+    """Print the confirmed table, and register the best model by its validation error: the test set chooses nothing."""
+    with answering(place.store.uri):
+        known, _ = by_config(place.store.runs())
+        wide().print(_table(grid, known))
+        finished = {cell: _finished(cell, known) for cell in grid.cells}
+        judged = {cell: runs for cell, runs in finished.items() if runs}
+        if not judged:
+            return
+        best = min(judged, key=lambda cell: (_mean(judged[cell].values(), "validation_error"), cell.label))
+        config = min(judged[best], key=lambda config: (judged[best][config].metrics.get("validation_error", 0.0), config.seed))
+        chosen, before = judged[best][config], champion.reigning(place.store)
+        version = champion.crown(place.store, chosen, config, {"search": search.name, "experiment": place.store.name})
+    error = chosen.metrics["test_error"]
+    replaced = f" instead of {before}" if before and not before.startswith(f"version {version} ") else ""
+    console.print(
+        f"champion, by its validation error: {escaped(best.label)} seed={config.seed} (test error {error:.2f} %), registered "
+        f"as models:/{champion.MODEL}@{champion.ALIAS}, version {version}{escaped(replaced)}"
+    )
+
+
+def _finished(cell: Cell, known: Known) -> dict[RunConfig, TrackedRun]:
+    return {config: known[config] for config in cell.configs if config in known and known[config].status == "FINISHED"}
+
+
+def _mean(runs: Iterable[TrackedRun], name: str) -> float:
+    values = [run.metrics[name] for run in runs if name in run.metrics]
+    return statistics.fmean(values) if values else 0.0
+
+
+def _table(grid: Grid, known: Known) -> Table:
+    """Mean and standard deviation over the fresh seeds; intervals and tests are the analysis's."""
+    made = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    made.add_column("confirmed on fresh seeds", overflow="fold")
+    for head in ("n", "validation\nerror %", "test error %\nmean ± sd"):
+        made.add_column(head, justify="right", no_wrap=True)
+    for cell in grid.cells:
+        runs = list(_finished(cell, known).values())
+        errors_ = [run.metrics["test_error"] for run in runs]
+        sd = f" ± {statistics.stdev(errors_):.3f}" if len(errors_) > 1 else ""
+        validation = f"{_mean(runs, 'validation_error'):.3f}" if any("validation_error" in run.metrics for run in runs) else "-"
+        count = f"{len(runs)}" if len(runs) == len(cell.configs) else f"{len(runs)} of {len(cell.configs)}"
+        made.add_row(escaped(cell.label), count, validation, f"{statistics.fmean(errors_):.3f}{sd}" if runs else "-")
+    return made

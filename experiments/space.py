@@ -1,0 +1,311 @@
+"""The space of a search: fields of RunConfig and the values that each may take, some of them under a condition.
+
+    learning_rate: {low: 1e-4, high: 1e-2, log: true}
+    class_dim: {low: 8, high: 32, step: 8}
+    decoder_hidden: [[512, 1024], [128]]
+    routing: [dynamic, uniform]
+    routing_iterations: {low: 1, high: 5, when: {routing: dynamic}}   # else what base has
+    lr_schedule:
+      - constant
+      - exponential: {gamma: {low: 0.5, high: 0.99}, every: [500, 2000]}   # parameters of its own
+
+Nothing here is particular to a field: whether numbers are whole follows its type, and RunConfig refuses what it doesn't accept.
+"""
+
+import inspect
+import itertools
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from capsnet.config import FIELDS, VARIANTS
+from capsnet.errors import InputError, unknown
+
+RANGE = ("low", "high", "step", "log", "when")
+CORNERS = 4096  # points of a space that are looked at before the first trial
+
+Key = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from low to high, both included: all of them, or in steps, or with a logarithm that is uniform."""
+
+    low: float
+    high: float
+    whole: bool
+    step: float | None = None
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of several values; a variant's may have parameters of its own."""
+
+    key: Key  # how Optuna keeps it: numbers, texts, and JSON for lists
+    value: Any
+    parts: "tuple[Parameter, ...]" = ()
+    fixed: Mapping[str, float] = field(default_factory=dict)  # parameters of a variant that aren't searched
+
+    def made(self, values: Mapping[str, Any]) -> Any:
+        """The field's value: ``name(key=value, ...)`` of a variant whose parameters have these values."""
+        if not self.parts and not self.fixed:
+            return self.value
+        return f"{self.key}({', '.join(f'{name}={value!r}' for name, value in {**self.fixed, **values}.items())})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Several values without an order."""
+
+    options: tuple[Option, ...]
+
+    def option(self, key: Key) -> Option:
+        """The one that Optuna calls so."""
+        return next(option for option in self.options if option.key == key and type(option.key) is type(key))
+
+
+Values = Range | Choice
+Pick = Callable[[str, Values], Any]  # (name of a parameter, what there is) -> a number, or the key of an option
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A field, or a variant's own parameter such as ``lr_schedule.exponential.gamma``."""
+
+    name: str
+    values: Values
+    when: Mapping[str, tuple[Key, ...]] = field(default_factory=dict)  # choices on which it depends, and the keys that allow it
+
+    def holds(self, picked: Mapping[str, Any]) -> bool:
+        """Whether its conditions hold; one on a parameter that isn't there doesn't."""
+        return all(name in picked and picked[name] in keys for name, keys in self.when.items())
+
+
+@dataclass(frozen=True)
+class Space:
+    """Parameters, each after those that it depends on."""
+
+    parameters: tuple[Parameter, ...]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that it sets."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    def values(self, pick: Pick) -> dict[str, Any]:
+        """A point of the space: field -> value, without those whose conditions don't hold.
+
+        Args:
+            pick: asked for each parameter that the point has, in order.
+        """
+        picked: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        for parameter in self.parameters:
+            if parameter.holds(picked):
+                found[parameter.name] = _value(parameter, pick, picked)
+        return found
+
+    def corners(self) -> Iterator[dict[str, Any]]:
+        """Points at which every parameter is at an end of its range: all of them, or if there are too many, some of them."""
+        points = list(itertools.islice(self._all_corners(), CORNERS + 1))
+        if len(points) <= CORNERS:
+            yield from points
+            return
+        generator = random.Random(0)
+        for _ in range(CORNERS):
+            yield self.values(lambda _, values: generator.choice(_ends(values)))
+
+    def _all_corners(self) -> Iterator[dict[str, Any]]:
+        path: list[tuple[int, int]] = []  # what was picked at each question, and out of how many
+        while True:
+            questions = itertools.count()
+
+            def pick(_: str, values: Values, questions: Iterator[int] = questions) -> Any:
+                question, ends = next(questions), _ends(values)
+                if question == len(path):
+                    path.append((0, len(ends)))
+                return ends[path[question][0]]
+
+            yield self.values(pick)
+            while path and path[-1][0] + 1 == path[-1][1]:
+                path.pop()
+            if not path:
+                return
+            path[-1] = path[-1][0] + 1, path[-1][1]
+
+
+def _value(parameter: Parameter, pick: Pick, picked: dict[str, Any]) -> Any:
+    values = parameter.values
+    picked[parameter.name] = answer = pick(parameter.name, values)
+    if isinstance(values, Range):
+        return answer
+    option = values.option(answer)
+    parts = {part.name.rpartition(".")[2]: _value(part, pick, picked) for part in option.parts}
+    return option.made(parts)
+
+
+def _ends(values: Values) -> list[Any]:
+    return [values.low, values.high] if isinstance(values, Range) else [option.key for option in values.options]
+
+
+def read_space(document: Mapping[Any, Any], place: str, faults: list[str]) -> Space:
+    """A space from what stands in the YAML; what is wrong with it is added to the faults."""
+    found: list[Parameter] = []
+    for name, given in document.items():
+        if name == "seed":
+            faults.append(f"seed stands in {place}; seeds are no choice to make: seeds_per_trial says how many each trial has")
+        elif name not in FIELDS:
+            faults.append(unknown("key", name, FIELDS, place))
+        else:
+            try:
+                found.append(_Reader(name, place).parameter(given))
+            except InputError as error:
+                faults.append(str(error))
+    _check_conditions(found, document, place, faults)
+    return Space(tuple(_ordered(found, place, faults)))
+
+
+class _Reader:
+    """Reads what stands at one field; raises an InputError of the first thing that is wrong with it."""
+
+    def __init__(self, name: str, place: str) -> None:
+        self.field, self.place = name, place
+
+    def parameter(self, given: Any) -> Parameter:
+        conditions = given.get("when", {}) if isinstance(given, Mapping) else {}
+        if isinstance(given, Mapping) and "choices" in given:
+            if strange := [key for key in given if key not in ("choices", "when")]:
+                raise self._fault(self.field, unknown("key", strange[0], ("choices", "when")))
+            given = given["choices"]
+        values = self._values(self.field, given, FIELDS[self.field].annotation)
+        return Parameter(self.field, values, self._conditions(conditions))
+
+    def _fault(self, name: str, what: str) -> InputError:
+        return InputError(f"{name} in {self.place}: {what}")
+
+    def _values(self, name: str, given: Any, kind: Any) -> Values:
+        if isinstance(given, list):
+            return self._choice(name, given)
+        if isinstance(given, Mapping):
+            return self._range(name, given, kind)
+        raise self._fault(name, f"write a range {{low: ..., high: ...}} or a list of choices, not {given!r}")
+
+    def _range(self, name: str, given: Mapping[Any, Any], kind: Any) -> Range:
+        if what := _wrong_words(given, kind) or _wrong_numbers(given, kind) or _wrong_range(**given):
+            raise self._fault(name, what)
+        numbers = {key: kind(value) for key, value in given.items() if key in ("low", "high", "step") and value is not None}
+        return Range(**numbers, whole=kind is int, log=given.get("log", False))
+
+    def _choice(self, name: str, given: list[Any]) -> Choice:
+        if not given:
+            raise self._fault(name, "a list of choices must not be empty")
+        options = tuple(self._option(name, value) for value in given)
+        texts = [json.dumps(option.key) for option in options]
+        if twice := next((text for i, text in enumerate(texts) if text in texts[:i]), None):
+            raise self._fault(name, f"the choice {twice} stands there twice")
+        return Choice(options)
+
+    def _option(self, name: str, value: Any) -> Option:
+        if isinstance(value, (str, int, float)):
+            return Option(value, value)
+        if isinstance(value, list):
+            return Option(json.dumps(value), value)
+        if name in VARIANTS and isinstance(value, Mapping) and len(value) == 1:
+            return self._variant(name, *next(iter(value.items())))
+        raise self._fault(name, f"{value!r} is no choice; write a value, or {{name: {{parameter: values}}}} of a variant")
+
+    def _variant(self, name: str, variant: Any, parts: Any) -> Option:
+        if variant not in VARIANTS[name]:
+            raise self._fault(name, unknown(name, variant, VARIANTS[name]))
+        parameters, here = inspect.signature(VARIANTS[name][variant], eval_str=True).parameters, f"{name}.{variant}"
+        if not isinstance(parts, Mapping) or not parts:
+            raise self._fault(here, f"write parameters with their values, not {parts!r}")
+        if strange := [key for key in parts if key not in parameters]:
+            raise self._fault(here, unknown("parameter", strange[0], parameters))
+        fixed = {key: given for key, given in parts.items() if _is_number(given)}
+        searched = {key: given for key, given in parts.items() if key not in fixed}
+        read = (self._part(f"{here}.{key}", given, parameters[key].annotation) for key, given in searched.items())
+        return Option(variant, variant, tuple(read), fixed)
+
+    def _part(self, name: str, given: Any, kind: Any) -> Parameter:
+        if isinstance(given, Mapping) and "when" in given:
+            raise self._fault(name, "it is there when its variant is: no other condition can be made")
+        return Parameter(name, self._values(name, given, kind))
+
+    def _conditions(self, given: Any) -> dict[str, tuple[Key, ...]]:
+        if not isinstance(given, Mapping):
+            raise self._fault(self.field, f"when must be a mapping of fields to the choices that allow it, not {given!r}")
+        return {name: tuple(wanted) if isinstance(wanted, list) else (wanted,) for name, wanted in given.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _wrong_words(given: Mapping[Any, Any], kind: Any) -> str:
+    """What is wrong with the keys of a range, or nothing."""
+    if strange := [key for key in given if key not in RANGE]:
+        return unknown("key", strange[0], RANGE)
+    if kind not in (int, float):
+        return "its values are no numbers: write a list of choices instead of a range"
+    missing = [key for key in ("low", "high") if key not in given]
+    return f"the range lacks {' and '.join(missing)}" if missing else ""
+
+
+def _wrong_numbers(given: Mapping[Any, Any], kind: Any) -> str:
+    """What is wrong with the types of a range, or nothing."""
+    for key in ("low", "high", "step"):
+        number = given.get(key, 1)
+        if not _is_number(number) or (kind is int and not isinstance(number, int)):
+            return f"{key} must be a {'whole ' if kind is int else ''}number, not {number!r}"
+        if not math.isfinite(number):
+            return f"{key} must be finite, not {number!r}"
+    log = given.get("log", False)
+    return "" if isinstance(log, bool) else f"log must be true or false, not {log!r}"
+
+
+def _wrong_range(low: float, high: float, step: float | None = None, log: bool = False, when: Any = None) -> str:  # noqa: ARG001
+    """What is wrong with the numbers of a range, or nothing."""
+    if low >= high:
+        return f"low must be below high, but they are {low:g} and {high:g}"
+    if log:
+        both = "a range has either log or step" if step is not None else ""
+        return both if low > 0 else f"low must be above 0 with log: true, not {low:g}"
+    if step is not None and step <= 0:
+        return f"step must be above 0, not {step:g}"
+    whole = step is None or math.isclose((high - low) / step, round((high - low) / step), rel_tol=1e-9)
+    return "" if whole else f"steps of {step:g} from {low:g} don't end at {high:g}"
+
+
+def _check_conditions(found: list[Parameter], document: Mapping[Any, Any], place: str, faults: list[str]) -> None:
+    known = {parameter.name: parameter for parameter in found}
+    for parameter in found:
+        for name, wanted in parameter.when.items():
+            told = f"{parameter.name} in {place}: when"
+            if name not in known:
+                if name not in document:  # else what is wrong with it has been told
+                    faults.append(f"{told} names {name!r}, which isn't in the space; there are: {', '.join(known)}")
+                continue
+            values = known[name].values
+            if isinstance(values, Range):
+                faults.append(f"{told} names {name}, which is a range: a condition needs a list of choices")
+                continue
+            keys = [option.key for option in values.options]
+            faults += [f"{told}: {unknown(name, key, map(str, keys))}" for key in wanted if key not in keys]
+
+
+def _ordered(found: list[Parameter], place: str, faults: list[str]) -> Iterator[Parameter]:
+    """Each after those that its conditions name, else as in the YAML."""
+    left, done = list(found), {name for p in found for name in p.when} - {p.name for p in found}
+    while left:
+        ready = next((parameter for parameter in left if parameter.when.keys() <= done), None)
+        if ready is None:
+            faults.append(f"the conditions of {', '.join(parameter.name for parameter in left)} in {place} name each other")
+            return
+        left.remove(ready)
+        done.add(ready.name)
+        yield ready
