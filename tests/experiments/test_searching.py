@@ -1,0 +1,433 @@
+"""Searches as they run: trials, pruning, confirmation, the champion, and what is left of them when something dies."""
+
+import json
+import os
+import signal
+import sqlite3
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from capsnet.config import RunConfig, from_params
+from capsnet.errors import InputError
+from experiments.executors import Engine, Inline, choose
+from experiments.search import parse_search
+from experiments.study import Study, Watch, _storage
+from experiments.tracking import Store
+from tests.experiments.conftest import Command, launched, opened
+from tests.experiments.test_resume import running
+
+SEARCH = """
+description: a search in a tiny network
+base: {dataset: digits, train_size: 60, validation_size: 60, augmentation: none, conv_channels: 8, conv_kernel: 5,
+  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 3, batch_size: 20, lr_schedule: constant}
+space:
+  learning_rate: {low: 1e-4, high: 1e-2, log: true}
+  routing_iterations: [1, 2]
+trials: 5
+sampler: random
+confirm: {top: 1, seeds: 2}
+"""
+GRIDLESS = SEARCH.replace("top: 1", "top: 0")
+
+
+def searched(mlruns: Path, text: str = SEARCH, name: str = "tiny", *, engine: Any = None, url: str = "") -> Any:
+    """Launch a search in this process."""
+    from experiments.locks import Launchers
+    from experiments.searching import run_search
+    from experiments.worker import Place
+
+    store, engine = opened(mlruns, name), engine or Engine(Inline())
+    search, url = parse_search(text, name, f"{name}.yaml"), url or f"sqlite:///{mlruns / 'optuna.db'}"
+    place = Place(store, mlruns / "checkpoints" / store.key, name, "", Path("nowhere"), "cpu", 0.0, threads=engine.threads)
+    launchers = Launchers(mlruns, name, store.key)
+    threads = torch.get_num_threads()
+    try:
+        return run_search(search, Study.open(search, url, name, mlruns), launchers, place, engine)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def study(mlruns: Path, name: str = "tiny", url: str = "") -> optuna.Study:
+    url = url or f"sqlite:///{mlruns / 'optuna.db'}"
+    return optuna.load_study(study_name=name, storage=_storage(url))
+
+
+def trial_runs(store: Store) -> dict[str, Any]:
+    return {run.tags["trial"]: run for run in store.runs() if "trial" in run.tags}
+
+
+def values_of(config: RunConfig) -> dict[str, Any]:
+    return {"learning_rate": config.learning_rate, "routing_iterations": config.routing_iterations}
+
+
+def test_each_trial_is_a_run_with_the_values_that_optuna_knows(mlruns: Path) -> None:
+    found = searched(mlruns)
+    assert (found.failed, found.untold, found.unfinished) == ([], [], 0)
+    trials, store = study(mlruns).trials, opened(mlruns)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 5
+    runs = trial_runs(store)
+    assert runs.keys() == {str(trial.number) for trial in trials}
+    for trial in trials:
+        run = runs[str(trial.number)]
+        assert values_of(from_params(run.params)) == trial.params
+        assert run.status == "FINISHED"
+        assert run.tags["trial_state"] == "complete"
+        assert trial.values == [run.metrics["validation_error"]]
+        assert trial.value == store.history(run.run_id, "validation_error")[-1][1]
+        assert {item.path for item in store.client.list_artifacts(run.run_id)} >= {
+            "weights.safetensors",
+            "test_predictions.safetensors",
+        }
+
+
+def test_a_trial_is_the_run_that_a_grid_would_have_made(mlruns: Path, tmp_path: Path) -> None:
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 1"))
+    [run] = trial_runs(opened(mlruns)).values()
+    base = GRIDLESS.split("base: ")[1].split("space:")[0].strip()
+    cell = json.dumps(values_of(from_params(run.params)))
+    launched(tmp_path / "grid", f"base: {base}\nalso: [{cell}]\nseeds: 1")
+    [other] = opened(tmp_path / "grid").runs()
+    assert other.params == run.params
+    timed = {"seconds", "images_per_second"}
+    for name in other.metrics.keys() - timed - {name for name in other.metrics if name.startswith("system/")}:
+        assert run.metrics[name] == other.metrics[name]
+    assert run.metrics.keys() >= other.metrics.keys() - {n for n in other.metrics if n.startswith("system/")}
+
+
+def test_the_parent_holds_the_search_its_provenance_and_its_figures(mlruns: Path) -> None:
+    searched(mlruns)
+    store = opened(mlruns)
+    [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'search'")
+    assert parent.info.status == "FINISHED"
+    tags = parent.data.tags
+    assert tags["optuna"] == optuna.__version__
+    assert (tags["sampler"], tags["pruner"]) == ("random(seed=0)", "none()")
+    figures = {item.path for item in store.client.list_artifacts(parent.info.run_id, "figures")}
+    assert figures >= {f"figures/{name}.png" for name in ("history", "importances", "parallel_coordinates", "slice")}
+    for run in trial_runs(store).values():
+        assert run.tags["mlflow.parentRunId"] == parent.info.run_id
+    kept = study(mlruns).user_attrs["launches"]
+    assert [(launch["sampler"], launch["optuna"], launch["from_trial"]) for launch in kept] == [
+        ("random(seed=0)", optuna.__version__, 0)
+    ]
+
+
+def test_the_best_are_confirmed_on_seeds_that_no_trial_had_and_only_these_are_results(mlruns: Path) -> None:
+    from analysis.runs import read_runs
+
+    searched(mlruns, SEARCH.replace("top: 1", "top: 2").replace("confirm: {", "confirm: {defaults: true, "))
+    ordered = sorted(study(mlruns).trials, key=lambda trial: (trial.value, trial.number))
+    rows = read_runs("tiny", mlruns).runs
+    assert set(rows["seed"]) == {1, 2}
+    assert list(rows["status"]) == ["finished"] * 6
+    chosen = {(row.learning_rate, row.routing_iterations) for row in rows.itertuples()}
+    assert chosen == {(t.params["learning_rate"], t.params["routing_iterations"]) for t in ordered[:2]} | {(1e-3, 3)}
+
+
+def test_a_second_launch_starts_nothing_and_a_larger_number_goes_on(mlruns: Path) -> None:
+    searched(mlruns)
+    before = {run.run_id for run in opened(mlruns).runs()}
+    searched(mlruns)
+    assert {run.run_id for run in opened(mlruns).runs()} == before
+    versions = opened(mlruns).client.search_model_versions("name = 'capsnet'")
+    assert len(versions) == 1
+    first = [trial.params for trial in study(mlruns).trials]
+    searched(mlruns, SEARCH.replace("trials: 5", "trials: 9"))
+    trials = [trial.params for trial in study(mlruns).trials]
+    assert trials[:5] == first
+    assert len(trials) == 9
+    rates = [params["learning_rate"] for params in trials]
+    assert len(set(rates)) == 9, "random numbers were drawn a second time"
+
+
+def test_a_trial_is_the_mean_of_its_seeds_and_fails_with_one_of_them(mlruns: Path) -> None:
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 2\nseeds_per_trial: 3"))
+    by_trial: dict[str, list[float]] = {}
+    for run in opened(mlruns).runs():
+        by_trial.setdefault(run.tags["trial"], []).append(run.metrics["validation_error"])
+    assert {number: len(values) for number, values in by_trial.items()} == {"0": 3, "1": 3}
+    for trial in study(mlruns).trials:
+        assert trial.value == pytest.approx(np.mean(by_trial[str(trial.number)]), rel=1e-12)
+
+
+def test_equal_trials_are_one_run(mlruns: Path) -> None:
+    text = GRIDLESS.replace("  learning_rate: {low: 1e-4, high: 1e-2, log: true}\n", "").replace("trials: 5", "trials: 7")
+    with choose(0, 1.0, "", "cpu", 7) as engine:
+        searched(mlruns, text, engine=engine)
+    trials = study(mlruns).trials
+    assert len(trials) == 7
+    runs = list(opened(mlruns).runs())
+    assert len(runs) == 2
+    for run in runs:
+        mine = [t for t in trials if t.params["routing_iterations"] == from_params(run.params).routing_iterations]
+        assert run.tags["trial"] == ", ".join(str(trial.number) for trial in mine)
+        assert {trial.value for trial in mine} == {run.metrics["validation_error"]}
+
+
+def test_a_config_that_a_grid_finished_is_not_trained_again(mlruns: Path) -> None:
+    base = GRIDLESS.split("base: ")[1].split("space:")[0].strip()
+    launched(mlruns, f"base: {base}\naxes: {{routing_iterations: [1, 2]}}\nseeds: 1")
+    before = {run.run_id for run in opened(mlruns).runs()}
+    text = GRIDLESS.replace("  learning_rate: {low: 1e-4, high: 1e-2, log: true}\n", "").replace("trials: 5", "trials: 4")
+    searched(mlruns, text.replace("sampler: random", "sampler: random\npruner: median"))
+    assert {run.run_id for run in opened(mlruns).runs()} == before
+    for trial in study(mlruns).trials:
+        assert set(trial.intermediate_values) == {1, 2, 3}
+
+
+DIVERGING = GRIDLESS.replace("{low: 1e-4, high: 1e-2, log: true}", "[1e-3, 1e35]").replace("trials: 5", "trials: 6")
+
+
+def test_a_trial_that_diverges_fails_and_the_search_goes_on(mlruns: Path) -> None:
+    found = searched(mlruns, DIVERGING)
+    trials = study(mlruns).trials
+    assert len(trials) == 6
+    for trial in trials:
+        bad = trial.params["learning_rate"] > 1
+        assert trial.state == (TrialState.FAIL if bad else TrialState.COMPLETE)
+        if bad:
+            assert "DivergedError" in trial.user_attrs["reason"]
+    states = {run.tags["trial_state"] for run in opened(mlruns).runs()}
+    assert states == {"complete", "failed"}
+    assert found.failed
+    assert all("DivergedError" in line and "(run " in line for line in found.failed)
+
+
+PRUNING = """
+base: {dataset: digits, train_size: 60, validation_size: 300, augmentation: none, conv_channels: 8, conv_kernel: 5,
+  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 8, batch_size: 20, lr_schedule: constant}
+space:
+  learning_rate: [1e-2, 5e-3, 1e-9]
+  class_dim: {low: 4, high: 12}
+trials: 14
+sampler: random(seed=1)
+pruner: median(n_startup_trials=2, n_warmup_steps=3)
+confirm: {top: 0}
+"""
+
+
+def test_hopeless_trials_are_pruned_in_their_workers(mlruns: Path) -> None:
+    searched(mlruns, PRUNING)
+    trials, runs, store = study(mlruns).trials, trial_runs(opened(mlruns)), opened(mlruns)
+    by_state = Counter(trial.state for trial in trials)
+    assert len(trials) == 14
+    assert by_state[TrialState.PRUNED] >= 3
+    assert by_state[TrialState.COMPLETE] >= 2
+    numbered = {number: run for tag, run in runs.items() for number in tag.split(", ")}
+    for trial in trials:
+        run = numbered[str(trial.number)]
+        history = dict(store.history(run.run_id, "validation_error"))
+        assert trial.intermediate_values == history  # epochs from 1
+        if trial.state == TrialState.PRUNED:
+            assert run.status == "KILLED"
+            assert run.tags["trial_state"] == f"pruned at epoch {len(history)} of 8"
+            assert 3 <= len(history) < 8
+            assert "test_error" not in run.metrics  # the test set is for runs that ended
+        else:
+            assert len(history) == 8
+    assert not list((mlruns / "checkpoints").glob("*/[!.]*")), "checkpoints of pruned runs are left"
+
+
+def test_several_objectives_give_a_pareto_front(mlruns: Path) -> None:
+    text = SEARCH.replace("sampler: random", "sampler: nsga2(population_size=3)\nobjective: [validation_error, parameters]")
+    text = text.replace("routing_iterations: [1, 2]", "class_dim: {low: 4, high: 12}")
+    searched(mlruns, text)
+    runs = {number: run for tag, run in trial_runs(opened(mlruns)).items() for number in tag.split(", ")}
+    for trial in study(mlruns).trials:
+        run = runs[str(trial.number)]
+        assert trial.values == [run.metrics["validation_error"], run.metrics["parameters"]]
+    store = opened(mlruns)
+    [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'search'")
+    figures = {item.path for item in store.client.list_artifacts(parent.info.run_id, "figures")}
+    assert "figures/pareto_front.png" in figures
+
+
+@pytest.mark.parametrize("sampler", ["tpe(n_startup_trials=2)", "cmaes", "nsga2(population_size=2)"])
+def test_every_sampler_goes_on_after_a_restart(mlruns: Path, sampler: str) -> None:
+    text = GRIDLESS.replace("sampler: random", f"sampler: {sampler}").replace("epochs: 3", "epochs: 1")
+    searched(mlruns, text)
+    searched(mlruns, text.replace("trials: 5", "trials: 8"))
+    assert [trial.state for trial in study(mlruns).trials] == [TrialState.COMPLETE] * 8
+
+
+def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    from capsnet.data import read
+
+    searched(mlruns, SEARCH.replace("top: 1", "top: 2"))
+    store = opened(mlruns)
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    monkeypatch.setattr("warnings.filters", [("ignore", None, Warning, None, 0)])  # of torch.export's own loading
+    mlflow.set_tracking_uri(store.uri)
+    try:
+        model = mlflow.pytorch.load_model("models:/capsnet@champion")
+        info = mlflow.models.get_model_info("models:/capsnet@champion")
+    finally:
+        mlflow.set_tracking_uri(None)
+    version = store.client.get_model_version_by_alias("capsnet", "champion")
+    confirmed = {run.run_id: run for run in store.runs() if "trial" not in run.tags}
+    run = confirmed[version.run_id]
+    means: dict[tuple, list[float]] = {}
+    for other in confirmed.values():
+        means.setdefault(tuple(values_of(from_params(other.params)).items()), []).append(other.metrics["validation_error"])
+    mine = means[tuple(values_of(from_params(run.params)).items())]
+    assert np.mean(mine) == min(np.mean(group) for group in means.values())
+    assert run.metrics["validation_error"] == min(mine)
+    data = read(from_params(run.params), Path("nowhere"), torch.device("cpu"))
+    scores = torch.cat([model(data.test.batch(slice(i, i + 100))) for i in range(0, len(data.test), 100)])
+    error = 100 * (scores.argmax(1) != data.test.labels).double().mean().item()
+    assert error == run.metrics["test_error"]
+    assert info.signature.inputs.inputs[0].shape == (-1, 1, 16, 16)
+    assert info.saved_input_example_info is not None
+    assert version.tags["search"] == "tiny"
+
+
+def test_a_study_of_the_same_name_with_another_space_is_refused(mlruns: Path) -> None:
+    searched(mlruns, GRIDLESS)
+    before = (mlruns / "optuna.db").read_bytes()
+    for change in (("high: 1e-2", "high: 1e-1"), ("epochs: 3", "epochs: 4"), ("trials: 5", "trials: 5\nseeds_per_trial: 2")):
+        what = {"high": "space", "epochs": "base", "trials": "seeds_per_trial"}[change[0].split(":")[0]]
+        with pytest.raises(InputError, match=rf"study 'tiny' in sqlite.* was begun with another {what}, .*--experiment"):
+            searched(mlruns, GRIDLESS.replace(*change))
+    assert (mlruns / "optuna.db").read_bytes() == before
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 6").replace("sampler: random", "sampler: tpe"))  # may change
+
+
+def test_a_storage_that_cannot_be_reached_is_refused_before_the_first_trial(command: Command, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SEARCH)
+    for url, said in (
+        ("postgresql://user:secret@127.0.0.1:9/optuna", "postgresql://user:***@127.0.0.1:9/optuna can't be used"),
+        ("nonsense", "--storage must be the URL of a database"),
+        (f"sqlite:///{tmp_path}/tiny.yaml", "can't be used"),
+        ("nosql://x/y", "can't be used"),
+    ):
+        done = command("search", str(path), "--storage", url)
+        assert done.returncode == 2
+        assert said in done.stderr
+        assert "secret" not in done.stderr + done.stdout
+        assert "Traceback" not in done.stderr
+
+
+def wait_for(condition: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come"
+        time.sleep(0.05)
+
+
+def states_of(mlruns: Path) -> Counter[str]:
+    """Trials by state, read without Optuna, whose opening of a study would take the launch's processor."""
+    try:
+        with closing(sqlite3.connect(f"file:{mlruns / 'optuna.db'}?mode=ro", uri=True)) as connection:
+            return Counter(state for (state,) in connection.execute("SELECT state FROM trials"))
+    except sqlite3.OperationalError:  # not yet there
+        return Counter()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
+def test_a_search_that_was_stopped_ends_with_the_trials_that_were_asked_for(
+    mlruns: Path, tmp_path: Path, command: Command, how: signal.Signals
+) -> None:
+    """None lost, none doubled; those that were running keep their numbers and parameters."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SEARCH.replace("epochs: 3", "epochs: 25").replace("trials: 5", "trials: 3"))
+    words = [sys.executable, "-m", "experiments", "search", str(path), "--mlruns", str(mlruns), "--workers", "0"]
+    with running([*words, "--checkpoint-every", "0"]) as process:
+        wait_for(lambda: states_of(mlruns)["COMPLETE"] >= 1 and states_of(mlruns)["RUNNING"] == 1)
+        wait_for(lambda: list(mlruns.glob("checkpoints/*/*/last.safetensors")))
+        process.send_signal(how)
+        process.communicate(timeout=60)
+    before = {t.number: t.params for t in study(mlruns).trials}
+    assert states_of(mlruns)["RUNNING" if how == signal.SIGKILL else "WAITING"] == 1
+    done = command("search", str(path), "--workers", "0")
+    assert done.returncode == 0, done.stderr
+    trials = study(mlruns).trials
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
+    assert {number: trials[number].params for number in before} == before
+    runs = [run for run in opened(mlruns).runs() if "trial" in run.tags]
+    assert sorted(run.tags["trial"] for run in runs) == ["0", "1", "2"]
+    for run in runs:
+        steps = [epoch for epoch, _ in opened(mlruns).history(run.run_id, "validation_error")]
+        assert steps == list(range(1, 26))
+
+
+def test_a_time_budget_ends_a_search(mlruns: Path) -> None:
+    searched(mlruns, GRIDLESS.replace("trials: 5", "time_budget: 3s"))
+    count, spent = len(study(mlruns).trials), study(mlruns).user_attrs["seconds"]
+    assert count >= 1
+    assert spent >= 3
+    searched(mlruns, GRIDLESS.replace("trials: 5", "time_budget: 3s"))
+    assert len(study(mlruns).trials) == count
+
+
+@pytest.mark.slow
+def test_four_workers_and_a_study_in_postgresql(postgres: str, mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    with choose(4, 1.0, "", "cpu", 14) as engine:
+        found = searched(mlruns, PRUNING, url=postgres, engine=engine)
+    assert (found.failed, found.untold, found.unfinished) == ([], [], 0)
+    trials = study(mlruns, url=postgres).trials
+    assert len(trials) == 14
+    states = Counter(trial.state for trial in trials)
+    assert states.keys() == {TrialState.COMPLETE, TrialState.PRUNED}
+    numbers = [int(number) for run in opened(mlruns).runs() for number in run.tags["trial"].split(", ")]
+    assert sorted(numbers) == list(range(14))
+
+
+def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
+    """And reports what was missed when it is back."""
+    searched(mlruns, PRUNING.replace("trials: 14", "trials: 1"))
+    search = parse_search(PRUNING, "tiny", "tiny.yaml")
+    url, file = f"sqlite:///{mlruns / 'optuna.db'}", mlruns / "optuna.db"
+    begun = Study.open(search, url, "tiny", mlruns)
+    begun.begin()
+    trial = begun.ask()
+    assert trial is not None
+    watch = begun.watch(trial)
+    assert isinstance(watch, Watch)
+    watched = watch.open()
+    assert watched is not None
+    assert not watched.prunes([50.0])
+    content = file.read_bytes()
+    assert file.read_bytes() == content
+    for path in mlruns.glob("optuna.db*"):
+        path.rename(path.with_name("away" + path.name[len("optuna.db") :]))
+    assert watch.open() is None or not watched.prunes([50.0, 40.0])
+    for path in mlruns.glob("optuna.db*"):
+        path.unlink()
+    for path in mlruns.glob("away*"):
+        path.rename(path.with_name("optuna.db" + path.name[len("away") :]))
+    watched = watch.open()
+    assert watched is not None
+    watched.prunes([50.0, 40.0, 30.0])
+    assert study(mlruns).trials[trial.number].intermediate_values == {1: 50.0, 2: 40.0, 3: 30.0}
+
+
+def test_two_launches_of_a_search_are_refused(mlruns: Path, tmp_path: Path, command: Command) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SEARCH.replace("epochs: 3", "epochs: 400"))
+    words = [sys.executable, "-m", "experiments", "search", str(path), "--mlruns", str(mlruns), "--workers", "0"]
+    with running(words) as process:
+        wait_for(lambda: list(mlruns.glob("checkpoints/*/*/history.jsonl")))
+        done = command("search", str(path))
+        assert done.returncode == 2
+        assert "another launch of experiment 'tiny' is going on" in done.stderr
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=60)
+    assert "0 trials have ended; the same command goes on from there" in errors
+    assert isinstance(out, (str, bytes))
