@@ -10,6 +10,7 @@ from analysis.published import Published, find
 from analysis.statistics import Estimate, t_interval
 from capsnet.config import FIELDS
 from capsnet.errors import InputError
+from experiments.sources import shortened
 
 NAMES = {"routing_iterations": "r"}
 """Fields whose readable name is not the field's own with spaces for underscores; :func:`legend` explains them."""
@@ -57,13 +58,13 @@ def legend(fields: Iterable[str]) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A field's value, exact and as YAML has it: ``0.0005``, ``6.4e-6``, ``true``, ``[512, 1024]``."""
+    """A field's value as YAML has it: ``0.0005``, ``6.4e-6``, ``true``, ``[512, 1024]``; drawn numbers to four digits."""
     value = value.item() if hasattr(value, "item") else value
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return repr(value).removesuffix(".0").replace("e-0", "e-")
-    return str(value)
+        return shortened(repr(value)).removesuffix(".0").replace("e-0", "e-")
+    return shortened(str(value))
 
 
 def varying(runs: pd.DataFrame) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.cells import Cell, cells, constants, legend, name_of, text_of, tidy, varying, widest
 from analysis.published import Published, load
+from experiments.sources import shortened
 
 MEASURE = "test error (%)"
 LINE = 84  # characters of LaTeX's text width at the size of the table; an axis gets 12 of them, the results share the rest
@@ -51,22 +52,24 @@ class Table:
 def accuracy(runs: pd.DataFrame, published: Iterable[Published] = ()) -> Table:
     """Test error of every cell as ``mean ± sd (n=3)``, with published numbers beside it where the cell is theirs.
 
-    Up to two axes label the rows; of three or more, the one with the most values is laid side by side.
+    Up to two axes label the rows; of three or more, the one with the most values is laid side by side, unless that leaves
+    more places empty than it fills, as with the numbers that a search has drawn.
     """
     axes, all_cells = varying(runs), cells(runs, published)
     across = widest(runs, axes) if len(axes) > 2 else None
+    rows = _rows(all_cells, axes, across)
+    if across and 2 * len(all_cells) < len(rows) * runs[across].nunique():
+        across, rows = None, _rows(all_cells, axes, None)
     down = [axis for axis in axes if axis != across]
-    rows: dict[tuple[str, ...], dict[str, Cell]] = {}
-    columns: dict[str, list[Cell]] = {}
+    columns: dict[Any, list[Cell]] = {}  # by the value of the axis that is laid across
     for cell in sorted(all_cells, key=lambda c: [c.setting[across]] if across else []):  # stable: columns sort by value
-        columns.setdefault(_column(across, cell), []).append(cell)
-    for cell in all_cells:
-        rows.setdefault(tuple(text_of(cell.setting[a]) for a in down), {})[_column(across, cell)] = cell
-    papers = [column for column, members in columns.items() if any(c.published for c in members)]
+        columns.setdefault(cell.setting[across] if across else None, []).append(cell)
+    papers = [value for value, members in columns.items() if any(c.published for c in members)]
     header = [name_of(axis) for axis in down]
-    for column in columns:
-        header += [column, _paper(across, column)] if column in papers else [column]
-    body = [[*labels, *_results(by_column, list(columns), papers)] for labels, by_column in rows.items()]
+    for value in columns:
+        column = _column(across, value)
+        header += [column, _paper(across, column)] if value in papers else [column]
+    body = [[*map(text_of, values), *_results(by_value, list(columns), papers)] for values, by_value in rows.items()]
     return Table(
         "tab:" + re.sub(r"[^A-Za-z0-9]+", "-", _experiments(runs)).strip("-").lower(),
         _caption(runs, axes, across),
@@ -140,23 +143,31 @@ def error_text(cell: Cell) -> str:
     return f"{mean:.{decimals}f} ± {sd:.{decimals}f} ({cell.count})"
 
 
-def _column(across: str | None, cell: Cell) -> str:
+def _rows(all_cells: list[Cell], axes: list[str], across: str | None) -> dict[tuple[Any, ...], dict[Any, Cell]]:
+    """Values of the other axes -> value of the axis that is laid across -> cell."""
+    rows: dict[tuple[Any, ...], dict[Any, Cell]] = {}
+    for cell in all_cells:
+        key = tuple(cell.setting[axis] for axis in axes if axis != across)
+        rows.setdefault(key, {})[cell.setting[across] if across else None] = cell
+    return rows
+
+
+def _column(across: str | None, value: Any) -> str:
     if across is None:
         return MEASURE
-    value = cell.setting[across]
-    return value if isinstance(value, str) else f"{name_of(across)} = {text_of(value)}"
+    return shortened(value) if isinstance(value, str) else f"{name_of(across)} = {text_of(value)}"
 
 
 def _paper(across: str | None, column: str) -> str:
     return f"paper, {column}" if across else "paper (%)"
 
 
-def _results(by_column: dict[str, Cell], columns: list[str], papers: list[str]) -> list[str]:
+def _results(by_value: dict[Any, Cell], values: list[Any], papers: list[Any]) -> list[str]:
     texts = []
-    for column in columns:
-        cell = by_column.get(column)
+    for value in values:
+        cell = by_value.get(value)
         texts.append(error_text(cell) if cell else "")
-        if column in papers:
+        if value in papers:
             texts.append(_published_text(cell.published) if cell and cell.published else "")
     return texts
 
