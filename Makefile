@@ -20,7 +20,7 @@ help: ## list these commands
 	@echo
 	@echo '  GRID=name or file.yaml   the grid (default: paper with CUDA, quick without)'
 	@echo '  SEARCH=name or file.yaml the search (default: mnist with CUDA, quick without)'
-	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid)'
+	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid; of a search, its name and -search)'
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
 	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
 	@echo '  FLAGS="--fresh"          more flags of the runner; python -m experiments run --help lists them'
@@ -52,8 +52,7 @@ search: $(READY) ## find good settings with Optuna, confirm the best on fresh se
 	@$(PY) -m experiments search $${SEARCH:+"$$SEARCH"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
 		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
-	name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${SEARCH##*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }; \
-	$(PY) -m analysis $${name:+"$$name"} && exit $$code
+	$(PY) -m analysis $${EXPERIMENT:+"$$EXPERIMENT"} && exit $$code
 
 dashboard: $(READY) ## look at the studies of searches in a browser, on this machine only
 	@exec $(VENV)/bin/optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) \

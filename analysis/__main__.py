@@ -37,9 +37,13 @@ def main() -> int:
     """Read the runs, write the files, print the table and say where the rest is."""
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
     from analysis import plots, tables
-    from analysis.runs import read_runs
+    from analysis.runs import UnconfirmedError, read_runs
 
-    found = read_runs(command.experiment, command.mlruns)
+    try:
+        found = read_runs(command.experiment, command.mlruns)
+    except UnconfirmedError as error:
+        cli.console.print(cli.escaped(error))
+        return 0
     for run_id, reason in found.strangers.items():
         cli.errors.print(f"[yellow]left out:[/] run {run_id}: {cli.escaped(reason)}")
     folder = command.results / folder_name(found.experiment)

@@ -46,6 +46,10 @@ class Runs:
     strangers: dict[str, str]
 
 
+class UnconfirmedError(InputError):
+    """A search has nothing to tell yet, which is no fault of the user's."""
+
+
 def read_runs(experiment: str, folder: Path) -> Runs:
     """Read an experiment, or the one launched last if the name is empty.
 
@@ -62,8 +66,13 @@ def read_runs(experiment: str, folder: Path) -> Runs:
     known, strangers = by_config(store.runs())
     planned = {config for grid, text in store.grids() for _, config in parse_grid(text, grid, f"grid {grid}").configs}
     # a search's trials are no results: what selection has seen is too good to be true, and its best are confirmed by a grid
+    trials = sum(TRIAL in run.tags for run in known.values())
     known = {config: run for config, run in known.items() if config in planned or TRIAL not in run.tags}
     configs = sorted(known.keys() | planned, key=lambda config: list(config.to_params().items()))
+    if not configs and trials:
+        raise UnconfirmedError(
+            f"experiment {name!r} holds {trials} runs of a search's trials, and no trial is confirmed yet: no table"
+        )
     if not configs:
         raise InputError(f"experiment {name!r} holds no run of a grid; experiments that do: {', '.join(Store.names(folder))}")
     rows = [_row(name, config, known.get(config)) for config in configs]

@@ -27,7 +27,10 @@ GridName = Annotated[
     str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper) or a .yaml file")
 ]
 Experiment = Annotated[
-    str, tyro.conf.arg(metavar="NAME", help="MLflow experiment", help_behavior_hint="(default: the grid's name)")
+    str,
+    tyro.conf.arg(
+        metavar="NAME", help="MLflow experiment", help_behavior_hint="(default: the grid's name; of a search, NAME-search)"
+    ),
 ]
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")]
 
@@ -156,7 +159,8 @@ def run(command: Run) -> int:
     with _engine(command, len(shard.of(list(grid.configs))), uri) as engine:
         from experiments.launch import Wish, run_grid
 
-        with _launchers(command, grid.name, shard, [config for _, config in grid.configs], engine) as (launchers, place):
+        configs = [config for _, config in grid.configs]
+        with _launchers(command, command.experiment or grid.name, grid.name, shard, configs, engine) as (launchers, place):
             summary = run_grid(grid, launchers, place, engine, Wish(shard, command.retry_failed, command.fresh))
     finished = summary.planned - len(summary.failed)
     cli.console.print(
@@ -167,16 +171,16 @@ def run(command: Run) -> int:
 
 
 def search(command: Search) -> int:
-    """Launch a search; 0 if all of its trials have ended and none failed, 1 otherwise."""
+    """Launch a search; 0 if all of its trials have ended and the best are confirmed, 1 otherwise."""
     interrupts.install()
     wanted = read_search(command.search or _default("search", "mnist"))
-    name, uri = command.experiment or wanted.name, stores.uri(command.mlruns)
+    name, uri = command.experiment or f"{wanted.name}-search", stores.uri(command.mlruns)
     url = stores.studies(command.mlruns, command.storage)
     with _engine(command, (wanted.trials or 2**31) * wanted.seeds_per_trial, uri, url) as engine:
         from experiments.searching import run_search
         from experiments.study import Study
 
-        with _launchers(command, wanted.name, ALL, wanted.corners, engine) as (launchers, place):
+        with _launchers(command, name, wanted.name, ALL, wanted.corners, engine) as (launchers, place):
             found = run_search(wanted, Study.open(wanted, url, name, command.mlruns), launchers, place, engine)
     cli.console.print("to look at the study in a browser:")
     cli.console.print(f"  {Path(sys.executable).parent / 'optuna-dashboard'} {cli.escaped(stores.shown(url))}")
@@ -201,7 +205,7 @@ def _engine(command: Launch, runs: int, *stored: str) -> Iterator[Engine]:
 
 @contextmanager
 def _launchers(
-    command: Launch, name: str, shard: Shard, configs: Iterable[RunConfig], engine: Engine
+    command: Launch, experiment: str, name: str, shard: Shard, configs: Iterable[RunConfig], engine: Engine
 ) -> "Iterator[tuple[Launchers, Place]]":
     """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
     import torch
@@ -213,7 +217,7 @@ def _launchers(
     folder = (command.data or default_folder()).resolve()
     for config in {config.dataset: config for config in configs}.values():
         read(config, folder, torch.device("cpu"))  # a data set that can't be read is found out before anything is recorded
-    store = Store.open(command.experiment or name, command.mlruns, create=True)
+    store = Store.open(experiment, command.mlruns, create=True)
     assert store is not None
     place = Place(
         store,

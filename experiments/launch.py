@@ -288,3 +288,5 @@ def end_parents(store: Store, launchers: Launchers) -> None:
         if not any(launchers.held()):
             for run_id, name, text in store.open_parents():
                 store.end(run_id, _status(parse_grid(text, name, f"grid {name}"), store))
+            for run_id in store.open_searches():
+                store.end(run_id, "KILLED")

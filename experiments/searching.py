@@ -106,6 +106,8 @@ def _report(search: Search, study: Study, place: Place) -> None:
     counts, best = study.counts(), study.best()
     told = ", ".join(f"{counts[name]} {word}" for name, word in STATES)
     console.print(f"\n{study.ended()} trials: {told}")
+    for number, reason in study.failures():
+        console.print(f"trial {number} failed: {escaped(reason)}")
     several = len(search.objectives) > 1
     for trial, values in best if several else best[:1]:
         worth = ", ".join(f"{name} {value:.6g}" for name, value in zip(search.objectives, values, strict=True))

@@ -207,6 +207,10 @@ class Study:
         """How many trials have ended."""
         return len(self._trials(*ENDED))
 
+    def failures(self) -> list[tuple[int, str]]:
+        """The trials that failed by their own doing, such as those that diverged: (number, reason)."""
+        return [(trial.number, trial.user_attrs.get(REASON, "")) for trial in self._trials(TrialState.FAIL)]
+
     def best(self) -> list[tuple[Trial, list[float]]]:
         """Complete trials with their values, the best first; of several objectives, those that no other trial dominates."""
         complete = self._trials(TrialState.COMPLETE)

@@ -182,6 +182,11 @@ class Store:
         """The (run id, name, YAML) of each grid whose parent run has no end."""
         return self._parents(" and attributes.status = 'RUNNING'")
 
+    def open_searches(self) -> Iterator[str]:
+        """The run id of each search whose run has no end."""
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'search' and attributes.status = 'RUNNING'"):
+            yield run.info.run_id
+
     def _parents(self, filtered: str = "") -> Iterator[tuple[str, str, str]]:
         for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'{filtered}"):
             path = self.client.download_artifacts(run.info.run_id, "grid.yaml")

@@ -50,7 +50,7 @@ class Trials:
         self.waiting = deque[Job]()
         self.going: dict[RunConfig, Going] = {}  # by the config of each seed
         self.later: list[Trial] = []  # which their surroundings failed: the next launch runs them again
-        self.failed: list[str] = []  # one line for each of them, and for each trial that diverged
+        self.failed: list[str] = []  # one line for each of them
         self.untold: list[str] = []
         self.since = time.monotonic()
 
@@ -68,7 +68,6 @@ class Trials:
         try:
             configs = [self.search.config(trial.values, seed) for seed in range(self.search.seeds_per_trial)]
         except InputError as error:  # a point that is refused although corners of the space are not
-            self.failed.append(f"trial {trial.number}: {error}")
             self.study.tell(trial, None, reason=str(error))
             return
         if twin := self.going.get(configs[0]):
@@ -119,16 +118,13 @@ class Trials:
         for trial in going.trials:
             for outcome in going.ended.values():
                 self.known.tag(outcome, trial)
-            if not bad or bad.failure in VERDICTS:
-                self.study.report(trial, going.ended[going.configs[0]].history)
-                values = None if bad else [self._mean(going, name) for name in self.search.objectives]
-                self.study.tell(
-                    trial, values, pruned=bad is not None and bad.failure == "pruned", reason=bad.reason if bad else ""
-                )
-            else:
+            if bad and bad.failure not in VERDICTS:
                 self.later.append(trial)
-        if bad and bad.failure != "pruned":
-            self.failed.append(f"trial {going.trial.number}: {bad.reason} (run {bad.run_id or 'without an id yet'})")
+                self.failed.append(f"trial {trial.number}: {bad.reason} (run {bad.run_id or 'without an id yet'})")
+                continue
+            self.study.report(trial, going.ended[going.configs[0]].history)
+            values = None if bad else [self._mean(going, name) for name in self.search.objectives]
+            self.study.tell(trial, values, pruned=bad is not None and bad.failure == "pruned", reason=bad.reason if bad else "")
         self.shown.planned = max(0, self.shown.planned - len(going.configs) + len(going.ended))
         self.waiting = deque(job for job in self.waiting if job.config not in going.queued)
         for config in going.configs:

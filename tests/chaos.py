@@ -1,7 +1,10 @@
 """Chaos: launch a grid, kill at random whatever takes part in it, launch again, and compare with a launch that was left alone.
 
-``make chaos KILLS=200`` runs it at length. The victims are real: workers, the launcher, Ray's node, the MLflow server, and the
-launcher again by Ctrl-C and by SIGTERM, at moments that a seed chooses.
+Then the same with a search, whose trials depend on what was known when they were asked for: it is to have exactly the trials
+that were asked for, each with its run, and each as its run says.
+
+``make chaos KILLS=200`` runs both at length. The victims are real: workers, the launcher, Ray's node, the MLflow server, and
+the launcher again by Ctrl-C and by SIGTERM, at moments that a seed chooses.
 """
 
 import argparse
@@ -19,12 +22,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import optuna
 import psutil
 import torch
 from safetensors.torch import load_file
 
 from experiments.known import by_config
 from experiments.sources import parse_grid
+from experiments.study import _storage
 from experiments.tracking import Store
 from tests.services import TrackingServer
 
@@ -36,6 +41,22 @@ base: {{dataset: digits, train_size: 60, validation_size: 60, augmentation: none
 axes: {{routing_iterations: [1, 3]}}
 seeds: {seeds}
 """
+SEARCH = """
+description: a search that is short and yet long enough to be killed in
+base: {{dataset: digits, train_size: 60, validation_size: 300, augmentation: none, conv_channels: 8, conv_kernel: 5,
+  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 40, batch_size: 20, lr_schedule: constant,
+  routing_iterations: 1}}
+space:
+  learning_rate: {{low: 1e-5, high: 2e-2, log: true}}
+  class_dim: {{low: 4, high: 16}}
+  routing: [dynamic, uniform]
+  routing_iterations: {{low: 1, high: 3, when: {{routing: dynamic}}}}
+trials: {trials}
+seeds_per_trial: 2
+sampler: tpe(n_startup_trials=4)
+pruner: median(n_startup_trials=3, n_warmup_steps=10)
+confirm: {{top: 2, seeds: 2}}
+"""
 TIMES = ("seconds", "images_per_second")  # what differs when the same is trained again
 VICTIMS = ("launcher", "worker", "ray node", "server", "ctrl-c", "sigterm")
 Say = Callable[[str], object]
@@ -43,6 +64,8 @@ Say = Callable[[str], object]
 
 class Chaos:
     """A folder, a tracking server, and a launcher that is killed and started again."""
+
+    verb = "run"
 
     def __init__(self, folder: Path, seed: int, say: Say) -> None:
         self.folder, self.random, self.say = folder, random.Random(seed), say
@@ -58,8 +81,7 @@ class Chaos:
         launches, failures = 0, 0
         while True:
             if self.killed.total() < kills or not self.seeds:
-                self.seeds += 2
-                self.grid.write_text(GRID.format(seeds=self.seeds))
+                self._grow()
             workers, before = self.random.choice([0, 2]), self.killed.total()
             code, printed = self._launch(workers, kills)
             launches += 1
@@ -73,9 +95,13 @@ class Chaos:
             if failures > 2:
                 raise AssertionError(f"the grid can't be finished: {printed}")
 
+    def _grow(self) -> None:
+        self.seeds += 2
+        self.grid.write_text(GRID.format(seeds=self.seeds))
+
     def _launch(self, workers: int, kills: int) -> tuple[int, str]:
-        words = [sys.executable, "-m", "experiments", "run", str(self.grid), "--mlruns", str(self.folder / "mlruns")]
-        words += ["--workers", str(workers), "--checkpoint-every", "0.3"]
+        words = [sys.executable, "-m", "experiments", self.verb, str(self.grid), "--mlruns", str(self.folder / "mlruns")]
+        words += ["--experiment", "chaos", "--workers", str(workers), "--checkpoint-every", "0.3"]
         log = self.folder / "launcher.log"
         with log.open("wb") as out:
             process = subprocess.Popen(words, stdout=out, stderr=out, env=self.environment, start_new_session=True)
@@ -122,7 +148,7 @@ class Chaos:
         """Raise an AssertionError unless it is what a launch that was left alone gives; else say what was compared."""
         alone = self.folder / "alone"
         environment = {name: value for name, value in self.environment.items() if name != "MLFLOW_TRACKING_URI"}
-        words = [sys.executable, "-m", "experiments", "run", str(self.grid), "--mlruns", str(alone), "--workers", "0"]
+        words = [sys.executable, "-m", "experiments", self.verb, str(self.grid), "--mlruns", str(alone), "--workers", "0"]
         subprocess.run(words, check=True, capture_output=True, env=environment)
         here, there = Store(self.server.uri, "chaos", *_experiment(self.server.uri)), _opened(alone)
         mine, theirs = _contents(here), _contents(there)
@@ -147,6 +173,53 @@ class Chaos:
         subprocess.run([*words, "--results", str(results)], check=True, capture_output=True, env=environment)
         when = re.compile(rb"; last run ended [^;.]* UTC")  # the one thing in a table that may differ
         return {path.name: when.sub(b"", path.read_bytes()) for path in (results / "chaos").iterdir()}
+
+
+class SearchChaos(Chaos):
+    """The same with a search, which grows by trials."""
+
+    verb = "search"
+
+    def _grow(self) -> None:
+        self.seeds += 6
+        self.grid.write_text(SEARCH.format(trials=self.seeds))
+
+    def compare(self) -> str:
+        """Raise an AssertionError unless the study, MLflow and the registry tell one story of all trials."""
+        store = Store(self.server.uri, "chaos", *_experiment(self.server.uri))
+        study = optuna.load_study(study_name="chaos", storage=_storage(f"sqlite:///{self.folder / 'mlruns' / 'optuna.db'}"))
+        trials, runs = study.get_trials(), {}
+        assert [trial.number for trial in trials] == list(range(self.seeds)), "not the trials that were asked for"
+        states = Counter(trial.state.name for trial in trials)
+        assert states.keys() <= {"COMPLETE", "PRUNED"}, states
+        tracked = [run for run in store.runs() if "superseded" not in run.tags]
+        known, strangers = by_config(tracked)
+        assert len(known) == len(tracked), "a config has two runs"
+        assert not strangers, strangers
+        for run in tracked:
+            for number in filter(None, run.tags.get("trial", "").split(", ")):
+                runs.setdefault(int(number), []).append(run)
+        for trial in trials:
+            mine = runs.pop(trial.number)
+            history = dict(store.history(mine[0].run_id, "validation_error"))
+            if trial.state.name == "COMPLETE":
+                assert len(mine) == 2, "a run for each seed"
+                assert trial.value == sum(run.metrics["validation_error"] for run in mine) / 2
+                assert {run.status for run in mine} == {"FINISHED"}
+            else:
+                assert [run.tags["trial_state"] for run in mine] == [f"pruned at epoch {len(history)} of 40"]
+                assert trial.intermediate_values == history
+            for run in mine:
+                steps = [epoch for epoch, _ in store.history(run.run_id, "train_loss")]
+                assert steps == list(range(1, len(steps) + 1)), "epochs are missing, or there twice"
+        assert not runs, "runs of trials that there are not"
+        confirmed = {run.run_id: run for run in tracked if "trial" not in run.tags}
+        assert {run.status for run in confirmed.values()} == {"FINISHED"}
+        assert len(confirmed) >= 4
+        assert store.client.get_model_version_by_alias("capsnet", "champion").run_id in confirmed
+        left = [path for path in (self.folder / "mlruns" / "checkpoints").glob("*/*") if not path.name.startswith(".gone")]
+        assert not left, f"journals are left over: {left}"
+        return f"{len(trials)} trials ({dict(states)}), their {len(tracked) - len(confirmed)} runs and the champion agree"
 
 
 def _experiment(uri: str) -> tuple[str, int]:
@@ -186,11 +259,13 @@ def _contents(store: Store) -> dict:
     return found
 
 
-def chaos(folder: Path, kills: int, seed: int = 0, say: Say = lambda line: print(line, flush=True)) -> Counter[str]:
+def chaos(
+    folder: Path, kills: int, seed: int = 0, say: Say = lambda line: print(line, flush=True), kind: type[Chaos] = Chaos
+) -> Counter[str]:
     """Kill so many times, compare, and return what was killed how often."""
     # a shell's background job ignores Ctrl-C and hands that on: with a handler here, the launches do not
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    found = Chaos(folder, seed, say)
+    found = kind(folder, seed, say)
     try:
         found.run(kills)
         say(f"{found.killed.total()} killed: {dict(found.killed)}")
@@ -205,9 +280,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=["grid", "search"])
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        chaos(Path(folder), arguments.kills, arguments.seed)
+    for name, kind in (("grid", Chaos), ("search", SearchChaos)):
+        if arguments.only in (None, name):
+            print(f"a {name}:", flush=True)
+            with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+                chaos(Path(folder), arguments.kills, arguments.seed, kind=kind)
 
 
 if __name__ == "__main__":
