@@ -96,8 +96,7 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
             engine.executor.shutdown(cancel_futures=True)
             raise
         finally:
-            trials.put_back()
-            found.failed, found.unfinished = trials.failed, len(trials.later)
+            found.failed, found.unfinished = trials.failed, trials.put_back()
             found.untold = sync(store, place.checkpoints, ended=True).faults
 
 

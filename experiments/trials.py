@@ -93,15 +93,15 @@ class Trials:
     def _advance(self, going: Going) -> None:
         """End the trial if it can be, or else queue the runs that it needs next and that nobody has trained yet."""
         while not self._end(going):
-            new = [config for config in going.stage if config not in going.ended and config not in going.queued]
-            for config in new:
+            stage = going.stage
+            for config in [config for config in stage if config not in going.ended and config not in going.queued]:
                 if outcome := self.known.outcome(config):
                     going.ended[config] = outcome
                     self.shown.done += 1
                 else:
                     going.queued.add(config)
                     self.waiting.append(self._job(going, config))
-            if any(config not in going.ended for config in going.stage):
+            if any(config not in going.ended for config in stage):
                 return
 
     def _job(self, going: Going, config: RunConfig) -> Job:
@@ -135,11 +135,14 @@ class Trials:
     def _mean(going: Going, name: str) -> float:
         return sum(outcome.values[name] for outcome in going.ended.values()) / len(going.ended)
 
-    def put_back(self) -> None:
-        """Leave what has not ended to the next launch."""
+    def put_back(self) -> int:
+        """Leave what has not ended to the next launch; how many trials that are."""
+        left = {trial.id: trial for going in self.going.values() for trial in going.trials}
+        left |= {trial.id: trial for trial in self.later}
         with suppress(*FAULTS):
-            for trial in [*self.later, *(trial for going in self.going.values() for trial in going.trials)]:
+            for trial in left.values():
                 self.study.put_back(trial)
+        return len(left)
 
 
 class _Known:

@@ -169,3 +169,33 @@ def test_markdown_escapes_what_would_split_a_cell():
     table = tables.Table("l", "c", ["a|b"], [["1|2"]], 1, [])
     assert "| a\\|b |" in markdown(table)
     assert "| 1\\|2 |" in markdown(table)
+
+
+DRAWN = [0.005099361863064981, 0.0050993618630649, 0.00745791394966254, 0.001]
+
+
+def test_cells_that_a_search_has_drawn_have_a_row_each_and_short_numbers(make_runs):
+    """A column for each number that was drawn would be empty but for one place."""
+    cells = [(DRAWN[0], 1, 8), (DRAWN[1], 3, 16), (DRAWN[2], 4, 24), (DRAWN[3], 3, 8)]
+    parts = [
+        make_runs({"learning_rate": [rate], "routing_iterations": [r], "class_dim": [dim]}, seeds=2) for rate, r, dim in cells
+    ]
+    table = accuracy(pd.concat(parts, ignore_index=True))
+    assert table.header == ["class dim", "r", "learning rate", "test error (%)"]
+    assert [row[:3] for row in table.rows] == [
+        ["8", "1", "0.005099"],
+        ["8", "3", "0.001"],
+        ["16", "3", "0.005099"],
+        ["24", "4", "0.007458"],
+    ]
+
+
+def test_numbers_that_look_equal_when_shortened_stay_two_rows(make_runs):
+    table = accuracy(make_runs({"learning_rate": DRAWN[:2]}, seeds=2))
+    assert [row[0] for row in table.rows] == ["0.005099", "0.005099"]
+    assert table.rows[0][1] != table.rows[1][1]
+
+
+def test_what_somebody_wrote_is_shown_whole(make_runs):
+    table = accuracy(make_runs({"learning_rate": [0.01234567, 6.4e-6]}, seeds=1))
+    assert [row[0] for row in table.rows] == ["6.4e-6", "0.01234567"]

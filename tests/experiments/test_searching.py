@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -29,7 +31,7 @@ from tests.experiments.test_resume import running
 SEARCH = """
 description: a search in a tiny network
 base: {dataset: digits, train_size: 60, validation_size: 60, augmentation: none, conv_channels: 8, conv_kernel: 5,
-  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 3, batch_size: 20, lr_schedule: constant}
+  primary_types: 2, primary_kernel: 5, decoder_hidden: [16], epochs: 2, batch_size: 20, lr_schedule: constant}
 space:
   learning_rate: {low: 1e-4, high: 1e-2, log: true}
   routing_iterations: [1, 2]
@@ -182,7 +184,16 @@ def test_a_config_that_a_grid_finished_is_not_trained_again(mlruns: Path) -> Non
     searched(mlruns, text.replace("sampler: random", "sampler: random\npruner: median"))
     assert {run.run_id for run in opened(mlruns).runs()} == before
     for trial in study(mlruns).trials:
-        assert set(trial.intermediate_values) == {1, 2, 3}
+        assert set(trial.intermediate_values) == {1, 2}
+
+
+def test_a_trial_of_which_one_seed_is_known_trains_the_others(mlruns: Path) -> None:
+    base = GRIDLESS.split("base: ")[1].split("space:")[0].strip()
+    launched(mlruns, f"base: {base}\naxes: {{routing_iterations: [1, 2]}}\nseeds: 1")
+    text = GRIDLESS.replace("  learning_rate: {low: 1e-4, high: 1e-2, log: true}\n", "")
+    found = searched(mlruns, text.replace("trials: 5", "trials: 2\nseeds_per_trial: 2"))
+    assert found.unfinished == 0
+    assert [trial.state for trial in study(mlruns).trials] == [TrialState.COMPLETE] * 2
 
 
 DIVERGING = GRIDLESS.replace("{low: 1e-4, high: 1e-2, log: true}", "[1e-3, 1e35]").replace("trials: 5", "trials: 6")
@@ -254,7 +265,7 @@ def test_several_objectives_give_a_pareto_front(mlruns: Path) -> None:
 
 @pytest.mark.parametrize("sampler", ["tpe(n_startup_trials=2)", "cmaes", "nsga2(population_size=2)"])
 def test_every_sampler_goes_on_after_a_restart(mlruns: Path, sampler: str) -> None:
-    text = GRIDLESS.replace("sampler: random", f"sampler: {sampler}").replace("epochs: 3", "epochs: 1")
+    text = GRIDLESS.replace("sampler: random", f"sampler: {sampler}").replace("epochs: 2", "epochs: 1")
     searched(mlruns, text)
     searched(mlruns, text.replace("trials: 5", "trials: 8"))
     assert [trial.state for trial in study(mlruns).trials] == [TrialState.COMPLETE] * 8
@@ -296,7 +307,7 @@ def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, monkeypatc
 def test_a_study_of_the_same_name_with_another_space_is_refused(mlruns: Path) -> None:
     searched(mlruns, GRIDLESS)
     before = (mlruns / "optuna.db").read_bytes()
-    for change in (("high: 1e-2", "high: 1e-1"), ("epochs: 3", "epochs: 4"), ("trials: 5", "trials: 5\nseeds_per_trial: 2")):
+    for change in (("high: 1e-2", "high: 1e-1"), ("epochs: 2", "epochs: 4"), ("trials: 5", "trials: 5\nseeds_per_trial: 2")):
         what = {"high": "space", "epochs": "base", "trials": "seeds_per_trial"}[change[0].split(":")[0]]
         with pytest.raises(InputError, match=rf"study 'tiny' in sqlite.* was begun with another {what}, .*--experiment"):
             searched(mlruns, GRIDLESS.replace(*change))
@@ -345,7 +356,7 @@ def test_a_search_that_was_stopped_ends_with_the_trials_that_were_asked_for(
 ) -> None:
     """None lost, none doubled; those that were running keep their numbers and parameters."""
     path = tmp_path / "tiny.yaml"
-    path.write_text(SEARCH.replace("epochs: 3", "epochs: 25").replace("trials: 5", "trials: 3"))
+    path.write_text(SEARCH.replace("epochs: 2", "epochs: 25").replace("trials: 5", "trials: 3"))
     words = [sys.executable, "-m", "experiments", "search", str(path), "--experiment", "tiny", "--mlruns", str(mlruns)]
     words += ["--workers", "0"]
     with running([*words, "--checkpoint-every", "0"]) as process:
@@ -421,7 +432,7 @@ def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
 
 def test_two_launches_of_a_search_are_refused(mlruns: Path, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "tiny.yaml"
-    path.write_text(SEARCH.replace("epochs: 3", "epochs: 400"))
+    path.write_text(SEARCH.replace("epochs: 2", "epochs: 400"))
     words = [sys.executable, "-m", "experiments", "search", str(path), "--experiment", "tiny", "--mlruns", str(mlruns)]
     words += ["--workers", "0"]
     with running(words) as process:
@@ -433,3 +444,26 @@ def test_two_launches_of_a_search_are_refused(mlruns: Path, tmp_path: Path, comm
         out, errors = process.communicate(timeout=60)
     assert "0 trials have ended; the same command goes on from there" in errors
     assert isinstance(out, (str, bytes))
+
+
+def test_a_search_without_confirmation_has_no_table_and_that_is_no_error(mlruns: Path, tmp_path: Path) -> None:
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 1"))
+    words = [sys.executable, "-m", "analysis", "tiny", "--mlruns", str(mlruns), "--results", str(tmp_path / "results")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert "holds 1 runs of a search's trials, and no trial is confirmed yet" in done.stdout
+
+
+def test_sync_ends_the_run_of_a_search_that_nobody_is_at(mlruns: Path, command: Command) -> None:
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 1"))
+    store = opened(mlruns)
+    [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'search'")
+    store.client.update_run(parent.info.run_id, status="RUNNING")
+    assert command("sync").returncode == 0
+    assert store.client.get_run(parent.info.run_id).info.status == "KILLED"
+
+
+def test_the_readmes_search_is_one() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+    [text] = [block for block in blocks if "space:" in block]
+    assert parse_search(text, "readme", "README.md").trials == 50
