@@ -37,6 +37,7 @@ OBJECTIVES = {
 """What can be minimised, all of it known without the test set."""
 
 PRUNED_BY = "validation_error"  # the objective that each epoch has
+MESSAGES = 20  # what is wrong with the corners of a space: one wrong value may be told of many
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,13 @@ def parse_search(text: str, name: str, place: str) -> Search:
     if not isinstance(space_given, Mapping) or not space_given:
         faults.append(f"space of {place} must be a mapping of fields to ranges and choices, not {space_given!r}")
         space_given = {}
-    base = read_mapping(document.get("base"), f"base of {place}", faults)
+    base = read_mapping(document.get("base"), f"base of {place}", faults, "seeds_per_trial says how many each trial has")
     space = read_space(space_given, f"space of {place}", faults)
-    conditional = {parameter.name for parameter in space.parameters if parameter.when}
+    conditional = {key for key, given in space_given.items() if isinstance(given, Mapping) and given.get("when")}
     faults += [
         f"{key} stands both in base and in space of {place}; leave it in one of them, or give it a condition (when) in space"
         for key in base
-        if key in space_given and key not in conditional
+        if key in space_given.keys() - conditional - {"seed"}  # which may stand in neither
     ]
     search = Search(
         name,
@@ -174,7 +175,8 @@ def _check_corners(search: Search, place: str) -> None:
         if PRUNED_BY in search.objectives and not config.validation_size:
             faults[f"objective {PRUNED_BY} of {place} needs validation images: validation_size must not be 0"] = None
     if faults:
-        raise InputError("\n".join(faults))
+        more = [f"and {len(faults) - MESSAGES} more, of other points of the space"] if len(faults) > MESSAGES else []
+        raise InputError("\n".join([*itertools.islice(faults, MESSAGES), *more]))
 
 
 class _Reader:
@@ -191,15 +193,17 @@ class _Reader:
         return default
 
     def count(self, key: str, default: int | None) -> int | None:
-        value = self.document.get(key, default)
-        if value is None or _is_whole(value, 1):
+        if key not in self.document:
+            return default
+        value = self.document[key]
+        if _is_whole(value, 1):
             return value
         self.faults.append(f"{key} of {self.place} must be a whole number of 1 or more, not {value!r}")
         return default
 
     def seconds(self, key: str) -> float | None:
         value = self.document.get(key)
-        found = re.fullmatch(r"\s*(?:(\d+)\s*h)?\s*(?:(\d+)\s*m)?\s*(?:(\d+)\s*s)?\s*", str(value))
+        found = re.fullmatch(r"\s*(?:(\d{1,9})\s*h)?\s*(?:(\d{1,9})\s*m)?\s*(?:(\d{1,9})\s*s)?\s*", str(value))
         if found and (total := sum(int(part or 0) * unit for part, unit in zip(found.groups(), (3600, 60, 1), strict=True))):
             return float(total)
         if "time_budget" in self.document:
@@ -220,7 +224,7 @@ class _Reader:
             if name == "test_error":
                 able = ", ".join(OBJECTIVES)
                 self.faults.append(f"objective of {self.place}: selection must not see the test set; choices: {able}")
-            elif name not in OBJECTIVES:
+            elif name not in list(OBJECTIVES):  # a list has no hash
                 self.faults.append(unknown("objective", name, OBJECTIVES, self.place))
         if not names or len(set(map(str, names))) < len(names):
             self.faults.append(f"objective of {self.place} must be one, or a list of different ones, not {given!r}")

@@ -16,6 +16,7 @@ from capsnet.errors import InputError, unknown
 
 SHIPPED = Path(__file__).parent / "grids"
 KEYS = ("description", "base", "axes", "also", "seeds")
+SEEDS = "seeds are given by the grid's key 'seeds'"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def parse_grid(text: str, name: str, place: str) -> Grid:
 def make_grid(name: str, description: str, cells: Sequence[Mapping[str, Any]], seeds: Sequence[int]) -> Grid:
     """A grid of single cells, whose text is YAML that gives it again."""
     listed = [{key: list(value) if isinstance(value, tuple) else value for key, value in cell.items()} for cell in cells]
-    text = json.dumps({"description": description, "also": listed, "seeds": list(seeds)}, indent=1)  # which YAML contains
+    document = {"description": description, "also": listed, "seeds": list(seeds)}
+    text = json.dumps(document, indent=1, ensure_ascii=False)  # which YAML contains, but for pairs of surrogates
     return parse_grid(text, name, f"grid {name}")
 
 
@@ -149,8 +151,8 @@ def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value).replace(" ", "")
 
 
-def read_mapping(value: Any, place: str, faults: list[str]) -> dict[str, Any]:
-    """Fields and values; what is wrong with their names is added to the faults."""
+def read_mapping(value: Any, place: str, faults: list[str], seeds: str = SEEDS) -> dict[str, Any]:
+    """Fields and values; what is wrong with their names is added to the faults, with where seeds stand instead."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):
@@ -158,7 +160,7 @@ def read_mapping(value: Any, place: str, faults: list[str]) -> dict[str, Any]:
         return {}
     for key in value:
         if key == "seed":
-            faults.append(f"seed stands in {place}; seeds are given by the grid's key 'seeds'")
+            faults.append(f"seed stands in {place}; {seeds}")
         elif key not in FIELDS:
             faults.append(unknown("key", key, FIELDS, place))
     return dict(value)

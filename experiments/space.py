@@ -15,10 +15,11 @@ Nothing here is particular to a field: whether numbers are whole follows its typ
 import inspect
 import itertools
 import json
-import math
 import random
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from capsnet.config import FIELDS, VARIANTS
@@ -65,7 +66,7 @@ class Choice:
 
     def option(self, key: Key) -> Option:
         """The one that Optuna calls so."""
-        return next(option for option in self.options if option.key == key and type(option.key) is type(key))
+        return next(option for option in self.options if _same(option.key, key))
 
 
 Values = Range | Choice
@@ -181,6 +182,8 @@ class _Reader:
             if strange := [key for key in given if key not in ("choices", "when")]:
                 raise self._fault(self.field, unknown("key", strange[0], ("choices", "when")))
             given = given["choices"]
+            if not isinstance(given, list):
+                raise self._fault(self.field, f"choices must be a list, not {given!r}")
         values = self._values(self.field, given, FIELDS[self.field].annotation)
         return Parameter(self.field, values, self._conditions(conditions))
 
@@ -204,16 +207,15 @@ class _Reader:
         if not given:
             raise self._fault(name, "a list of choices must not be empty")
         options = tuple(self._option(name, value) for value in given)
-        texts = [json.dumps(option.key) for option in options]
-        if twice := next((text for i, text in enumerate(texts) if text in texts[:i]), None):
-            raise self._fault(name, f"the choice {twice} stands there twice")
+        for one, other in itertools.combinations((option.key for option in options), 2):
+            if _same(one, other):
+                raise self._fault(name, f"the choice {json.dumps(other)} stands there twice")
         return Choice(options)
 
     def _option(self, name: str, value: Any) -> Option:
-        if isinstance(value, (str, int, float)):
-            return Option(value, value)
-        if isinstance(value, list):
-            return Option(json.dumps(value), value)
+        key = _key(value)
+        if isinstance(key, (str, bool)) or _is_finite(key):
+            return Option(key, value)
         if name in VARIANTS and isinstance(value, Mapping) and len(value) == 1:
             return self._variant(name, *next(iter(value.items())))
         raise self._fault(name, f"{value!r} is no choice; write a value, or {{name: {{parameter: values}}}} of a variant")
@@ -226,7 +228,7 @@ class _Reader:
             raise self._fault(here, f"write parameters with their values, not {parts!r}")
         if strange := [key for key in parts if key not in parameters]:
             raise self._fault(here, unknown("parameter", strange[0], parameters))
-        fixed = {key: given for key, given in parts.items() if _is_number(given)}
+        fixed = {key: given for key, given in parts.items() if _is_finite(given)}
         searched = {key: given for key, given in parts.items() if key not in fixed}
         read = (self._part(f"{here}.{key}", given, parameters[key].annotation) for key, given in searched.items())
         return Option(variant, variant, tuple(read), fixed)
@@ -239,11 +241,26 @@ class _Reader:
     def _conditions(self, given: Any) -> dict[str, tuple[Key, ...]]:
         if not isinstance(given, Mapping):
             raise self._fault(self.field, f"when must be a mapping of fields to the choices that allow it, not {given!r}")
-        return {name: tuple(wanted) if isinstance(wanted, list) else (wanted,) for name, wanted in given.items()}
+        return {name: tuple(map(_key, wanted)) if isinstance(wanted, list) else (wanted,) for name, wanted in given.items()}
+
+
+def _key(value: Any) -> Any:
+    """How Optuna keeps a choice: a list of plain values as JSON, all else as it is."""
+    plain = isinstance(value, list) and all(isinstance(part, (str, int, float)) for part in value)
+    return json.dumps(value) if plain else value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two keys are one choice: 1 and 1.0 are, 1 and true are not."""
+    return one == other and isinstance(one, bool) is isinstance(other, bool)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_finite(value: Any) -> bool:
+    return _is_number(value) and abs(value) <= sys.float_info.max  # whole numbers may be larger than any float
 
 
 def _wrong_words(given: Mapping[Any, Any], kind: Any) -> str:
@@ -262,7 +279,7 @@ def _wrong_numbers(given: Mapping[Any, Any], kind: Any) -> str:
         number = given.get(key, 1)
         if not _is_number(number) or (kind is int and not isinstance(number, int)):
             return f"{key} must be a {'whole ' if kind is int else ''}number, not {number!r}"
-        if not math.isfinite(number):
+        if not _is_finite(number):
             return f"{key} must be finite, not {number!r}"
     log = given.get("log", False)
     return "" if isinstance(log, bool) else f"log must be true or false, not {log!r}"
@@ -271,14 +288,15 @@ def _wrong_numbers(given: Mapping[Any, Any], kind: Any) -> str:
 def _wrong_range(low: float, high: float, step: float | None = None, log: bool = False, when: Any = None) -> str:  # noqa: ARG001
     """What is wrong with the numbers of a range, or nothing."""
     if low >= high:
-        return f"low must be below high, but they are {low:g} and {high:g}"
+        return f"low must be below high, but they are {low} and {high}"
     if log:
         both = "a range has either log or step" if step is not None else ""
-        return both if low > 0 else f"low must be above 0 with log: true, not {low:g}"
+        return both if low > 0 else f"low must be above 0 with log: true, not {low}"
     if step is not None and step <= 0:
-        return f"step must be above 0, not {step:g}"
-    whole = step is None or math.isclose((high - low) / step, round((high - low) / step), rel_tol=1e-9)
-    return "" if whole else f"steps of {step:g} from {low:g} don't end at {high:g}"
+        return f"step must be above 0, not {step}"
+    first, last, one = (Fraction(str(number)) for number in (low, high, step or 1))  # as written: 0.3 is three times 0.1
+    whole = step is None or (last - first) % one == 0
+    return "" if whole else f"steps of {step} from {low} don't end at {high}"
 
 
 def _check_conditions(found: list[Parameter], document: Mapping[Any, Any], place: str, faults: list[str]) -> None:
@@ -295,7 +313,10 @@ def _check_conditions(found: list[Parameter], document: Mapping[Any, Any], place
                 faults.append(f"{told} names {name}, which is a range: a condition needs a list of choices")
                 continue
             keys = [option.key for option in values.options]
-            faults += [f"{told}: {unknown(name, key, map(str, keys))}" for key in wanted if key not in keys]
+            strange = [key for key in wanted if not any(_same(key, other) for other in keys)]
+            faults += [f"{told}: {unknown(name, key, map(str, keys))}" for key in strange]
+            if not wanted:
+                faults.append(f"{told} names no choice of {name}; choices: {', '.join(map(str, keys))}")
 
 
 def _ordered(found: list[Parameter], place: str, faults: list[str]) -> Iterator[Parameter]:
