@@ -36,6 +36,7 @@ OBJECTIVES = {
 }
 """What can be minimised, all of it known without the test set."""
 
+MOST_SEEDS = 10_000  # of the trials and the confirmation
 PRUNED_BY = "validation_error"  # the objective that each epoch has
 MESSAGES = 20  # what is wrong with the corners of a space: one wrong value may be told of many
 
@@ -166,14 +167,21 @@ def _mismatches(search: Search, place: str) -> list[str]:
 def _check_corners(search: Search, place: str) -> None:
     """Refuse what the config refuses before the first trial, with everything that is wrong at once."""
     faults: dict[str, None] = {}  # a set that keeps its order: one wrong value spoils many points
+    epochs = 0
     for values in [*([{}] if search.confirm.defaults else []), *search.space.corners()]:
         try:
             config = make_config({**search.base, **values}, place)
         except InputError as error:
             faults |= dict.fromkeys(str(error).splitlines())
             continue
+        epochs = max(epochs, config.epochs)
         if PRUNED_BY in search.objectives and not config.validation_size:
             faults[f"objective {PRUNED_BY} of {place} needs validation images: validation_size must not be 0"] = None
+    for name in ("min_resource", "n_warmup_steps"):  # epochs before which nothing is pruned
+        if not faults and (least := search.pruner.arguments.get(name, 0)) >= max(epochs, 2):
+            faults[f"pruner {search.pruner.text} of {place} never prunes: {name} {least} leaves none of {epochs} epochs"] = None
+    if not faults and search.seeds_per_trial + search.confirm.seeds > MOST_SEEDS:
+        faults[f"seeds_per_trial and the seeds of confirm in {place} must be {MOST_SEEDS} at most, together"] = None
     if faults:
         more = [f"and {len(faults) - MESSAGES} more, of other points of the space"] if len(faults) > MESSAGES else []
         raise InputError("\n".join([*itertools.islice(faults, MESSAGES), *more]))

@@ -124,7 +124,7 @@ def _report(search: Search, study: Study, place: Place) -> None:
 def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, engine: Engine, found: Found) -> Grid | None:
     """Train the best trials again, on seeds that no trial had, as a grid of their own; None if there is nothing to confirm."""
     best = study.best()
-    if not search.confirm.top or not best:
+    if not best or not (search.confirm.top or search.confirm.defaults):
         return None
     grid = search.confirmation([trial.values for trial, _ in best])
     console.print(f"\nconfirming {len(grid.cells)} configurations on {search.confirm.seeds} fresh seeds")

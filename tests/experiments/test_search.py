@@ -544,3 +544,14 @@ def test_whatever_its_values_the_grids_text_gives_the_grid_again() -> None:
     expected = [search.config(values, seed) for values in best for seed in (1, 2, 3)]
     default = [make_config({**search.base, "seed": seed}, "s") for seed in (1, 2, 3)]
     assert [config for cell in grid.cells for config in cell.configs] == expected + default
+
+
+@pytest.mark.parametrize("pruner", ["hyperband(min_resource=3)", "median(n_warmup_steps=3)", "median(n_warmup_steps=9)"])
+def test_a_pruner_that_could_never_prune_is_refused(pruner: str) -> None:
+    assert f"pruner {pruner} of s.yaml never prunes" in said_of(written({"pruner": pruner}))
+    for able in ("hyperband(min_resource=2)", "median(n_warmup_steps=2)", "median", "hyperband", "none"):
+        search_of(pruner=able)
+
+
+def test_so_many_seeds_that_nobody_means_them_are_refused() -> None:
+    assert "must be 10000 at most, together" in said_of(written({"seeds_per_trial": "3000000000"}))

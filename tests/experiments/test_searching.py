@@ -92,6 +92,7 @@ def test_each_trial_is_a_run_with_the_values_that_optuna_knows(mlruns: Path) -> 
         }
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_run_that_a_grid_would_have_made(mlruns: Path, tmp_path: Path) -> None:
     searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 1"))
     [run] = trial_runs(opened(mlruns)).values()
@@ -152,6 +153,7 @@ def test_a_second_launch_starts_nothing_and_a_larger_number_goes_on(mlruns: Path
     assert len(set(rates)) == 9, "random numbers were drawn a second time"
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_mean_of_its_seeds_and_fails_with_one_of_them(mlruns: Path) -> None:
     searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 2\nseeds_per_trial: 3"))
     by_trial: dict[str, list[float]] = {}
@@ -249,6 +251,7 @@ def test_hopeless_trials_are_pruned_in_their_workers(mlruns: Path) -> None:
     assert not list((mlruns / "checkpoints").glob("*/[!.]*")), "checkpoints of pruned runs are left"
 
 
+@pytest.mark.slow
 def test_several_objectives_give_a_pareto_front(mlruns: Path) -> None:
     text = SEARCH.replace("sampler: random", "sampler: nsga2(population_size=3)\nobjective: [validation_error, parameters]")
     text = text.replace("routing_iterations: [1, 2]", "class_dim: {low: 4, high: 12}")
@@ -263,6 +266,7 @@ def test_several_objectives_give_a_pareto_front(mlruns: Path) -> None:
     assert "figures/pareto_front.png" in figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe(n_startup_trials=2)", "cmaes", "nsga2(population_size=2)"])
 def test_every_sampler_goes_on_after_a_restart(mlruns: Path, sampler: str) -> None:
     text = GRIDLESS.replace("sampler: random", f"sampler: {sampler}").replace("epochs: 2", "epochs: 1")
@@ -378,6 +382,7 @@ def test_a_search_that_was_stopped_ends_with_the_trials_that_were_asked_for(
         assert steps == list(range(1, 26))
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_a_search(mlruns: Path) -> None:
     searched(mlruns, GRIDLESS.replace("trials: 5", "time_budget: 3s"))
     count, spent = len(study(mlruns).trials), study(mlruns).user_attrs["seconds"]
@@ -430,6 +435,7 @@ def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
     assert study(mlruns).trials[trial.number].intermediate_values == {1: 50.0, 2: 40.0, 3: 30.0}
 
 
+@pytest.mark.slow
 def test_two_launches_of_a_search_are_refused(mlruns: Path, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(SEARCH.replace("epochs: 2", "epochs: 400"))
@@ -446,6 +452,7 @@ def test_two_launches_of_a_search_are_refused(mlruns: Path, tmp_path: Path, comm
     assert isinstance(out, (str, bytes))
 
 
+@pytest.mark.slow
 def test_a_search_without_confirmation_has_no_table_and_that_is_no_error(mlruns: Path, tmp_path: Path) -> None:
     searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 1"))
     words = [sys.executable, "-m", "analysis", "tiny", "--mlruns", str(mlruns), "--results", str(tmp_path / "results")]
@@ -454,6 +461,7 @@ def test_a_search_without_confirmation_has_no_table_and_that_is_no_error(mlruns:
     assert "holds 1 runs of a search's trials, and no trial is confirmed yet" in done.stdout
 
 
+@pytest.mark.slow
 def test_sync_ends_the_run_of_a_search_that_nobody_is_at(mlruns: Path, command: Command) -> None:
     searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 1"))
     store = opened(mlruns)
