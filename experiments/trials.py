@@ -51,7 +51,6 @@ class Trials:
         self.going: dict[RunConfig, Going] = {}  # by the config of each seed
         self.later: list[Trial] = []  # which their surroundings failed: the next launch runs them again
         self.failed: list[str] = []  # one line for each of them
-        self.untold: list[str] = []
         self.since = time.monotonic()
 
     def following(self) -> Job | None:
@@ -79,8 +78,6 @@ class Trials:
 
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Take note of a run that is over, and tell the study if its trial is."""
-        if outcome.untold:
-            self.untold.append(f"{job.name}: {outcome.untold}")
         with self.study.answering():
             now = time.monotonic()
             self.study.spend(now - self.since)
