@@ -10,7 +10,8 @@ class InputError(ValueError):
 
 def brief(error: object, length: int = 300) -> str:
     """What an error says, in one line of at most so many characters."""
-    return " ".join(str(error).split())[:length]
+    said = " ".join(str(error).split())
+    return said if len(said) <= length else said[: length - 1] + "…"
 
 
 def unknown(what: str, name: object, choices: Iterable[str], place: str = "") -> str:

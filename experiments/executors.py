@@ -160,7 +160,7 @@ def host_and_port(address: str) -> tuple[str, int]:
         InputError: it isn't of this form.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or "/" in host:
+    if not host or not port.isdecimal() or not 0 < int(port) < 2**16 or "/" in host:
         raise InputError(f"--address must be HOST:PORT, as ray start --head prints it, not {address!r}")
     return host.strip("[]"), int(port)
 

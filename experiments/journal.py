@@ -208,7 +208,7 @@ class Journal:
             self._record = Record(**held, source=source and DataSource(**source), ending=ending and Ending(**ending))
         except FileNotFoundError:
             self._record = None
-        except (ValueError, TypeError, LookupError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise InputError(
                 f"{path} is of another version of this program, or damaged ({error}): use the version that wrote it, or delete "
                 f"{self.folder} to train the run from the beginning"

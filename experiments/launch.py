@@ -71,7 +71,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     for fault in sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults:
         errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(fault)}")
     with answering(store.uri):
-        todo, summary = _look(configs, place, wish)
+        todo, summary, old = _look(configs, place, wish)
     with launchers.mutex(), answering(store.uri):
         place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
     part = "" if wish.shard.is_all else f"shard {wish.shard}: "
@@ -82,6 +82,9 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         with display(len(configs), summary.before) as shown:
             for job, outcome in launch(one_by_one(todo), run, place, engine, shown):
                 summary.finished += not outcome.failure
+                if job.config in old and not outcome.failure:
+                    with suppress(*FAULTS):  # else the next launch with --fresh does it
+                        store.supersede(old.pop(job.config).run_id)
                 if outcome.failure:
                     summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
         interrupted = False
@@ -94,15 +97,15 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         raise KeyboardInterrupt(f"{settled} of {len(configs)} runs are settled; the same command goes on from there") from None
     finally:
         summary.untold = sync(store, place.checkpoints, ended=True, only=mine).faults
+        for line in summary.untold if interrupted else ():
+            errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(line)}")
         _end(grid, launchers, place, wish.shard, summary, interrupted=interrupted)
     return summary
 
 
-def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary]:
-    """What there is to do, and what is known already."""
-    known, _ = by_config(place.store.runs())
-    if wish.fresh:
-        known = _without_other_code(known, configs, place.store)
+def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary, Known]:
+    """What there is to do, what is known already, and the runs of other code that speak until they are replaced."""
+    known, old = _without_other_code(configs, place.store) if wish.fresh else (by_config(place.store.runs())[0], {})
     due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
     todo = [make_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
     summary = Summary(planned=len(configs), before=len(configs) - len(todo))
@@ -112,20 +115,27 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
             reason = found.tags.get(REASON, "")
             line = f"{Job(cell, config).name}: {reason} (run {found.run_id}, before; --retry-failed trains it again)"
             summary.failed.append(line)
-    return todo, summary
+    return todo, summary, old
 
 
 def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:
     return not is_settled(found) or (retry_failed and state(found) != "finished")
 
 
-def _without_other_code(known: Known, configs: list[tuple[str, RunConfig]], store: Store) -> Known:
-    """What is known, less the runs of these configs that another commit trained, which don't count any more."""
-    wanted = {config for _, config in configs}
-    old = {config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags)}
-    for found in old.values():
-        store.supersede(found.run_id)
-    return {config: found for config, found in known.items() if config not in old}
+def _without_other_code(configs: list[tuple[str, RunConfig]], store: Store) -> tuple[Known, Known]:
+    """What is known, less the runs of these configs that another commit trained; and those of them that still speak."""
+    wanted, runs, old = {config for _, config in configs}, list(store.runs()), Known()
+    while True:
+        known, _ = by_config(runs)
+        other = {config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags)}
+        if not other:
+            break
+        old = other | old
+        gone = {found.run_id for found in other.values()}
+        runs = [found for found in runs if found.run_id not in gone]
+    for config in [config for config in old if state(known.get(config)) == "finished"]:  # a launch before was cut off
+        store.supersede(old.pop(config).run_id)
+    return known, old
 
 
 def is_of_other_code(tags: Mapping[str, str]) -> bool:
@@ -146,7 +156,7 @@ def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh:
                     return Job(cell, config)
                 journal.remove()
         except (BusyError, InputError):  # the worker will come upon the same and tell of it
-            return Job(cell, config)
+            return Job(cell, config, going_on.run_id if going_on else "")
     if going_on and place.store.is_beating(going_on):
         raise InputError(
             f"run {going_on.run_id} of {Job(cell, config).name} is being trained by a launch that has another folder than "
@@ -206,10 +216,10 @@ def _through(
             return
         soon = max(0.0, again[0][0] - time.monotonic()) if again and len(running) < slots else LOOK
         done = wait(running, min(soon, LOOK), return_when=FIRST_COMPLETED).done
-        if not done and isinstance(executor, Ray):
-            executor.heal()
-        for future in done:
-            job, outcome = running.pop(future), _outcome(future)
+        ended = [(running.pop(future), _outcome(future)) for future in done]
+        if isinstance(executor, Ray) and (not done or any(outcome.failure == "infrastructure" for _, outcome in ended)):
+            executor.heal()  # before anything is handed to a node that is dead
+        for job, outcome in ended:
             tries[job.name] += outcome.failure == "infrastructure"
             if outcome.failure != "infrastructure":
                 tries.pop(job.name, None)

@@ -34,7 +34,7 @@ class Shard:
         """
         if not text:
             return cls()
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        found = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise InputError(f"--shard must be i/n with i from 1 to n, such as 1/8 to 8/8, not {text!r}")
         return cls(int(found[1]), int(found[2]))

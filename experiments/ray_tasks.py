@@ -3,6 +3,7 @@
 import concurrent.futures
 import logging
 import os
+import re
 import secrets
 import signal
 import threading
@@ -186,4 +187,5 @@ def _translated(fault: BaseException) -> BaseException:
         return MemoryError(f"out of memory: {fault}")
     if isinstance(fault, exceptions.RayTaskError):
         return fault.cause if isinstance(fault.cause, Exception) else LostError(f"a worker was stopped: {fault.cause!r}")
-    return LostError(f"a worker died ({type(fault).__name__}): {brief(fault)}")
+    first = re.split(r"(?<=[.:]) ", brief(fault))[0].rstrip(".:")  # what follows is for those who know Ray
+    return LostError(f"a worker died ({type(fault).__name__}): {first}")

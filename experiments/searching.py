@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from capsnet.cli import console, errors, escaped
 from capsnet.config import RunConfig
+from capsnet.errors import InputError
 from experiments import champion, study_figures
 from experiments.executors import Engine
+from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config
 from experiments.launch import Wish, launch, run_grid
 from experiments.locks import Launchers
@@ -22,7 +25,7 @@ from experiments.search import Search
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study
 from experiments.sync import sync
-from experiments.tracking import TrackedRun, answering
+from experiments.tracking import GRID, TrackedRun, answering
 from experiments.trials import Trials
 from experiments.worker import Place, run
 
@@ -127,11 +130,25 @@ def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, e
     if not best or not (search.confirm.top or search.confirm.defaults):
         return None
     grid = search.confirmation([trial.values for trial, _ in best])
+    with answering(place.store.uri):
+        _drop(grid, place)
     console.print(f"\nconfirming {len(grid.cells)} configurations on {search.confirm.seeds} fresh seeds")
     summary = run_grid(grid, launchers, place, engine, Wish())
     found.failed += summary.failed
     found.untold += summary.untold
     return grid
+
+
+def _drop(grid: Grid, place: Place) -> None:
+    """Forget runs that were to confirm what later trials have beaten, if they were cut off; those that finished are results."""
+    known, _ = by_config(place.store.runs())
+    wanted = {config for _, config in grid.configs}
+    for config, found in known.items():
+        if found.tags.get(GRID) == grid.name and found.status != "FINISHED" and config not in wanted:
+            place.store.supersede(found.run_id)
+            journal = Journal(folder_of(place.checkpoints, config))
+            with suppress(BusyError, InputError), journal.held():
+                journal.remove()
 
 
 def _crown(search: Search, grid: Grid, place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,6 +18,9 @@ from filelock import FileLock
 from capsnet.errors import InputError
 
 NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
+
+
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def uri(folder: Path) -> str:
@@ -66,7 +70,15 @@ def exists(uri: str) -> bool:
 
 
 def answers(uri: str, seconds: float = 10.0) -> None:
-    """Raise an OSError if no server answers within seconds; MLflow's own client would try for longer."""
+    """Raise an OSError if no server answers within seconds; MLflow's own client would try for longer.
+
+    Of a database it is asked only whether its host listens; a file is taken to be there.
+    """
+    if not is_server(uri):
+        place = urlsplit(uri)
+        if place.hostname and (port := place.port or PORTS.get(place.scheme.partition("+")[0])):
+            socket.create_connection((place.hostname, port), timeout=seconds).close()
+        return
     parts = urlsplit(uri.rstrip("/") + "/health")
     nameless = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))  # urllib knows no user:password@
     with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
@@ -123,9 +135,10 @@ def refuse_alone(uri: str, why: str) -> None:
         raise InputError(
             f"{uri} is a SQLite file, which serves one machine, but {why}. Start a tracking server where every machine reaches "
             "it, and name it on each of them (docs/cluster.md has it step by step):\n"
-            "  mlflow server --backend-store-uri postgresql://USER:PASSWORD@127.0.0.1/mlflow \\\n"
-            "    --artifacts-destination /SHARED/artifacts --host 0.0.0.0 --allowed-hosts HOST:5000\n"
+            "  mlflow server --backend-store-uri postgresql://USER@127.0.0.1/mlflow \\\n"
+            "    --artifacts-destination /SHARED/artifacts --host HOST --allowed-hosts HOST:5000\n"
             "  export MLFLOW_TRACKING_URI=http://HOST:5000\n"
             "and for a search, whose workers report to its study:\n"
-            "  export OPTUNA_STORAGE=postgresql://USER:PASSWORD@HOST/optuna"
+            "  export OPTUNA_STORAGE=postgresql://USER@HOST/optuna\n"
+            "Passwords belong into ~/.pgpass; whoever reaches the server can use it, unless it has accounts."
         )

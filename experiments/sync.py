@@ -32,6 +32,8 @@ def sync(store: Store, checkpoints: Path, *, ended: bool = False, only: Collecti
         only: folders of journals; all if None.
     """
     found, away = Synced(), ""
+    if any(True for _ in journals(checkpoints)) and not store.answers():  # a push would try for a minute
+        away = f"{store.shown} doesn't answer"
     for journal in journals(checkpoints):
         if only is not None and journal.folder not in only:
             continue

@@ -40,6 +40,7 @@ if TYPE_CHECKING:  # a plan needs no torch
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a sample that found no server
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # nor for each write to a disk that is full
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
@@ -89,12 +90,11 @@ class Store:
         return stores.shown(self.uri)
 
     def answers(self, seconds: float = 3.0) -> bool:
-        """Whether the store is there; a database is taken to be."""
-        if stores.is_server(self.uri):
-            try:
-                stores.answers(self.uri, seconds)
-            except OSError:
-                return False
+        """Whether the store is there."""
+        try:
+            stores.answers(self.uri, seconds)
+        except OSError:
+            return False
         return True
 
     def __getstate__(self) -> dict[str, str]:
@@ -370,8 +370,7 @@ def _client(uri: str) -> MlflowClient:
     try:
         if database := stores.database(uri):
             database.parent.mkdir(parents=True, exist_ok=True)
-        if stores.is_server(uri):
-            stores.answers(uri)
+        stores.answers(uri)
         client = MlflowClient(uri)
         client.search_experiments(max_results=1)
         stores.write_ahead(uri)

@@ -243,8 +243,8 @@ def kind(fault: BaseException) -> str:
         return "out of memory"
     if isinstance(fault, InputError):
         return "input"
-    if isinstance(fault, OSError) and fault.errno in FULL:
-        return "disk full"
+    if (isinstance(fault, OSError) and fault.errno in FULL) or any(f"(os error {number})" in said for number in FULL):
+        return "disk full"  # the latter is how safetensors, which is written in Rust, says so
     if isinstance(fault, (BusyError, OSError)) or "CUDA error" in said:
         return "infrastructure"
     return "error"

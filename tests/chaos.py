@@ -215,7 +215,10 @@ class SearchChaos(Chaos):
         assert not runs, "runs of trials that there are not"
         confirmed = {run.run_id: run for run in tracked if "trial" not in run.tags}
         assert {run.status for run in confirmed.values()} == {"FINISHED"}
-        assert len(confirmed) >= 4
+        [(_, text)] = store.grids()
+        wanted = {config for _, config in parse_grid(text, "confirm", "confirm").configs}
+        assert wanted <= {config for config, run in known.items() if run.run_id in confirmed}, "not all are confirmed"
+        assert len(wanted) == 4
         assert store.client.get_model_version_by_alias("capsnet", "champion").run_id in confirmed
         left = [path for path in (self.folder / "mlruns" / "checkpoints").glob("*/*") if not path.name.startswith(".gone")]
         assert not left, f"journals are left over: {left}"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
@@ -17,6 +18,7 @@ from experiments.locks import ALL, Launchers
 from experiments.record import Ending, Record
 from experiments.sources import parse_grid
 from experiments.sync import sync
+from experiments.worker import kind
 from tests.experiments.conftest import TINY, launched, opened
 
 ONE = TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
@@ -47,6 +49,14 @@ def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Pat
         assert again.history == [row(1), row(2), row(3)]
         again.append(row(4))
     assert [metrics.epoch for metrics in Journal(journal.folder).latest()] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_is_called_so_by_python_and_by_safetensors() -> None:
+    """What safetensors 0.8 raises; test_sharing fills a real file system."""
+    assert kind(OSError(28, "No space left on device")) == "disk full"
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    assert kind(SafetensorError(said)) == "disk full"
+    assert kind(SafetensorError("Error while serializing: I/O error: Permission denied (os error 13)")) == "error"
 
 
 def test_a_torn_checkpoint_never_takes_the_place_of_the_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

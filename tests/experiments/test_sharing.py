@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -115,6 +116,34 @@ def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 0
 
 
+class _Stopped(Inline):
+    """Ctrl-C comes before the second run."""
+
+    def submit(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if getattr(self, "begun", False):
+            raise KeyboardInterrupt
+        self.begun = True
+        return super().submit(function, *args, **kwargs)
+
+
+def test_an_old_result_speaks_until_its_replacement_is_there(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--fresh that is cut off takes no result away, and goes on where it stopped."""
+    from experiments import launch, worker
+
+    text = TINY.replace("seeds: 2", "seeds: 1")
+    launched(mlruns, text)
+    for module in (launch, worker):
+        monkeypatch.setattr(module, "git_commit", lambda: "another")
+    with pytest.raises(KeyboardInterrupt):
+        launched(mlruns, text, wish=Wish(fresh=True), engine=Engine(_Stopped()))
+    known, _ = by_config(opened(mlruns).runs())
+    assert [run.status for run in known.values()] == ["FINISHED"] * 2
+    assert sorted(run.tags["git_commit"] == "another" for run in known.values()) == [False, True]
+    assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 1
+    known, _ = by_config(opened(mlruns).runs())
+    assert {run.tags["git_commit"] for run in known.values()} == {"another"}
+
+
 def test_sqlite_keeps_a_write_ahead_log(mlruns: Path) -> None:
     opened(mlruns)
     with sqlite3.connect(mlruns / "mlflow.db") as connection:
@@ -193,6 +222,7 @@ def test_a_full_disk_fails_the_run_with_the_reason_and_leaves_the_last_good_chec
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip(f"a file system can't be mounted here: {done.stderr.strip()}")
     assert "No space left on device" in " ".join(done.stderr.split()), done.stdout + done.stderr
+    assert "SQLAlchemy database error" not in done.stderr
     first, second = done.stdout.split("code ")[1:]
     assert first.startswith("1")
     assert "before.safetensors" in first
