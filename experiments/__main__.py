@@ -181,7 +181,7 @@ def search(command: Search) -> int:
         from experiments.study import Study
 
         with _launchers(command, name, wanted.name, ALL, wanted.corners, engine) as (launchers, place):
-            found = run_search(wanted, Study.open(wanted, url, name, command.mlruns), launchers, place, engine)
+            found = run_search(wanted, Study.open(wanted, url, name, command.mlruns, place.store.key), launchers, place, engine)
     cli.console.print("to look at the study in a browser:")
     cli.console.print(f"  {Path(sys.executable).parent / 'optuna-dashboard'} {cli.escaped(stores.shown(url))}")
     return _told(found.failed, found.untold)

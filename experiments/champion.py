@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 import mlflow.pytorch
 import numpy as np
 from jaxtyping import Float
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
@@ -38,7 +40,10 @@ class _Scores(nn.Module):
 
 
 def crown(store: Store, run: TrackedRun, config: RunConfig, tags: Mapping[str, str]) -> str:
-    """Register a finished run's model and give it the alias; a run that is registered already keeps its version.
+    """Register a finished run's model, and give it the alias unless a better one of the same data set has it.
+
+    A run that is registered already keeps its version, and the alias stays where it is: a search that is launched again
+    dethrones nobody.
 
     Args:
         store: that holds the run.
@@ -47,37 +52,55 @@ def crown(store: Store, run: TrackedRun, config: RunConfig, tags: Mapping[str, s
         tags: of the version.
 
     Returns:
-        The version.
+        What came of it, in words.
     """
     client = store.client
+    found = next((made for made in _versions(client) if made.run_id == run.run_id), None)
+    reigning = _reigning(client)
+    if found and reigning:
+        has = "which is" if reigning.version == found.version else f"while {_told(reigning)} is"
+        return f"registered as {MODEL} version {found.version}, {has} models:/{MODEL}@{ALIAS}"
+    made = found or _register(store, run, config, tags)
+    if reigning and reigning.tags.get("dataset") == config.dataset and _error(reigning.tags) < _error(made.tags):
+        return f"registered as {MODEL} version {made.version}; {_told(reigning)} is better and stays models:/{MODEL}@{ALIAS}"
+    client.set_registered_model_alias(MODEL, ALIAS, str(made.version))
+    instead = f", instead of {_told(reigning)}" if reigning else ""
+    return f"registered as models:/{MODEL}@{ALIAS}, version {made.version}{instead}"
+
+
+def _versions(client: MlflowClient) -> list[ModelVersion]:
     try:
         client.get_registered_model(MODEL)
     except MlflowException:
-        client.create_registered_model(
-            MODEL, description="The best confirmed capsule network of a search: class lengths of images."
-        )
-    found = [made for made in client.search_model_versions(f"name = '{MODEL}'") if made.run_id == run.run_id]
-    if not found:
-        with TemporaryDirectory() as folder:
-            weights = store.client.download_artifacts(run.run_id, "weights.safetensors", folder)
-            _export(Path(weights), config, Path(folder) / "model")
-            client.log_artifacts(run.run_id, str(Path(folder) / "model"), "model")
-        told = {**tags, "dataset": config.dataset, "config": json.dumps(config.to_params())}
-        found = [client.create_model_version(MODEL, f"runs:/{run.run_id}/model", run.run_id, tags=told)]
-    number = str(found[0].version)
-    client.set_registered_model_alias(MODEL, ALIAS, number)
-    return number
+        client.create_registered_model(MODEL, description="The best confirmed capsule networks of searches: images to lengths.")
+    return list(client.search_model_versions(f"name = '{MODEL}'"))
 
 
-def reigning(store: Store) -> str:
-    """What has the alias now, in words; empty if nothing has."""
+def _reigning(client: MlflowClient) -> ModelVersion | None:
     try:
-        found = store.client.get_model_version_by_alias(MODEL, ALIAS)
+        return client.get_model_version_by_alias(MODEL, ALIAS)
     except MlflowException:
-        return ""
-    return (
-        f"version {found.version} ({found.tags.get('search', 'made by hand')} on {found.tags.get('dataset', 'unknown data')})"
-    )
+        return None
+
+
+def _register(store: Store, run: TrackedRun, config: RunConfig, tags: Mapping[str, str]) -> ModelVersion:
+    with TemporaryDirectory() as folder:
+        weights = store.client.download_artifacts(run.run_id, "weights.safetensors", folder)
+        _export(Path(weights), config, Path(folder) / "model")
+        store.client.log_artifacts(run.run_id, str(Path(folder) / "model"), "model")
+    told = {**tags, "dataset": config.dataset, "config": json.dumps(config.to_params())}
+    told |= {name: repr(run.metrics[name]) for name in ("validation_error", "test_error") if name in run.metrics}
+    return store.client.create_model_version(MODEL, f"runs:/{run.run_id}/model", run.run_id, tags=told)
+
+
+def _error(tags: Mapping[str, str]) -> float:
+    return float(tags.get("validation_error", "inf"))
+
+
+def _told(version: ModelVersion) -> str:
+    tags = version.tags
+    error = f", validation error {_error(tags):.2f} %" if "validation_error" in tags else ""
+    return f"version {version.version} (search {tags.get('search', 'unknown')} on {tags.get('dataset', 'unknown data')}{error})"
 
 
 def _export(weights: Path, config: RunConfig, folder: Path) -> None:

@@ -22,7 +22,7 @@ from experiments.record import Ending, now
 from experiments.sources import Grid, parse_grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answering
-from experiments.worker import Job, Outcome, Place, kind, run
+from experiments.worker import Job, Outcome, Place, acknowledge, kind, run
 
 Work = Callable[[Job, Place], Outcome]
 Following = Callable[[], Job | None]
@@ -223,6 +223,7 @@ def _through(
             tries[job.name] += outcome.failure == "infrastructure"
             if outcome.failure != "infrastructure":
                 tries.pop(job.name, None)
+                acknowledge(job, place)
                 yield job, outcome
             elif tries[job.name] <= RETRIES:
                 shown.again(job.name, f"{escaped(outcome.reason)}; attempt {tries[job.name] + 1} of {RETRIES + 1} follows")

@@ -16,7 +16,7 @@ class Recipe:
 
 
 def tpe(*, n_startup_trials: int = 10, n_ei_candidates: int = 24, seed: int = 0) -> Recipe:
-    """Tree-structured Parzen estimator, multivariate, aware of trials that are running; also for several objectives."""
+    """Tree-structured Parzen estimator, aware of trials that are running; multivariate for one objective."""
     _require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
     _require(n_ei_candidates >= 1, "n_ei_candidates", "1 or more", n_ei_candidates)
     return _recipe("TPESampler", seed, n_startup_trials=n_startup_trials, n_ei_candidates=n_ei_candidates)
@@ -53,7 +53,10 @@ def none() -> Recipe:
 
 
 def median(*, n_startup_trials: int = 5, n_warmup_steps: int = 0, interval_steps: int = 1) -> Recipe:
-    """Prunes a trial whose best epoch so far is worse than the median of the others at the same epoch."""
+    """Prunes a trial whose best epoch so far is worse than the median of the others at the same epoch.
+
+    Nothing is pruned in the first ``n_warmup_steps`` epochs, nor before ``n_startup_trials`` trials are complete.
+    """
     _require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
     _require(n_warmup_steps >= 0, "n_warmup_steps", "a number of epochs, 0 or more", n_warmup_steps)
     _require(interval_steps >= 1, "interval_steps", "a number of epochs, 1 or more", interval_steps)

@@ -177,8 +177,8 @@ def _check_corners(search: Search, place: str) -> None:
         epochs = max(epochs, config.epochs)
         if PRUNED_BY in search.objectives and not config.validation_size:
             faults[f"objective {PRUNED_BY} of {place} needs validation images: validation_size must not be 0"] = None
-    for name in ("min_resource", "n_warmup_steps"):  # epochs before which nothing is pruned
-        if not faults and (least := search.pruner.arguments.get(name, 0)) >= max(epochs, 2):
+    for name, last in (("min_resource", epochs), ("n_warmup_steps", epochs - 1)):  # nothing is pruned after the last epoch
+        if not faults and (least := search.pruner.arguments.get(name, 0)) >= max(last, 2):
             faults[f"pruner {search.pruner.text} of {place} never prunes: {name} {least} leaves none of {epochs} epochs"] = None
     if not faults and search.seeds_per_trial + search.confirm.seeds > MOST_SEEDS:
         faults[f"seeds_per_trial and the seeds of confirm in {place} must be {MOST_SEEDS} at most, together"] = None

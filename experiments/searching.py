@@ -1,7 +1,7 @@
 """A search from beginning to end: its trials, the confirmation of the best, the champion, and what is said of them."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from capsnet.cli import console, errors, escaped
-from capsnet.config import RunConfig
+from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
 from experiments import champion, study_figures
 from experiments.executors import Engine
@@ -23,12 +23,13 @@ from experiments.overview import wide
 from experiments.progress import display
 from experiments.search import Search
 from experiments.sources import Cell, Grid, label
-from experiments.study import Study
+from experiments.study import Study, Trial
 from experiments.sync import sync
-from experiments.tracking import GRID, TrackedRun, answering
+from experiments.tracking import GRID, TRIAL, TrackedRun, answering
 from experiments.trials import Trials
 from experiments.worker import Place, run
 
+VALIDATION = "validation_error"
 STATES = (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))  # Optuna's names, and ours
 
 
@@ -69,10 +70,12 @@ def run_search(search: Search, study: Study, launchers: Launchers, place: Place,
             grid = _confirm(search, study, launchers, place, engine, found)
             if grid:
                 _crown(search, grid, place)
-        status = "FAILED" if found.unfinished or found.untold else "FINISHED"
+        status = "FAILED" if found.unfinished or found.untold or found.failed else "FINISHED"
     except KeyboardInterrupt as stop:
-        told = str(stop) or f"{study.ended()} trials have ended; the same command goes on from there"
-        raise KeyboardInterrupt(told) from None
+        told = "the same command goes on"
+        with suppress(InputError), study.answering():
+            told = f"{study.ended()} trials have ended; the same command goes on from there"
+        raise KeyboardInterrupt(str(stop) or told) from None
     finally:
         store.end(parent, status)
     return found
@@ -80,14 +83,15 @@ def run_search(search: Search, study: Study, launchers: Launchers, place: Place,
 
 def _search(search: Search, study: Study, place: Place, engine: Engine, found: Found) -> None:
     store, seeds = place.store, search.seeds_per_trial
-    with study.answering():
-        left, before = study.begin(), study.ended()
+    with study.answering(), answering(store.uri):
+        _refuse_another(study, place)
+        left, before, spent = study.begin(), study.ended(), study.spent
     planned = (search.trials or 0) * seeds
-    again = f", {left} of them running when their launcher died" if left else ""
-    console.print(
-        f"{search.trials or 'unlimited'} trials, {before} of them ended already{again}; experiment {escaped(store.name)} in "
-        f"{escaped(store.shown)}"
-    )
+    wanted = [f"{search.trials} trials"] if search.trials else []
+    wanted += [f"{search.seconds:g} s, of which {min(spent, search.seconds):.0f} are used up"] if search.seconds else []
+    again = f", {left} were running when their launcher died" if left else ""
+    where = f"experiment {escaped(store.name)} in {escaped(store.shown)}"
+    console.print(f"{' or '.join(wanted)}; {before} have ended already{again}; {where}")
     with answering(store.uri), display(planned, before * seeds) as shown:
         trials = Trials(search, study, place, shown)
         try:
@@ -103,22 +107,38 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
             found.untold = sync(store, place.checkpoints, ended=True).faults
 
 
+def _refuse_another(study: Study, place: Place) -> None:
+    """Raise an InputError if a launch with another folder is at the study: its lock isn't seen here."""
+    running = {str(number) for number in study.running()}
+    for found in place.store.runs() if running else ():
+        here = folder_of(place.checkpoints, from_params(found.params)).exists() if found.params else True
+        if running & set(found.tags.get(TRIAL, "").split(", ")) and not here and place.store.is_beating(found):
+            raise InputError(
+                f"trial {found.tags[TRIAL]} is being trained by a launch that has another folder than "
+                f"{place.checkpoints.parents[1]}; give both the same --mlruns, or wait for its end"
+            )
+
+
 def _report(search: Search, study: Study, place: Place) -> None:
     """Say what was found, and keep the study's figures in MLflow."""
-    counts, best = study.counts(), study.best()
+    with study.answering():
+        counts, best, failures, shares = study.counts(), study.best(), study.failures(), study.importances()
     told = ", ".join(f"{counts[name]} {word}" for name, word in STATES)
-    console.print(f"\n{study.ended()} trials: {told}")
-    for number, reason in study.failures():
+    console.print(f"\n{sum(counts.values())} trials: {told}")
+    for number, reason in failures:
         console.print(f"trial {number} failed: {escaped(reason)}")
-    several = len(search.objectives) > 1
+    several, shown = len(search.objectives) > 1, set[str]()
     for trial, values in best if several else best[:1]:
         worth = ", ".join(f"{name} {value:.6g}" for name, value in zip(search.objectives, values, strict=True))
-        chosen = label(search.config(trial.values, 0), [name for name in search.space.fields if name in trial.values])
+        chosen = _chosen(search, trial)
+        if several and chosen in shown:  # an equal trial
+            continue
+        shown.add(chosen)
         console.print(f"{'on the Pareto front' if several else 'best'}: trial {trial.number}, {worth}: {escaped(chosen)}")
-    if shares := study.importances():
+    if shares:
         listed = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
-        console.print(f"importance of each parameter (PED-ANOVA): {escaped(listed)}")
-    with TemporaryDirectory() as folder, answering(place.store.uri):
+        console.print(f"importance of each parameter for {search.objectives[0]} (PED-ANOVA): {escaped(listed)}")
+    with TemporaryDirectory() as folder, study.answering(), answering(place.store.uri):
         if drawn := study_figures.draw(study, Path(folder)):
             place.store.attach(place.parent, Path(folder), "figures")
             console.print(f"figures, among the artifacts of run {escaped(search.name)}: {', '.join(drawn)}")
@@ -126,10 +146,14 @@ def _report(search: Search, study: Study, place: Place) -> None:
 
 def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, engine: Engine, found: Found) -> Grid | None:
     """Train the best trials again, on seeds that no trial had, as a grid of their own; None if there is nothing to confirm."""
-    best = study.best()
-    if not best or not (search.confirm.top or search.confirm.defaults):
+    if not (search.confirm.top or search.confirm.defaults):
         return None
-    grid = search.confirmation([trial.values for trial, _ in best])
+    with study.answering():
+        best = [trial for trial, _ in study.best()]
+    if not best:
+        found.failed.append("no trial was complete, so that there is nothing to confirm")
+        return None
+    grid = _named(search, search.confirmation([trial.values for trial in best]), best)
     with answering(place.store.uri):
         _drop(grid, place)
     console.print(f"\nconfirming {len(grid.cells)} configurations on {search.confirm.seeds} fresh seeds")
@@ -137,6 +161,20 @@ def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, e
     found.failed += summary.failed
     found.untold += summary.untold
     return grid
+
+
+def _named(search: Search, grid: Grid, best: Sequence[Trial]) -> Grid:
+    """The grid, its cells named by their trials and all that was searched, not only by what tells them apart."""
+    names: dict[RunConfig, str] = {}
+    for trial in best:
+        names.setdefault(search.config(trial.values, 0), f"trial {trial.number}: {_chosen(search, trial)}")
+    firsts = [cell.configs[0].model_copy(update={"seed": 0}) for cell in grid.cells]
+    labels = [names.get(first, f"defaults: {label(first, search.space.fields)}") for first in firsts]
+    return replace(grid, cells=tuple(Cell(name, cell.configs) for name, cell in zip(labels, grid.cells, strict=True)))
+
+
+def _chosen(search: Search, trial: Trial) -> str:
+    return label(search.config(trial.values, 0), [name for name in search.space.fields if name in trial.values])
 
 
 def _drop(grid: Grid, place: Place) -> None:
@@ -152,24 +190,26 @@ def _drop(grid: Grid, place: Place) -> None:
 
 
 def _crown(search: Search, grid: Grid, place: Place) -> None:
-    """Print the confirmed table, and register the best model by its validation error: the test set chooses nothing."""
+    """Print the confirmed table, and register the best model: the test set chooses nothing."""
     with answering(place.store.uri):
         known, _ = by_config(place.store.runs())
         wide().print(_table(grid, known))
         finished = {cell: _finished(cell, known) for cell in grid.cells}
-        judged = {cell: runs for cell, runs in finished.items() if runs}
+        most = max(len(runs) for runs in finished.values())
+        judged = [cell for cell, runs in finished.items() if runs and len(runs) == most]  # of fewer seeds one may be lucky
         if not judged:
             return
-        best = min(judged, key=lambda cell: (_mean(judged[cell].values(), "validation_error"), cell.label))
-        config = min(judged[best], key=lambda config: (judged[best][config].metrics.get("validation_error", 0.0), config.seed))
-        chosen, before = judged[best][config], champion.reigning(place.store)
-        version = champion.crown(place.store, chosen, config, {"search": search.name, "experiment": place.store.name})
-    error = chosen.metrics["test_error"]
-    replaced = f" instead of {before}" if before and not before.startswith(f"version {version} ") else ""
-    console.print(
-        f"champion, by its validation error: {escaped(best.label)} seed={config.seed} (test error {error:.2f} %), registered "
-        f"as models:/{champion.MODEL}@{champion.ALIAS}, version {version}{escaped(replaced)}"
-    )
+        validated = all("validation_error" in run.metrics for cell in judged for run in finished[cell].values())
+        # without validation images it is the search's order, in which the cells stand
+        best = min(judged, key=lambda cell: _mean(finished[cell].values(), VALIDATION)) if validated else judged[0]
+        runs = finished[best]
+        config = min(runs, key=lambda config: (runs[config].metrics[VALIDATION] if validated else 0.0, config.seed))
+        tags = {"search": search.name, "experiment": place.store.name, "cell": best.label}
+        told = champion.crown(place.store, runs[config], config, tags)
+    how = "validation error" if validated else "place in the search"
+    error = runs[config].metrics["test_error"]
+    console.print(f"best model, by its {how}: {escaped(best.label)} seed={config.seed}, test error {error:.2f} %")
+    console.print(f"  {escaped(told)}")
 
 
 def _finished(cell: Cell, known: Known) -> dict[RunConfig, TrackedRun]:

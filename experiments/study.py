@@ -32,7 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # not a line for each trial:
 
 FAULTS = (optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is away, or full
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-SECONDS, DEFINITION, LAUNCHES, REASON = "seconds", "definition", "launches", "reason"  # user attributes
+SECONDS, DEFINITION, LAUNCHES, REASON, OWNER = "seconds", "definition", "launches", "reason", "experiment"  # user attributes
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Study:
         self.search, self.url, self.study = search, url, study
 
     @classmethod
-    def open(cls, search: Search, url: str, name: str, folder: Path) -> "Study":
+    def open(cls, search: Search, url: str, name: str, folder: Path, owner: str = "") -> "Study":
         """The study of that name, or a new one.
 
         Args:
@@ -101,6 +101,7 @@ class Study:
             url: of the database.
             name: of the study.
             folder: where launches keep locks.
+            owner: the key of the experiment that has the trials' runs; no other one may go on with the study.
 
         Raises:
             InputError: the database can't be reached, or the study was begun with another search.
@@ -124,6 +125,12 @@ class Study:
                 f"study {name!r} in {shown} was begun with another {' and another '.join(differing)}, so that old trials and "
                 "new ones can't be compared; name another experiment (--experiment, or EXPERIMENT= of make)"
             )
+        if study.user_attrs.setdefault(OWNER, owner) != owner:
+            raise InputError(
+                f"study {name!r} in {shown} belongs to another experiment, in another tracking store or one that was deleted; "
+                "name another experiment (--experiment, or EXPERIMENT= of make)"
+            )
+        study.set_user_attr(OWNER, owner)
         return cls(search, url, study)
 
     @contextmanager
@@ -131,9 +138,11 @@ class Study:
         """Raise an InputError, with what was said, if the storage goes away in the block."""
         try:
             yield
-        except FAULTS as error:
-            said, shown = stores.shown(brief(error)), stores.shown(self.url)
+        except FAULTS as error:  # Optuna's own says that the data may be invalid, whatever it is
+            said, shown = stores.shown(brief(error.__cause__ or error)), stores.shown(self.url)
             raise InputError(f"the storage of studies {shown} has gone away: {said}; the same command goes on") from None
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            raise InputError(f"another launch is at study {self.study.study_name!r}: {brief(error)}") from None
 
     def begin(self) -> int:
         """Before the first trial is asked for: put those back that a launch left running; how many there were."""
@@ -146,6 +155,10 @@ class Study:
         launch = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "from_trial": count, **self.provenance}
         self.study.set_user_attr(LAUNCHES, [*self.study.user_attrs.get(LAUNCHES, []), launch])
         return len(left)
+
+    def running(self) -> list[int]:
+        """The numbers of the trials that are running, or were when their launcher died."""
+        return [trial.number for trial in self._trials(TrialState.RUNNING)]
 
     @property
     def provenance(self) -> dict[str, str]:
@@ -277,6 +290,10 @@ def _sampler(recipe: Recipe, begun: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(recipe: Recipe, epochs: int) -> optuna.pruners.BasePruner:
-    most = {"max_resource": epochs} if recipe.name == "HyperbandPruner" else {}
-    made: optuna.pruners.BasePruner = getattr(optuna.pruners, recipe.name)(**recipe.arguments, **most)
+    arguments = dict(recipe.arguments)
+    if recipe.name == "HyperbandPruner":
+        arguments["max_resource"] = epochs
+    if recipe.name == "MedianPruner":  # it counts steps from 0, and here they are epochs from 1
+        arguments["n_warmup_steps"] += 1
+    made: optuna.pruners.BasePruner = getattr(optuna.pruners, recipe.name)(**arguments)
     return made

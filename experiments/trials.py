@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from experiments import interrupts
 from experiments.known import by_config, state
 from experiments.launch import make_job
 from experiments.progress import Display
@@ -17,6 +18,7 @@ from experiments.tracking import FAULTS as AWAY
 from experiments.tracking import GRID, REASON, TRIAL, TRIAL_STATE, Store, TrackedRun
 from experiments.worker import Job, Outcome, Place
 
+EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try
 VERDICTS = ("pruned", "diverged")  # what a run can end with that is the trial's own doing
 
 
@@ -55,13 +57,25 @@ class Trials:
 
     def following(self) -> Job | None:
         """The next run; None if there is none now."""
+        asked = 0
         with self.study.answering():
             while not self.waiting:
-                trial = self.study.ask()
+                interrupts.check()
+                self._spend()
+                # trials whose runs are all known cost nothing, so that a time budget alone would never be used up by them
+                exhausted = self.search.trials is None and asked >= EXHAUSTED
+                trial = None if exhausted else self.study.ask()
                 if trial is None:
                     return None
+                asked += 1
                 self._begin(trial)
         return self.waiting.popleft()
+
+    def _spend(self) -> None:
+        now = time.monotonic()
+        if self.search.seconds is not None:
+            self.study.spend(now - self.since)
+        self.since = now
 
     def _begin(self, trial: Trial) -> None:
         try:
@@ -79,9 +93,7 @@ class Trials:
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Take note of a run that is over, and tell the study if its trial is."""
         with self.study.answering():
-            now = time.monotonic()
-            self.study.spend(now - self.since)
-            self.since = now
+            self._spend()
             self.known.add(job, outcome)
             if going := self.going.get(job.config):  # else another seed ended the trial before
                 going.ended[job.config] = outcome

@@ -16,16 +16,16 @@ from safetensors.torch import save_file
 
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 from capsnet.files import replaced
 from capsnet.state import EpochMetrics, Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, evaluate, train
-from experiments import interrupts
+from experiments import interrupts, stores
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.record import DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
-from experiments.tracking import CELL, GRID, TRIAL, TRIAL_STATE, Store
+from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, RunLog, Store
 
 if TYPE_CHECKING:  # a grid needs no optuna
     from experiments.study import Watch
@@ -82,6 +82,8 @@ class Outcome:
 def run(job: Job, place: Place) -> Outcome:
     """Train a config and test it once, after its last epoch; a failure is recorded and returned, not raised.
 
+    The journal of a run that settled stays until the launch knows of it and lets go of it with :func:`acknowledge`.
+
     A run that was begun before goes on from its last checkpoint, under its own id. Ctrl-C and SIGTERM are recorded, with a
     checkpoint of the last epoch that is whole, and raised again.
     """
@@ -91,10 +93,10 @@ def run(job: Job, place: Place) -> Outcome:
     journal = Journal(folder_of(place.checkpoints, job.config))
     try:
         with journal.held():
-            ending, untold = _recorded(job, place, journal)
+            before = journal.record.ending if journal.begun else None
+            # a run that settled is never trained again, even if who trained it died before its launch knew
+            ending, untold = _told(before, place, journal) if before and before.settled else _recorded(job, place, journal)
             run_id, history = journal.record.run_id, list(journal.history)
-            if ending.settled and not untold:
-                journal.remove()
     except (InputError, BusyError) as fault:  # the journal is of another version, or somebody else's
         return Outcome(job.run_id, time.monotonic() - started, failure=kind(fault), reason=str(fault))
     finally:
@@ -113,6 +115,27 @@ def run(job: Job, place: Place) -> Outcome:
         _values(ending, history),
         errors,
     )
+
+
+def acknowledge(job: Job, place: Place) -> None:
+    """Delete the journal of a run that settled, once MLflow and the launch both know how it ended."""
+    journal = Journal(folder_of(place.checkpoints, job.config))
+    if not journal.folder.exists():
+        return
+    with suppress(BusyError, InputError, OSError), journal.held():
+        record = journal.record if journal.begun else None
+        if record and record.told and record.ending and record.ending.settled:
+            journal.remove()
+
+
+def _told(ending: Ending, place: Place, journal: Journal) -> tuple[Ending, str]:
+    """The ending of a run that settled before, and why MLflow doesn't know of it, if it doesn't."""
+    try:
+        if not journal.record.told:
+            RunLog(place.store, journal, monitored=False).push()
+    except FAULTS as fault:
+        return ending, stores.shown(brief(fault, 120))
+    return ending, ""
 
 
 def _values(ending: Ending, history: Sequence[EpochMetrics]) -> dict[str, float]:

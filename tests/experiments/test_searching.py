@@ -54,7 +54,7 @@ def searched(mlruns: Path, text: str = SEARCH, name: str = "tiny", *, engine: An
     launchers = Launchers(mlruns, name, store.key)
     threads = torch.get_num_threads()
     try:
-        return run_search(search, Study.open(search, url, name, mlruns), launchers, place, engine)
+        return run_search(search, Study.open(search, url, name, mlruns, store.key), launchers, place, engine)
     finally:
         torch.set_num_threads(threads)
 
@@ -411,7 +411,7 @@ def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
     searched(mlruns, PRUNING.replace("trials: 14", "trials: 1"))
     search = parse_search(PRUNING, "tiny", "tiny.yaml")
     url, file = f"sqlite:///{mlruns / 'optuna.db'}", mlruns / "optuna.db"
-    begun = Study.open(search, url, "tiny", mlruns)
+    begun = Study.open(search, url, "tiny", mlruns, opened(mlruns).key)
     begun.begin()
     trial = begun.ask()
     assert trial is not None
@@ -475,3 +475,63 @@ def test_the_readmes_search_is_one() -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
     [text] = [block for block in blocks if "space:" in block]
     assert parse_search(text, "readme", "README.md").trials == 50
+
+
+@pytest.mark.slow
+def test_a_time_budget_ends_a_search_of_a_finite_space_too(mlruns: Path) -> None:
+    """Trials that repeat earlier ones take no time, and there would be no end of them."""
+    text = GRIDLESS.replace("  learning_rate: {low: 1e-4, high: 1e-2, log: true}\n", "")
+    searched(mlruns, text.replace("trials: 5", "time_budget: 60s"))
+    assert len(list(opened(mlruns).runs())) == 2
+    assert len(study(mlruns).trials) < 150
+
+
+def test_a_study_of_another_experiment_is_refused(mlruns: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    searched(mlruns, GRIDLESS, url=url)
+    (other := tmp_path / "other").mkdir()
+    with pytest.raises(InputError, match=r"study 'tiny' in .* belongs to another experiment, in another tracking store"):
+        searched(other, GRIDLESS, url=url)
+
+
+@pytest.mark.slow
+def test_a_worse_or_older_model_dethrones_nobody(mlruns: Path) -> None:
+    from experiments import champion
+
+    searched(mlruns, SEARCH)
+    client = opened(mlruns).client
+    first = client.get_model_version_by_alias("capsnet", "champion")
+    # as if a better one had been registered meanwhile
+    better = client.create_model_version("capsnet", first.source, None, tags={"dataset": "digits", "validation_error": "0.1"})
+    client.set_registered_model_alias("capsnet", "champion", better.version)
+    searched(mlruns, SEARCH)
+    assert client.get_model_version_by_alias("capsnet", "champion").version == better.version
+    searched(mlruns, SEARCH, "other")
+    assert client.get_model_version_by_alias("capsnet", "champion").version == better.version
+    assert champion.MODEL == "capsnet"
+    client.set_model_version_tag("capsnet", better.version, "validation_error", "99.9")
+    searched(mlruns, SEARCH.replace("trials: 5", "trials: 2"), "third")
+    assert client.get_model_version_by_alias("capsnet", "champion").tags["experiment"] == "third"
+
+
+def test_a_search_of_which_nothing_is_complete_fails(mlruns: Path) -> None:
+    found = searched(mlruns, DIVERGING.replace("[1e-3, 1e35]", "[1e34, 1e35]").replace("top: 0", "top: 1"))
+    assert found.failed == ["no trial was complete, so that there is nothing to confirm"]
+
+
+def test_a_run_that_settled_before_its_worker_died_is_not_trained_again(mlruns: Path) -> None:
+    """The launch that lost the outcome hands the same job out again."""
+    from experiments import worker
+    from experiments.sources import parse_grid
+    from tests.experiments.conftest import TINY
+
+    store = opened(mlruns)
+    cell, config = next(iter(parse_grid(TINY, "tiny", "tiny.yaml").configs))
+    place = worker.Place(store, mlruns / "checkpoints" / store.key, "tiny", "", Path("nowhere"), "cpu", 0.0)
+    job = worker.Job(cell, config)
+    first, second = worker.run(job, place), worker.run(job, place)
+    assert first.run_id == second.run_id
+    assert (first.test_error, first.values, first.history) == (second.test_error, second.values, second.history)
+    assert len(list(store.runs())) == 1
+    worker.acknowledge(job, place)
+    assert not list((mlruns / "checkpoints").glob("*/[!.]*"))
