@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -180,8 +180,11 @@ def search(command: Search) -> int:
         from experiments.searching import run_search
         from experiments.study import Study
 
-        with _launchers(command, name, wanted.name, ALL, wanted.corners, engine) as (launchers, place):
-            found = run_search(wanted, Study.open(wanted, url, name, command.mlruns, place.store.key), launchers, place, engine)
+        with (
+            _launchers(command, name, wanted.name, ALL, wanted.corners, engine) as (launchers, place),
+            closing(Study.open(wanted, url, name, command.mlruns, place.store.key)) as study,
+        ):
+            found = run_search(wanted, study, launchers, place, engine)
     cli.console.print("to look at the study in a browser:")
     cli.console.print(f"  {Path(sys.executable).parent / 'optuna-dashboard'} {cli.escaped(stores.shown(url))}")
     return _told(found.failed, found.untold)

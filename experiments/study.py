@@ -49,8 +49,9 @@ class Watch:
         """The trial; None if its storage is away, which is no reason not to train."""
         try:
             pruner = _pruner(self.pruner, self.epochs)
-            study = optuna.load_study(study_name=self.study, storage=_storage(self.url), pruner=pruner)
-            return Watched(optuna.trial.Trial(study, self.trial_id))
+            storage = _storage(self.url)
+            study = optuna.load_study(study_name=self.study, storage=storage, pruner=pruner)
+            return Watched(optuna.trial.Trial(study, self.trial_id), storage)
         except (*FAULTS, optuna.exceptions.OptunaError, KeyError):
             return None
 
@@ -58,8 +59,12 @@ class Watch:
 class Watched:
     """A trial as its worker sees it."""
 
-    def __init__(self, trial: optuna.trial.Trial) -> None:
-        self.trial = trial
+    def __init__(self, trial: optuna.trial.Trial, storage: RDBStorage) -> None:
+        self.trial, self.storage = trial, storage
+
+    def close(self) -> None:
+        """Leave the database."""
+        _leave(self.storage)
 
     def prunes(self, errors: Sequence[float | None]) -> bool:
         """Report the objective after each epoch from the first, those that were reported before once, and ask the pruner.
@@ -89,8 +94,12 @@ class Trial:
 class Study:
     """The trials of a search, in a database."""
 
-    def __init__(self, search: Search, url: str, study: optuna.Study) -> None:
-        self.search, self.url, self.study = search, url, study
+    def __init__(self, search: Search, url: str, study: optuna.Study, storage: RDBStorage) -> None:
+        self.search, self.url, self.study, self.storage = search, url, study, storage
+
+    def close(self) -> None:
+        """Leave the database."""
+        _leave(self.storage)
 
     @classmethod
     def open(cls, search: Search, url: str, name: str, folder: Path, owner: str = "") -> "Study":
@@ -131,7 +140,7 @@ class Study:
                 "name another experiment (--experiment, or EXPERIMENT= of make)"
             )
         study.set_user_attr(OWNER, owner)
-        return cls(search, url, study)
+        return cls(search, url, study, storage)
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -280,6 +289,11 @@ def _storage(url: str, *, create: bool = False) -> RDBStorage:
     if file and create:
         file.parent.mkdir(parents=True, exist_ok=True)
     return RDBStorage(url, engine_kwargs={"connect_args": waits}, skip_table_creation=not create)
+
+
+def _leave(storage: RDBStorage) -> None:
+    storage.remove_session()
+    storage.engine.dispose()
 
 
 def _sampler(recipe: Recipe, begun: int) -> optuna.samplers.BaseSampler:

@@ -169,6 +169,8 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
             journal.update(ending=ending, tags={**journal.record.tags, **told})
     finally:
         untold = recorder.close(patience)
+        if trainer.trial:
+            trainer.trial.close()
     return ending, untold
 
 

@@ -54,7 +54,8 @@ def searched(mlruns: Path, text: str = SEARCH, name: str = "tiny", *, engine: An
     launchers = Launchers(mlruns, name, store.key)
     threads = torch.get_num_threads()
     try:
-        return run_search(search, Study.open(search, url, name, mlruns, store.key), launchers, place, engine)
+        with closing(Study.open(search, url, name, mlruns, store.key)) as begun:
+            return run_search(search, begun, launchers, place, engine)
     finally:
         torch.set_num_threads(threads)
 
@@ -398,7 +399,9 @@ def test_four_workers_and_a_study_in_postgresql(postgres: str, mlruns: Path, mon
     with choose(4, 1.0, "", "cpu", 14) as engine:
         found = searched(mlruns, PRUNING, url=postgres, engine=engine)
     assert (found.failed, found.untold, found.unfinished) == ([], [], 0)
-    trials = study(mlruns, url=postgres).trials
+    found = study(mlruns, url=postgres)
+    trials = found.trials
+    found._storage._backend.engine.dispose()
     assert len(trials) == 14
     states = Counter(trial.state for trial in trials)
     assert states.keys() == {TrialState.COMPLETE, TrialState.PRUNED}
