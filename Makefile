@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ablation plan search dashboard sync tables plots ui test test-slow chaos lint format lock clean
+.PHONY: help setup ablation plan search dashboard sync tables plots ui test test-slow test-gpu chaos lint format lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ test: $(READY) ## run the tests, but for those marked slow or gpu
 
 test-slow: $(READY) ## run the slow tests: a cluster, many writers, and a grid killed fifteen times
 	@$(PY) -m pytest -q -m 'slow and not gpu'
+
+test-gpu: $(READY) ## run the tests that need a CUDA device
+	@$(PY) -m pytest -q -m gpu
 
 chaos: $(READY) ## kill workers, launchers and servers at random, KILLS=15 times, and show that nothing was lost
 	@$(PY) -m tests.chaos --kills "$${KILLS:-15}"
