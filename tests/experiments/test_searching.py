@@ -138,6 +138,7 @@ def test_the_best_are_confirmed_on_seeds_that_no_trial_had_and_only_these_are_re
     assert chosen == {(t.params["learning_rate"], t.params["routing_iterations"]) for t in ordered[:2]} | {(1e-3, 3)}
 
 
+@pytest.mark.slow
 def test_a_second_launch_starts_nothing_and_a_larger_number_goes_on(mlruns: Path) -> None:
     searched(mlruns)
     before = {run.run_id for run in opened(mlruns).runs()}
@@ -320,6 +321,7 @@ def test_a_study_of_the_same_name_with_another_space_is_refused(mlruns: Path) ->
     searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 6").replace("sampler: random", "sampler: tpe"))  # may change
 
 
+@pytest.mark.slow
 def test_a_storage_that_cannot_be_reached_is_refused_before_the_first_trial(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_text(SEARCH)
