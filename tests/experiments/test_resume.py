@@ -145,7 +145,7 @@ def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(
     assert checkpoints(mlruns)
 
 
-@pytest.mark.parametrize("damage", ["torn", "rotten", "missing"])
+@pytest.mark.parametrize("damage", ["rotten", *(pytest.param(how, marks=pytest.mark.slow) for how in ("torn", "missing"))])
 def test_the_checkpoint_before_the_last_serves_if_the_last_is_damaged(
     uninterrupted: Path, longer: Path, mlruns: Path, damage: str
 ) -> None:
