@@ -78,13 +78,13 @@ ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 test: $(READY) ## run the tests, but for those marked slow or gpu
 	@$(PY) -m pytest -q -m 'not slow and not gpu'
 
-test-slow: $(READY) ## run the slow tests: a cluster, many writers, and a grid killed fifteen times
+test-slow: $(READY) ## run the slow tests: a cluster, many writers, a grid and a search killed fifteen times each
 	@$(PY) -m pytest -q -m 'slow and not gpu'
 
 test-gpu: $(READY) ## run the tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu
 
-chaos: $(READY) ## kill workers, launchers and servers at random, KILLS=15 times, and show that nothing was lost
+chaos: $(READY) ## kill parts of a grid and of a search at random, KILLS=15 times each, and show that nothing was lost
 	@$(PY) -m tests.chaos --kills "$${KILLS:-15}"
 
 lint: $(READY) ## check style, formatting and types

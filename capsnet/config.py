@@ -6,6 +6,7 @@ workers are arguments elsewhere, because they choose where a number is computed,
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -15,7 +16,7 @@ from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
 from capsnet.registry import DATASETS, MODELS, ROUTINGS, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
-from capsnet.variants import parse
+from capsnet.variants import Variant, parse
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -81,7 +82,7 @@ class RunConfig(BaseModel):
     @classmethod
     def _canonical(cls, value: str, info: Any) -> str:
         assert info.field_name
-        return parse(value, VARIANTS[info.field_name], info.field_name).text
+        return _variant(info.field_name, value).text
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> "RunConfig":
@@ -100,7 +101,7 @@ class RunConfig(BaseModel):
             )
         if self.routing == "uniform" and self.routing_iterations != 1:
             raise ValueError("routing uniform has one weighted sum: routing_iterations must be 1")
-        schedule = parse(self.lr_schedule, SCHEDULES, "lr_schedule")
+        schedule = _variant("lr_schedule", self.lr_schedule)
         if schedule.name == "plateau" and not self.validation_size:
             raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")
         if schedule.arguments["warmup"] >= self.total_steps:
@@ -137,12 +138,12 @@ class RunConfig(BaseModel):
     @property
     def augment(self) -> Augmentation:
         """The augmentation that the text names."""
-        return parse(self.augmentation, AUGMENTATIONS, "augmentation").made
+        return _variant("augmentation", self.augmentation).made
 
     @property
     def schedule(self) -> Schedule:
         """The learning-rate schedule that the text names."""
-        return parse(self.lr_schedule, SCHEDULES, "lr_schedule").made
+        return _variant("lr_schedule", self.lr_schedule).made
 
     def to_params(self) -> dict[str, str]:
         """Every field as one readable string, as MLflow keeps it; :func:`from_params` is the inverse."""
@@ -180,10 +181,21 @@ def from_params(params: Mapping[str, str]) -> RunConfig:
     for name, text in params.items():
         is_text = name not in FIELDS or FIELDS[name].annotation is str
         try:
-            values[name] = text if is_text else json.loads(text)
+            values[name] = text if is_text else _value(text)
         except json.JSONDecodeError:
             raise InputError(f"{name} = {text!r} is not a value of {name}") from None
     return make_config(values, "the logged parameters")
+
+
+# thousands of runs hold a few texts, and a table is to cost little beside the search for its runs
+@lru_cache(maxsize=4096)
+def _variant(field: str, text: str) -> Variant:
+    return parse(text, VARIANTS[field], field)
+
+
+@lru_cache(maxsize=4096)
+def _value(text: str) -> Any:
+    return json.loads(text)
 
 
 def _known(what: str, value: str, choices: Mapping[str, Any]) -> str:

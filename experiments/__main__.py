@@ -15,6 +15,7 @@ from capsnet.errors import InputError
 from experiments import interrupts, stores
 from experiments.executors import Engine, choose, is_here
 from experiments.locks import ALL, Launchers, Shard
+from experiments.progress import tell_failed, tell_untold
 from experiments.search import read_search
 from experiments.sources import read_grid
 
@@ -241,10 +242,8 @@ def _launchers(
 
 def _told(failed: Sequence[str], untold: Sequence[str]) -> int:
     """Name every failure, and what MLflow doesn't know; the exit code."""
-    for line in failed:
-        cli.errors.print(f"[bold red]failed:[/] {cli.escaped(line)}")
-    for line in untold:
-        cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
+    tell_failed(failed)
+    tell_untold(untold)
     if untold:
         cli.errors.print("nothing is lost: python -m experiments sync tells it, and so does the next launch")
     return 1 if failed or untold else 0
@@ -267,8 +266,7 @@ def sync(command: Sync) -> int:
             busy = f"; {found.busy} are being trained, and tell it themselves" if found.busy else ""
             cli.console.print(f"{cli.escaped(store.name)}: {found.told} runs that MLflow didn't know the latest of{busy}")
             end_parents(store, Launchers(command.mlruns, store.name, store.key))
-            for line in found.faults + found.unreadable:
-                cli.errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {cli.escaped(line)}")
+            tell_untold(found.faults + found.unreadable)
     for folder in folders.values():
         left += 1
         cli.errors.print(

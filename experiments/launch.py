@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from capsnet.cli import console, errors, escaped
+from capsnet.cli import console, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import interrupts
@@ -15,7 +15,7 @@ from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config, is_settled, state
 from experiments.locks import ALL, Launchers, Shard
-from experiments.progress import Display, display
+from experiments.progress import Display, display, tell_failed, tell_untold
 from experiments.provenance import git_commit
 from experiments.ray_tasks import Ray
 from experiments.record import Ending, now
@@ -68,8 +68,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     """
     store, configs = place.store, list(wish.shard.of(list(grid.configs)))
     mine = {folder_of(place.checkpoints, config) for _, config in configs}
-    for fault in sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults:
-        errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(fault)}")
+    tell_untold(sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults)
     with answering(store.uri):
         todo, summary, old = _look(configs, place, wish)
     with launchers.mutex(), answering(store.uri):
@@ -92,13 +91,12 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         console.print("stopping: each run saves its last whole epoch")
         engine.executor.shutdown(cancel_futures=True)
         settled = summary.before + summary.finished
-        for line in summary.failed:
-            errors.print(f"[bold red]failed:[/] {escaped(line)}")
+        tell_failed(summary.failed)
         raise KeyboardInterrupt(f"{settled} of {len(configs)} runs are settled; the same command goes on from there") from None
     finally:
         summary.untold = sync(store, place.checkpoints, ended=True, only=mine).faults
-        for line in summary.untold if interrupted else ():
-            errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(line)}")
+        if interrupted:
+            tell_untold(summary.untold)
         _end(grid, launchers, place, wish.shard, summary, interrupted=interrupted)
     return summary
 

@@ -7,7 +7,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,10 +21,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from capsnet.cli import console
+from capsnet.cli import console, errors, escaped
 from experiments.eta import Latest, Run, Runs
 
-__all__ = ["Display", "Latest", "LiveTable", "display"]
+__all__ = ["Display", "Latest", "LiveTable", "display", "tell_failed", "tell_untold"]
 
 POLL_SECONDS = 1.0
 LINE_SECONDS = 15.0  # a log file gets at most one line of a run's epochs in so many seconds
@@ -169,6 +169,18 @@ class Name:
 def display(planned: int, done: int) -> Display:
     """The table on a terminal; lines elsewhere, also where colours are forced upon a file."""
     return (LiveTable if console.is_interactive and console.file.isatty() else Display)(planned, done)
+
+
+def tell_failed(lines: Iterable[str]) -> None:
+    """Name every failure on the error stream."""
+    for line in lines:
+        errors.print(f"[bold red]failed:[/] {escaped(line)}")
+
+
+def tell_untold(lines: Iterable[str]) -> None:
+    """Name every run that MLflow doesn't know the latest of."""
+    for line in lines:
+        errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(line)}")
 
 
 def _plain(text: str) -> str:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from capsnet.cli import console, errors, escaped
-from capsnet.config import RunConfig, from_params
+from capsnet.cli import console, escaped
+from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import champion, study_figures
 from experiments.executors import Engine
@@ -20,7 +20,7 @@ from experiments.known import Known, by_config
 from experiments.launch import Wish, launch, run_grid
 from experiments.locks import Launchers
 from experiments.overview import wide
-from experiments.progress import display
+from experiments.progress import display, tell_untold
 from experiments.search import Search
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study, Trial
@@ -57,8 +57,7 @@ def run_search(search: Search, study: Study, launchers: Launchers, place: Place,
         KeyboardInterrupt: Ctrl-C, with how to go on.
     """
     store = place.store
-    for fault in sync(store, place.checkpoints, ended=True).faults:
-        errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(fault)}")
+    tell_untold(sync(store, place.checkpoints, ended=True).faults)
     with launchers.mutex(), answering(store.uri):
         parent = store.parent(search.name, search.text, search.description, kind="search")
         store.tag(parent, study.provenance)
@@ -93,25 +92,29 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
     where = f"experiment {escaped(store.name)} in {escaped(store.shown)}"
     console.print(f"{' or '.join(wanted)}; {before} have ended already{again}; {where}")
     with answering(store.uri), display(planned, before * seeds) as shown:
-        trials = Trials(search, study, place, shown)
+        trials, interrupted = Trials(search, study, place, shown), True
         try:
             for job, outcome in launch(trials.following, run, place, engine, shown):
                 trials.ended(job, outcome)
-        except BaseException as fault:
-            if isinstance(fault, KeyboardInterrupt):
-                console.print("stopping: each run saves its last whole epoch")
-            engine.executor.shutdown(cancel_futures=True)
+            interrupted = False
+        except KeyboardInterrupt:
+            console.print("stopping: each run saves its last whole epoch")
             raise
         finally:
+            if interrupted:
+                engine.executor.shutdown(cancel_futures=True)
             found.failed, found.unfinished = trials.failed, trials.put_back()
             found.untold = sync(store, place.checkpoints, ended=True).faults
+            if interrupted:
+                tell_untold(found.untold)
 
 
 def _refuse_another(study: Study, place: Place) -> None:
     """Raise an InputError if a launch with another folder is at the study: its lock isn't seen here."""
     running = {str(number) for number in study.running()}
-    for found in place.store.runs() if running else ():
-        here = folder_of(place.checkpoints, from_params(found.params)).exists() if found.params else True
+    known, _ = by_config(place.store.runs() if running else ())
+    for config, found in known.items():
+        here = folder_of(place.checkpoints, config).exists()
         if running & set(found.tags.get(TRIAL, "").split(", ")) and not here and place.store.is_beating(found):
             raise InputError(
                 f"trial {found.tags[TRIAL]} is being trained by a launch that has another folder than "
@@ -199,7 +202,7 @@ def _crown(search: Search, grid: Grid, place: Place) -> None:
         judged = [cell for cell, runs in finished.items() if runs and len(runs) == most]  # of fewer seeds one may be lucky
         if not judged:
             return
-        validated = all("validation_error" in run.metrics for cell in judged for run in finished[cell].values())
+        validated = all(VALIDATION in run.metrics for cell in judged for run in finished[cell].values())
         # without validation images it is the search's order, in which the cells stand
         best = min(judged, key=lambda cell: _mean(finished[cell].values(), VALIDATION)) if validated else judged[0]
         runs = finished[best]
@@ -231,7 +234,7 @@ def _table(grid: Grid, known: Known) -> Table:
         runs = list(_finished(cell, known).values())
         errors_ = [run.metrics["test_error"] for run in runs]
         sd = f" ± {statistics.stdev(errors_):.3f}" if len(errors_) > 1 else ""
-        validation = f"{_mean(runs, 'validation_error'):.3f}" if any("validation_error" in run.metrics for run in runs) else "-"
+        validation = f"{_mean(runs, VALIDATION):.3f}" if any(VALIDATION in run.metrics for run in runs) else "-"
         count = f"{len(runs)}" if len(runs) == len(cell.configs) else f"{len(runs)} of {len(cell.configs)}"
         made.add_row(escaped(cell.label), count, validation, f"{statistics.fmean(errors_):.3f}{sd}" if runs else "-")
     return made

@@ -129,9 +129,10 @@ def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
     firsts = [cell[0] for cell in cells]
     varying = [name for name in FIELDS if len({getattr(first, name) for first in firsts}) > 1]
     labels = [label(first, varying) for first in firsts]
+    before: dict[RunConfig, int] = {}
     for i, first in enumerate(firsts):
-        if first in firsts[:i]:
-            raise InputError(f"{place} has two equal cells, the {firsts.index(first) + 1}. and the {i + 1}.: {labels[i]}")
+        if (same := before.setdefault(first, i)) != i:
+            raise InputError(f"{place} has two equal cells, the {same + 1}. and the {i + 1}.: {labels[i]}")
     if len(set(labels)) < len(labels):  # they differ behind the digits that are shown
         labels = [label(first, varying, digits=17) for first in firsts]
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))

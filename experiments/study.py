@@ -72,11 +72,10 @@ class Watched:
         A storage that is away prunes nothing, and is told the rest at a later epoch.
         """
         try:
-            with warnings.catch_warnings(action="ignore"):  # of an epoch that was reported before
-                for epoch in range(len(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values), len(errors)):
-                    if (error := errors[epoch]) is not None:
-                        self.trial.report(error, epoch + 1)
-                return self.trial.should_prune()
+            for epoch in range(len(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values), len(errors)):
+                if (error := errors[epoch]) is not None:
+                    self.trial.report(error, epoch + 1)
+            return self.trial.should_prune()
         except (*FAULTS, optuna.exceptions.OptunaError):
             return False
 
@@ -88,7 +87,6 @@ class Trial:
     number: int
     id: int
     values: dict[str, Any]  # of the search's fields
-    params: dict[str, Any]  # Optuna's
 
 
 class Study:
@@ -102,7 +100,7 @@ class Study:
         _leave(self.storage)
 
     @classmethod
-    def open(cls, search: Search, url: str, name: str, folder: Path, owner: str = "") -> "Study":
+    def open(cls, search: Search, url: str, name: str, folder: Path, owner: str) -> "Study":
         """The study of that name, or a new one.
 
         Args:
@@ -134,7 +132,7 @@ class Study:
                 f"study {name!r} in {shown} was begun with another {' and another '.join(differing)}, so that old trials and "
                 "new ones can't be compared; name another experiment (--experiment, or EXPERIMENT= of make)"
             )
-        if study.user_attrs.setdefault(OWNER, owner) != owner:
+        if study.user_attrs.get(OWNER, owner) != owner:
             raise InputError(
                 f"study {name!r} in {shown} belongs to another experiment, in another tracking store or one that was deleted; "
                 "name another experiment (--experiment, or EXPERIMENT= of make)"
@@ -157,7 +155,7 @@ class Study:
         """Before the first trial is asked for: put those back that a launch left running; how many there were."""
         left = self._trials(TrialState.RUNNING)
         for trial in left:
-            self._put_back(trial._trial_id)
+            self.put_back(trial._trial_id)
         count = len(self._trials())
         self.study.sampler = _sampler(self.search.sampler.made, count)
         self.study.pruner = _pruner(self.search.pruner.made, self.search.epochs)
@@ -182,7 +180,7 @@ class Study:
             return None
         trial = self.study.ask()
         values = search.space.values(lambda name, values: _suggest(trial, name, values))
-        return Trial(trial.number, trial._trial_id, values, trial.params)
+        return Trial(trial.number, trial._trial_id, values)
 
     def watch(self, trial: Trial) -> Watch | None:
         """For the worker that trains the trial; None if nothing is pruned."""
@@ -204,11 +202,8 @@ class Study:
         state = TrialState.COMPLETE if values is not None else TrialState.PRUNED if pruned else TrialState.FAIL
         self.study.tell(trial.number, values, state=state)
 
-    def put_back(self, trial: Trial) -> None:
-        """Let the next launch run the trial with the same parameters and under the same number."""
-        self._put_back(trial.id)
-
-    def _put_back(self, trial_id: int) -> None:
+    def put_back(self, trial_id: int) -> None:
+        """Let the next launch run a trial with the same parameters and under the same number."""
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             self.study._storage.set_trial_state_values(trial_id, TrialState.WAITING)
 
@@ -255,7 +250,7 @@ class Study:
 
     def _trial(self, trial: FrozenTrial) -> Trial:
         params = trial.params
-        return Trial(trial.number, trial._trial_id, self.search.space.values(lambda name, _: params[name]), params)
+        return Trial(trial.number, trial._trial_id, self.search.space.values(lambda name, _: params[name]))
 
 
 def _suggest(trial: optuna.Trial, name: str, values: Values) -> Any:

@@ -67,6 +67,10 @@ class TrackedRun:
     end: int | None
 
 
+class MissingError(InputError):
+    """A file of a run is not there: it was never logged, or somebody deleted it."""
+
+
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
     """Raise an InputError, with what was said, if the store goes away in the block."""
@@ -212,6 +216,21 @@ class Store:
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
         self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
+
+    def artifact(self, run_id: str, name: str, folder: Path) -> Path:
+        """A file of a run, where it lies; a server's is fetched into ``folder``.
+
+        Raises:
+            MissingError: the run has no such file, or none any more.
+        """
+        place = folder / run_id
+        try:
+            if not stores.is_server(self.uri):
+                return Path(self.client.download_artifacts(run_id, name))
+            place.mkdir(parents=True, exist_ok=True)
+            return Path(self.client.download_artifacts(run_id, name, str(place)))
+        except FAULTS as error:
+            raise MissingError(f"run {run_id} has no {name}: {stores.shown(brief(error))}") from None
 
     def attach(self, run_id: str, folder: Path, name: str) -> None:
         """Keep all files of a folder as artifacts of a run, in a folder of that name."""

@@ -16,7 +16,7 @@ from experiments.sources import label
 from experiments.study import FAULTS, Study, Trial
 from experiments.tracking import FAULTS as AWAY
 from experiments.tracking import GRID, REASON, TRIAL, TRIAL_STATE, Store, TrackedRun
-from experiments.worker import Job, Outcome, Place
+from experiments.worker import Job, Outcome, Place, trial_state
 
 EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try
 VERDICTS = ("pruned", "diverged")  # what a run can end with that is the trial's own doing
@@ -146,11 +146,10 @@ class Trials:
 
     def put_back(self) -> int:
         """Leave what has not ended to the next launch; how many trials that are."""
-        left = {trial.id: trial for going in self.going.values() for trial in going.trials}
-        left |= {trial.id: trial for trial in self.later}
+        left = {trial.id for going in self.going.values() for trial in going.trials} | {trial.id for trial in self.later}
         with suppress(*FAULTS):
-            for trial in left.values():
-                self.study.put_back(trial)
+            for trial_id in left:
+                self.study.put_back(trial_id)
         return len(left)
 
 
@@ -196,6 +195,6 @@ class _Known:
         if not outcome.run_id or str(trial.number) in numbers:
             return
         self.trials[outcome.run_id] = ", ".join(number for number in [*numbers, str(trial.number)] if number)
-        told = "complete" if not outcome.failure else outcome.reason if outcome.failure == "pruned" else "failed"
+        told = trial_state(outcome.failure, outcome.reason)
         with suppress(*AWAY):
             self.store.tag(outcome.run_id, {TRIAL: self.trials[outcome.run_id], TRIAL_STATE: told})

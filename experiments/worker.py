@@ -82,10 +82,9 @@ class Outcome:
 def run(job: Job, place: Place) -> Outcome:
     """Train a config and test it once, after its last epoch; a failure is recorded and returned, not raised.
 
-    The journal of a run that settled stays until the launch knows of it and lets go of it with :func:`acknowledge`.
-
     A run that was begun before goes on from its last checkpoint, under its own id. Ctrl-C and SIGTERM are recorded, with a
-    checkpoint of the last epoch that is whole, and raised again.
+    checkpoint of the last epoch that is whole, and raised again. The journal of a run that settled stays until the launch
+    knows how it ended (:func:`acknowledge`).
     """
     started = time.monotonic()
     if place.threads:
@@ -165,7 +164,7 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
                 journal.update(ending=Ending("KILLED", now()))
             raise
         with suppress(OSError):  # on a disk that is full: MLflow and the launch are told nevertheless
-            told = {TRIAL_STATE: _trial_state(ending)} if job.trial else {}
+            told = {TRIAL_STATE: trial_state(ending.failure, ending.reason)} if job.trial else {}
             journal.update(ending=ending, tags={**journal.record.tags, **told})
     finally:
         untold = recorder.close(patience)
@@ -174,9 +173,9 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
     return ending, untold
 
 
-def _trial_state(ending: Ending) -> str:
-    """Complete, pruned at an epoch, or failed."""
-    return "complete" if ending.status == "FINISHED" else ending.reason if ending.failure == "pruned" else "failed"
+def trial_state(failure: str, reason: str) -> str:
+    """Complete, pruned at an epoch, or failed: how a run that ended is called as a part of a trial."""
+    return "complete" if not failure else reason if failure == "pruned" else "failed"
 
 
 def _begin(job: Job, place: Place, journal: Journal) -> None:

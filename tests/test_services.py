@@ -51,6 +51,7 @@ def test_without_postgres_a_test_is_skipped(monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_a_tracking_server_outlives_its_death(mlflow_server, postgres, tmp_path):
     server = mlflow_server(postgres)
     client = MlflowClient(server.uri)

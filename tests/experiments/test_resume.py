@@ -124,7 +124,7 @@ IN_THE_BACKGROUND = ["sh", "-c", 'trap "" INT; exec "$@"', "sh"]  # where Ctrl-C
 
 @pytest.mark.parametrize(
     ("before", "sent"),
-    [([], signal.SIGINT), ([], signal.SIGTERM), (IN_THE_BACKGROUND, signal.SIGTERM)],
+    [([], signal.SIGINT), ([], signal.SIGTERM), pytest.param(IN_THE_BACKGROUND, signal.SIGTERM, marks=pytest.mark.slow)],
     ids=["ctrl-c", "sigterm", "sigterm in the background"],
 )
 def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(
@@ -145,7 +145,8 @@ def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(
     assert checkpoints(mlruns)
 
 
-@pytest.mark.parametrize("damage", ["rotten", *(pytest.param(how, marks=pytest.mark.slow) for how in ("torn", "missing"))])
+@pytest.mark.parametrize("damage", ["rotten", "torn", "missing"])
+@pytest.mark.slow
 def test_the_checkpoint_before_the_last_serves_if_the_last_is_damaged(
     uninterrupted: Path, longer: Path, mlruns: Path, damage: str
 ) -> None:
@@ -169,6 +170,7 @@ def test_the_checkpoint_before_the_last_serves_if_the_last_is_damaged(
     assert_equal_to_the_bit(opened(uninterrupted), opened(mlruns))  # the epoch of the lost checkpoint is there once, too
 
 
+@pytest.mark.slow
 def test_with_no_whole_checkpoint_the_run_is_trained_again_under_its_id(
     uninterrupted: Path, longer: Path, mlruns: Path
 ) -> None:
@@ -183,6 +185,7 @@ def test_with_no_whole_checkpoint_the_run_is_trained_again_under_its_id(
     assert_equal_to_the_bit(opened(uninterrupted), opened(mlruns))
 
 
+@pytest.mark.slow
 def test_a_run_whose_journal_is_gone_is_superseded(uninterrupted: Path, longer: Path, mlruns: Path) -> None:
     with running(words(longer, mlruns)) as process:
         while not any(run.metrics for run in opened(mlruns).runs()):
@@ -239,6 +242,7 @@ def test_a_run_that_failed_of_its_surroundings_goes_on_from_its_checkpoint(
     assert [epoch for epoch, _ in opened(mlruns).history(run.run_id, "train_loss")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_second_launcher_is_refused_and_the_lock_goes_with_its_holder(tiny: Path, mlruns: Path) -> None:
     tiny.write_text(tiny.read_text().replace("epochs: 2", "epochs: 100000"))
     with running(words(tiny, mlruns)) as process:

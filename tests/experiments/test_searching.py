@@ -226,13 +226,20 @@ space:
   class_dim: {low: 4, high: 12}
 trials: 14
 sampler: random(seed=1)
-pruner: median(n_startup_trials=2, n_warmup_steps=3)
+pruner: PRUNER
 confirm: {top: 0}
 """
 
 
-def test_hopeless_trials_are_pruned_in_their_workers(mlruns: Path) -> None:
-    searched(mlruns, PRUNING)
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        "median(n_startup_trials=2, n_warmup_steps=3)",
+        pytest.param("hyperband(min_resource=3)", marks=pytest.mark.slow),
+    ],
+)
+def test_hopeless_trials_are_pruned_in_their_workers(mlruns: Path, pruner: str) -> None:
+    searched(mlruns, PRUNING.replace("PRUNER", pruner))
     trials, runs, store = study(mlruns).trials, trial_runs(opened(mlruns)), opened(mlruns)
     by_state = Counter(trial.state for trial in trials)
     assert len(trials) == 14
@@ -356,8 +363,9 @@ def states_of(mlruns: Path) -> Counter[str]:
 
 @pytest.mark.parametrize(
     "how",
-    [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow), pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [signal.SIGKILL, signal.SIGINT, signal.SIGTERM],
 )
+@pytest.mark.slow
 def test_a_search_that_was_stopped_ends_with_the_trials_that_were_asked_for(
     mlruns: Path, tmp_path: Path, command: Command, how: signal.Signals
 ) -> None:
