@@ -1,17 +1,18 @@
 """Arrays -> estimates: pure functions that neither know where numbers come from nor drop any of them.
 
 =====================  ===================================================================================
-one cell               ``t_interval`` over seeds, on this test set
-a cell to a reference  ``compare``: by seed
+one cell               ``t_interval`` over seeds, on this test set; ``bootstrap`` over seeds and test images
+a cell to a reference  ``compare``: by seed; ``bootstrap_difference``: by seed and image
 many comparisons       ``holm``
 =====================  ===================================================================================
 
-Pairs are aligned by position, by the caller. What n is too small for is NaN. Every function raises a
-ValueError for values that are not finite and for arrays of another shape than it states.
+``wrong`` is True where the network of a seed errs on a test image; estimates made of it are in percent, all others in the
+unit of their values. Pairs are aligned by position, by the caller. What n is too small for is NaN. Every function raises a
+ValueError for values that are not finite (for ``wrong``: not boolean) and for arrays of another shape than it states.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -170,6 +171,86 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return adjusted
 
 
+def bootstrap(
+    wrong: ArrayLike, generator: np.random.Generator, *, resamples: int = 10_000, confidence: float = 0.95
+) -> Estimate:
+    """Mean error in % of a cell, with an interval over new seeds and new test images; wrong: [seeds, images], n: seeds.
+
+    Each level is resampled as its size allows:
+
+    - images, the same for all seeds: by the Bayesian bootstrap (Rubin 1981, Ann. Stat. 9:130), that is with Dirichlet
+      weights, and with two half images added, one that all seeds get wrong and one that none does. For one seed this is
+      Jeffreys' interval of a proportion, which has a width even where no image is wrong.
+    - seeds: by sd / sqrt(n) times Student's t(n - 1), because three seeds, resampled, show 2/3 of their variance, no tails.
+
+    What is noise of one image in one seed is in both parts; the images' is shrunk by its share, from the two-way analysis
+    of variance. The interval is never narrower than the images' part unshrunk, includes the mean, and ends at 0 and 100.
+
+    The 95% interval covered the true error over new seeds and images in 94-96% of simulations (mean 95%) for n = 1 without
+    variation of seeds, 96-99% (99%) for n = 2, 96-99% (98%) for n = 3 and 95-98% (96%) for n = 6: a normal latent model
+    (``networks`` in the tests), errors of 0.3-3%, 360 and 10,000 images, sd over seeds of 0.04-0.8%. Of the same truth
+    ``t_interval`` covered 76-94% for n = 3 and 50-95% for n = 6, and percentiles of resampled seeds and images 86-99%
+    for n = 3: below 95% where seeds differ most.
+    """
+    return _two_way(_wrong(wrong).astype(np.int64), 0, generator, resamples, confidence)
+
+
+def bootstrap_difference(
+    wrong: ArrayLike,
+    reference: ArrayLike,
+    generator: np.random.Generator,
+    *,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+) -> Estimate:
+    """As bootstrap, for the mean of wrong - reference, [seeds, images] each, paired by seed and image; in percent points.
+
+    The added half images are wrong for all seeds of one side only, so that networks which err alike still have a width.
+    Simulated coverage of the 95% interval: 94-96% for n = 1, 96-100% for n = 2, 95-99% for n = 3 and for n = 6.
+    """
+    first, second = _same_shape(_wrong(wrong).astype(np.int64), _wrong(reference).astype(np.int64))
+    return _two_way(first - second, -1, generator, resamples, confidence)
+
+
+def _two_way(
+    errors: NDArray[np.int64], least: int, generator: np.random.Generator, resamples: int, confidence: float
+) -> Estimate:
+    """Interval of 100 times the mean of errors [seeds, images], each from least to 1: see bootstrap.
+
+    The mean of a resample needs no more of an image than its sum over seeds: images of the same sum share one weight.
+    """
+    seeds, images = errors.shape
+    if images < 2 or resamples < 1:
+        raise ValueError(f"a bootstrap needs two images and a resample, not {images} and {resamples}")
+    kind = f"{100 * confidence:g}% bootstrap interval over {'seeds and ' * (seeds != 1)}test images"
+    estimate = replace(t_interval(100 * errors.mean(axis=1), confidence), kind=kind)
+    if not seeds:
+        return estimate
+    sums, counts = np.unique(errors.sum(axis=0), return_counts=True)
+    weights = generator.dirichlet([*counts, 0.5, 0.5], resamples)  # [resamples, distinct sums and the two halves]
+    means = weights @ (100 * np.array([*sums / seeds, least, 1]))
+    resampled = [means]
+    if seeds > 1:
+        common = estimate.mean + math.sqrt(1 - _share_of_noise(errors)) * (means - estimate.mean)
+        resampled.append(common + estimate.sd / math.sqrt(seeds) * generator.standard_t(seeds - 1, resamples))
+    possible = np.clip(resampled, 100 * least, 100)
+    low, high = np.quantile(possible, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1).tolist()  # each [1 or 2]
+    return replace(estimate, low=min(*low, estimate.mean), high=max(*high, estimate.mean))
+
+
+def _share_of_noise(errors: NDArray[np.int64]) -> float:
+    """Mean square of the rest (images in seeds) over that of the images, in the two-way table [seeds, images], at most 1.
+
+    All sums are of integers: neither rounding nor order can make a difference.
+    """
+    seeds, images = errors.shape
+    total = int(errors.sum()) ** 2
+    by_seed = seeds * int((errors.sum(axis=1) ** 2).sum()) - total  # sums of squares, all times errors.size
+    by_image = images * int((errors.sum(axis=0) ** 2).sum()) - total
+    rest = errors.size * int((errors**2).sum()) - by_seed - by_image - total
+    return min(rest / (seeds - 1) / by_image, 1.0) if by_image else 0.0
+
+
 def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The 2**n sums of the values with either sign, sorted."""
     sums = np.zeros(1)
@@ -191,6 +272,13 @@ def _array(values: ArrayLike, axes: str) -> NDArray[np.float64]:
         raise ValueError(f"expected an array [{axes}], not one of shape {array.shape}")
     if not np.isfinite(array).all():
         raise ValueError(f"values must be finite: {array}")
+    return array
+
+
+def _wrong(values: ArrayLike, axes: str = "seeds, images") -> NDArray[np.bool_]:
+    array = np.asarray(values)
+    if array.dtype != bool or array.ndim != len(axes.split(", ")):
+        raise ValueError(f"expected a boolean array [{axes}], not {array.dtype} of shape {array.shape}")
     return array
 
 
