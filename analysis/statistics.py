@@ -2,8 +2,10 @@
 
 =====================  ===================================================================================
 one cell               ``t_interval`` over seeds, on this test set; ``bootstrap`` over seeds and test images
-a cell to a reference  ``compare``: by seed; ``bootstrap_difference``: by seed and image
+a cell to a reference  ``compare``: by seed; ``bootstrap_difference``: by seed and image; ``mcnemar``: by image
 many comparisons       ``holm``
+a grid                 ``main_effects``, ``interaction``, ``ranks``
+predictions            ``ensemble``
 =====================  ===================================================================================
 
 ``wrong`` is True where the network of a seed errs on a test image; estimates made of it are in percent, all others in the
@@ -18,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
-from scipy.stats import nct
+from scipy.stats import binomtest, nct, rankdata
 from scipy.stats import t as student
 
 Array = TypeVar("Array", NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_])
@@ -212,6 +214,58 @@ def bootstrap_difference(
     return _two_way(first - second, -1, generator, resamples, confidence)
 
 
+def ensemble(scores: ArrayLike) -> NDArray[np.int64]:
+    """Predictions [images] of the mean over seeds of scores [seeds, images, classes]; a tie goes to the lowest class."""
+    array = _array(scores, "seeds, images, classes")
+    if not array.shape[0] or not array.shape[2]:
+        raise ValueError(f"an ensemble needs a seed and a class, not the shape {array.shape}")
+    return np.sort(array, axis=0).mean(axis=0).argmax(axis=1)  # sorted: a sum's rounding depends on its order
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two networks on the same test images; p is exact, two-sided."""
+
+    only_first: int  # images that only the first gets wrong
+    only_second: int
+    p: float  # of a fair coin that decides each of these; 1 if there is none
+
+
+def mcnemar(first_wrong: ArrayLike, second_wrong: ArrayLike) -> McNemar:
+    """McNemar's exact test of first_wrong [images] against second_wrong [images]: two networks, not two ways to train."""
+    first, second = _same_shape(_wrong(first_wrong, "images"), _wrong(second_wrong, "images"))
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    either = only_first + only_second
+    return McNemar(only_first, only_second, float(binomtest(only_first, either).pvalue) if either else 1.0)
+
+
+def main_effects(errors: ArrayLike) -> list[Estimate]:
+    """Per level of an axis, its error minus the mean over levels, within each seed; t intervals over seeds.
+
+    errors: [seeds, levels], two levels at least. What a seed does to all levels alike cancels.
+    """
+    array = _levels(_array(errors, "seeds, levels"))
+    effects = _without_noise(array - array.mean(axis=1, keepdims=True), array)
+    return [t_interval(effects[:, level]) for level in range(array.shape[1])]
+
+
+def interaction(errors: ArrayLike) -> list[list[Estimate]]:
+    """Per pair of levels, what the two axes' main effects leave: cell - row mean - column mean + mean, within each seed.
+
+    errors: [seeds, levels_a, levels_b], two levels at least of each; one list per level of a, t intervals over seeds.
+    """
+    array = _levels(_array(errors, "seeds, levels_a, levels_b"))
+    rows, columns = array.mean(axis=2, keepdims=True), array.mean(axis=1, keepdims=True)
+    rest = _without_noise(array - rows - columns + array.mean(axis=(1, 2), keepdims=True), array)
+    return [[t_interval(rest[:, a, b]) for b in range(array.shape[2])] for a in range(array.shape[1])]
+
+
+def ranks(errors: ArrayLike) -> NDArray[np.float64]:
+    """Mean rank over seeds of each cell, 1 for the lowest error, ties sharing their mean: errors [seeds, cells] -> [cells]."""
+    array = _array(errors, "seeds, cells")
+    return rankdata(array, axis=1).mean(axis=0) if len(array) else np.full(array.shape[1], math.nan)
+
+
 def _two_way(
     errors: NDArray[np.int64], least: int, generator: np.random.Generator, resamples: int, confidence: float
 ) -> Estimate:
@@ -286,3 +340,9 @@ def _same_shape(first: Array, second: Array) -> tuple[Array, Array]:
     if first.shape != second.shape:
         raise ValueError(f"pairs have the same shape, not {first.shape} and {second.shape}")
     return first, second
+
+
+def _levels(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    if min(errors.shape[1:]) < 2:
+        raise ValueError(f"an effect needs two levels of an axis, not the shape {errors.shape}")
+    return errors

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
@@ -17,7 +18,12 @@ from analysis.statistics import (
     bootstrap_difference,
     compare,
     detectable_difference,
+    ensemble,
     holm,
+    interaction,
+    main_effects,
+    mcnemar,
+    ranks,
     sign_flip_p,
     smallest_p,
     t_interval,
@@ -440,6 +446,163 @@ def test_difference_of_bootstraps_covers_the_true_difference(seeds, images, spre
     assert 0.95 - deviation_of(0.95, 600) <= covered <= 0.995
 
 
+# --- predictions -------------------------------------------------------------------------------------------------------
+
+
+def test_ensemble_predicts_the_class_of_the_highest_mean_score():
+    scores = rng().random((3, 50, 10))
+    expected = [max(range(10), key=lambda c: sum(scores[:, image, c])) for image in range(50)]
+    assert ensemble(scores).tolist() == expected
+    assert (ensemble(scores[:1]) == scores[0].argmax(axis=1)).all()
+
+
+def test_ensemble_outvotes_one_seed():
+    scores = np.array([[[0.9, 0.1]], [[0.3, 0.6]], [[0.2, 0.8]]])
+    assert ensemble(scores).tolist() == [1]
+
+
+def test_ties_of_an_ensemble_go_to_the_lowest_class_whatever_the_order():
+    scores = np.array([[[0.0, 0.1, 0.3]], [[0.0, 0.2, 0.2]], [[0.0, 0.3, 0.1]]])  # sums that rounding could part
+    assert {int(ensemble(scores[list(order)])[0]) for order in itertools.permutations(range(3))} == {1}
+
+
+@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (5, 5), (2, 11), (30, 12)])
+def test_mcnemar_equals_statsmodels(only_first, only_second):
+    first = np.repeat([True, True, False, False], [7, only_first, only_second, 100])
+    second = np.repeat([True, False, True, False], [7, only_first, only_second, 100])
+    found, back = mcnemar(first, second), mcnemar(second, first)
+    expected = statsmodels_mcnemar([[7, only_first], [only_second, 100]], exact=True).pvalue if only_first else None
+    assert (found.only_first, found.only_second) == (back.only_second, back.only_first) == (only_first, only_second)
+    assert found.p == pytest.approx(1.0 if expected is None else expected)
+    assert found.p == back.p
+
+
+# --- grids -------------------------------------------------------------------------------------------------------------
+
+
+def test_main_effects_are_t_intervals_within_seeds():
+    errors = rng().normal(1, 0.1, (5, 3)) + rng(1).normal(0, 3, (5, 1))  # what a seed does to all levels cancels
+    found = main_effects(errors)
+    assert sum(e.mean for e in found) == pytest.approx(0)
+    for level, estimate in enumerate(found):
+        deviations = errors[:, level] - errors.mean(axis=1)
+        expected = stats.ttest_1samp(deviations, 0).confidence_interval()
+        assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+        assert (estimate.mean, estimate.n) == (pytest.approx(errors[:, level].mean() - errors.mean()), 5)
+
+
+def test_main_effect_of_two_levels_is_half_their_difference():
+    errors = rng().normal(1, 0.1, (4, 2))
+    first, second = main_effects(errors)
+    difference = compare(errors[:, 1], errors[:, 0]).difference
+    assert (second.mean, second.low, second.high) == pytest.approx(
+        (difference.mean / 2, difference.low / 2, difference.high / 2)
+    )
+    assert (first.low, first.high) == pytest.approx((-second.high, -second.low))
+
+
+def test_interaction_of_two_by_two_is_a_quarter_of_the_difference_of_differences():
+    errors = rng().normal(1, 0.1, (6, 2, 2))
+    quarter = t_interval((errors[:, 1, 1] - errors[:, 1, 0] - errors[:, 0, 1] + errors[:, 0, 0]) / 4)
+    found = interaction(errors)
+    for a, b in itertools.product(range(2), range(2)):
+        sign = 1 if a == b else -1
+        bounds = sorted([sign * quarter.low, sign * quarter.high])
+        assert [found[a][b].low, found[a][b].high] == pytest.approx(bounds)
+        assert (found[a][b].mean, found[a][b].n) == (pytest.approx(sign * quarter.mean), 6)
+
+
+def test_interaction_adds_up_with_the_main_effects():
+    errors = rng().normal(1, 0.1, (3, 2, 4))
+    rows, columns = main_effects(errors.mean(axis=2)), main_effects(errors.mean(axis=1))
+    found = interaction(errors)
+    assert (len(found), len(found[0])) == (2, 4)
+    for a, b in itertools.product(range(2), range(4)):
+        whole = errors.mean() + rows[a].mean + columns[b].mean + found[a][b].mean
+        assert whole == pytest.approx(errors[:, a, b].mean())
+
+
+def test_additive_axes_do_not_interact_and_equal_levels_have_no_effect():
+    a, b = np.array([0.1, 0.25, 0.7]), np.array([0.3, 0.33])
+    seeds = np.array([0.01, 0.02, 0.07])
+    errors = seeds[:, None, None] + a[:, None] + b
+    assert {(e.mean, e.sd, e.low, e.high) for row in interaction(errors) for e in row} == {(0, 0, 0, 0)}
+    assert {(e.mean, e.sd) for e in main_effects(np.tile(seeds[:, None], 3))} == {(0, 0)}
+    assert [e.n for e in main_effects(np.zeros((0, 2)))] == [0, 0]
+    assert all(math.isnan(e.low) and e.n == 1 for e in main_effects([[1, 2]]))
+
+
+def test_ranks_are_those_of_friedman():
+    errors = rng().normal(1, 0.1, (7, 4))
+    found = ranks(errors)
+    statistic = 12 * 7 / (4 * 5) * ((found - 2.5) ** 2).sum()
+    assert statistic == pytest.approx(stats.friedmanchisquare(*errors.T).statistic)
+    assert found.sum() == pytest.approx(4 * 5 / 2)
+
+
+def test_lowest_error_ranks_first_and_ties_share():
+    assert ranks([[0.2, 0.5, 0.3]]).tolist() == [1, 3, 2]
+    assert ranks([[0.2, 0.2, 0.3], [0.1, 0.2, 0.2]]).tolist() == [1.25, 2, 2.75]
+    assert np.isnan(ranks(np.zeros((0, 3)))).tolist() == [True] * 3
+
+
 # --- refusals ----------------------------------------------------------------------------------------------------------
 
 WRONG = np.zeros((2, 5), dtype=bool)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda bad: compare([1, bad], [1, 2]),
+        lambda bad: compare([1, 2], [1, bad]),
+        lambda bad: sign_flip_p([1, bad]),
+        lambda bad: detectable_difference(bad, 3),
+        lambda bad: ensemble([[[bad, 1.0]]]),
+        lambda bad: main_effects([[1, bad]]),
+        lambda bad: interaction([[[1, bad], [2, 3]]]),
+        lambda bad: ranks([[1, bad]]),
+        lambda bad: holm([0.1, -bad if math.isinf(bad) else 2]),
+    ],
+)
+def test_nothing_takes_what_is_not_finite(call, bad):
+    with pytest.raises(ValueError, match=r"finite|must be in \[0, 1\]"):
+        call(bad)
+
+
+@pytest.mark.parametrize(
+    ("message", "call"),
+    [
+        ("same shape", lambda: compare([1, 2], [1])),
+        ("pairs", lambda: compare([[1, 2]], [[1, 2]])),
+        ("pairs", lambda: sign_flip_p(1.0)),
+        (f"at most {MOST_PAIRS} differences, not 41", lambda: sign_flip_p(np.ones(41))),
+        ("negative", lambda: smallest_p(-1)),
+        ("negative", lambda: detectable_difference(-1, 3)),
+        ("alpha", lambda: detectable_difference(1, 3, alpha=0)),
+        ("power", lambda: detectable_difference(1, 3, power=1)),
+        ("power", lambda: compare([1, 2], [2, 1], power=0.01)),
+        ("array \\[m\\]", lambda: holm([[0.1, 0.2]])),
+        ("must be in", lambda: holm([0.1, 1.1])),
+        ("boolean", lambda: bootstrap(WRONG * 1.0, rng())),
+        ("seeds, images", lambda: bootstrap(WRONG[0], rng())),
+        ("two images", lambda: bootstrap(WRONG[:, :1], rng())),
+        ("resample", lambda: bootstrap(WRONG, rng(), resamples=0)),
+        ("confidence", lambda: bootstrap(WRONG, rng(), confidence=95)),
+        ("same shape", lambda: bootstrap_difference(WRONG, WRONG[:1], rng())),
+        ("boolean", lambda: bootstrap_difference(WRONG, WRONG * 1, rng())),
+        ("seeds, images, classes", lambda: ensemble([[0.1, 0.9]])),
+        ("a seed and a class", lambda: ensemble(np.zeros((0, 5, 10)))),
+        ("boolean", lambda: mcnemar([0, 1], [True, False])),
+        ("same shape", lambda: mcnemar(WRONG[0], WRONG[0, :2])),
+        ("seeds, levels", lambda: main_effects([1.0, 2.0])),
+        ("two levels", lambda: main_effects([[1.0], [2.0]])),
+        ("two levels", lambda: interaction(np.zeros((3, 2, 1)))),
+        ("levels_b", lambda: interaction(np.zeros((3, 2)))),
+        ("seeds, cells", lambda: ranks([1.0, 2.0])),
+    ],
+)
+def test_refuses_by_name(message, call):
+    with pytest.raises(ValueError, match=message):
+        call()
