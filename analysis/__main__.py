@@ -12,25 +12,40 @@ from capsnet import cli
 from capsnet.errors import InputError
 from experiments import stores
 
-DESCRIPTION = """Make the tables and plots of an experiment from its tracked runs.
+DESCRIPTION = """Make the tables, plots, figures and the report of experiments from their tracked runs.
 
-Example: python -m analysis quick"""
+Example: python -m analysis quick --where routing_iterations=3
+Of one run, from its weights: python -m analysis figures RUN_ID"""
 
 
 @dataclass(frozen=True)
 class Command:
     """The flags of ``python -m analysis``."""
 
-    experiment: Annotated[
-        str,
+    experiments: Annotated[
+        tuple[str, ...],
         tyro.conf.Positional,
-        tyro.conf.arg(metavar="EXPERIMENT", help="MLflow experiment", help_behavior_hint="(default: the one launched last)"),
+        tyro.conf.arg(
+            metavar="EXPERIMENT",
+            help="MLflow experiments, in one table; a config that several have counts once",
+            help_behavior_hint="(default: the one launched last)",
+        ),
+    ] = ()
+    where: Annotated[
+        tyro.conf.UseAppendAction[tuple[str, ...]],
+        tyro.conf.arg(metavar="COLUMN=VALUE", help="only these runs; again for another column, or another value of it"),
+    ] = ()
+    reference: Annotated[
+        str,
+        tyro.conf.arg(
+            metavar="CELL",
+            help="compare to this cell: 'routing_iterations=1 reconstruction_weight=0'",
+            help_behavior_hint="(default: the paper's)",
+        ),
     ] = ""
-    only: Annotated[Literal["tables", "plots", "all"], tyro.conf.arg(help="what to make")] = "all"
+    only: Annotated[Literal["tables", "plots", "report", "all"], tyro.conf.arg(help="what to make")] = "all"
     mlruns: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")] = Path("mlruns")
-    results: Annotated[Path, tyro.conf.arg(metavar="DIR", help="tables and plots go to its subfolder EXPERIMENT")] = Path(
-        "results"
-    )
+    results: Annotated[Path, tyro.conf.arg(metavar="DIR", help="all goes to its subfolder EXPERIMENT")] = Path("results")
 
 
 def main() -> int:
@@ -40,17 +55,22 @@ def main() -> int:
     from analysis.runs import UnconfirmedError, read_runs
 
     try:
-        found = read_runs(command.experiment, command.mlruns)
+        found = read_runs(command.experiments, command.mlruns, command.where)
     except UnconfirmedError as error:
         cli.console.print(cli.escaped(error))
         return 0
     for run_id, reason in found.strangers.items():
         cli.errors.print(f"[yellow]left out:[/] run {run_id}: {cli.escaped(reason)}")
+    if found.repeated:
+        cli.errors.print(f"[yellow]left out:[/] {found.repeated} finished runs of configs for which an earlier one speaks")
+    comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
+    for fault in comparisons.faults:
+        cli.errors.print(f"[yellow]missing:[/] {cli.escaped(fault)}")
     folder = command.results / folder_name(found.experiment)
     written: list[Path] = []
     try:
-        if command.only != "plots":
-            written += tables.write(found.runs, folder)
+        if command.only in ("tables", "all"):
+            written += tables.write(comparisons, found.runs, folder)
             cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
         if command.only == "plots" or (command.only == "all" and (found.runs["status"] == "finished").any()):
             written += [*plots.curves(found.runs, found.curves, folder), *plots.axes(found.runs, folder)]
@@ -58,9 +78,10 @@ def main() -> int:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
     cli.console.print(f"In {folder}: {', '.join(path.name for path in written)}")
     server = stores.shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    runs = f"#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
     start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
-    cli.console.print(f"To browse the runs: {start}{address}/{runs}")
+    for store in found.stores.values():
+        runs = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
+        cli.console.print(f"To browse the runs: {start}{address}/{runs}")
     return 0
 
 

@@ -1,17 +1,21 @@
-"""The tidy tables of an experiment: a row per config, failures and what has not run included; a row per epoch and metric."""
+"""The tidy table of experiments: a row per config, failures and what has not run included; a row per epoch and metric."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from capsnet.config import FIELDS, RunConfig
+from analysis.cells import text_of
+from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
-from experiments.known import Known, by_config, state
+from capsnet.variants import parse
+from experiments.known import by_config, state
 from experiments.sources import parse_grid
-from experiments.tracking import FAILURE, REASON, TRIAL, Store, TrackedRun
+from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, TrackedRun
 
 CURVES = (
     "train_loss",
@@ -23,88 +27,182 @@ CURVES = (
     "seconds",
     "images_per_second",
 )
-LAST = ("test_error", "validation_error", "train_error", "train_loss")  # metrics whose last value stands in a run's row
+LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
+TAGS = ("git_commit", "hardware", "versions")
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
+TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
+LISTED = 12  # values that a message lists at most
 
 
 @dataclass(frozen=True)
 class Runs:
-    """An experiment as it is known.
+    """Experiments as they are known.
 
     Attributes:
-        experiment: its name.
-        experiment_id: its number in MLflow.
-        runs: one row per config; errors in percent; ``status`` is finished, failed, killed, running or planned.
-        curves: ``run_id, epoch, metric, value``.
+        stores: (experiment -> where its runs are tracked).
+        runs: one row per config, sorted by it: every field of RunConfig in its type (``decoder_hidden`` as JSON),
+            ``experiment, run_id, status`` (finished, failed, killed, running or planned), ``failure, reason``, the last
+            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``ended``.
         strangers: (run id -> why) of runs that are left out because they are of no config of this version.
+        repeated: finished runs of configs for which another one, that finished before, speaks.
     """
 
-    experiment: str
-    experiment_id: str
+    stores: Mapping[str, Store]
     runs: pd.DataFrame
-    curves: pd.DataFrame
-    strangers: dict[str, str]
+    strangers: Mapping[str, str]
+    repeated: int = 0
+
+    @property
+    def experiment(self) -> str:
+        """The experiments' names."""
+        return "+".join(self.stores)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """``run_id, epoch, metric, value``, the last row of an epoch; MLflow is asked once for each run and metric."""
+        rows = [row for run_id, store in self._tracked() for row in _curve(store, run_id)]
+        return pd.DataFrame(rows, columns=["run_id", "epoch", "metric", "value"])
+
+    def _tracked(self) -> Iterator[tuple[str, Store]]:
+        began = self.runs[self.runs["run_id"].notna() & self.runs["train_loss"].notna()]
+        return ((run_id, self.stores[name]) for run_id, name in zip(began["run_id"], began["experiment"], strict=True))
 
 
 class UnconfirmedError(InputError):
     """A search has nothing to tell yet, which is no fault of the user's."""
 
 
-def read_runs(experiment: str, folder: Path) -> Runs:
-    """Read an experiment, or the one launched last if the name is empty.
+def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[str] = ()) -> Runs:
+    """Read experiments, or the one launched last if none is named.
+
+    Args:
+        experiments: their names. A config that several have finished counts once, in the first of them.
+        folder: of the tracking database.
+        where: ``column=value``: only these rows. Of several with one column, any; of several columns, all.
 
     Raises:
-        InputError: there is no such experiment (those that there are, are listed), or it holds no run yet.
+        InputError: there is no such experiment (those that there are, are listed), it holds no run yet, or no run is left
+            by ``where``.
     """
-    name = experiment or Store.latest(folder)
-    if name is None:
-        raise InputError("nothing has been launched yet: run make ablation, or python -m experiments run GRID")
-    store = Store.open(name, folder, create=False)
-    if store is None:
-        there = Store.names(folder)
-        raise InputError(unknown("experiment", name, there) if there else f"no experiment {name!r}: nothing is launched yet")
-    known, strangers = by_config(store.runs())
-    planned = {config for grid, text in store.grids() for _, config in parse_grid(text, grid, f"grid {grid}").configs}
+    stores = _open([experiments] if isinstance(experiments, str) else experiments, folder)
+    found: list[TrackedRun] = []
+    strangers: dict[str, str] = {}
+    planned: dict[RunConfig, str] = {}  # where it is
+    places: dict[str, str] = {}  # run id -> experiment
+    for name, store in stores.items():
+        runs, others = store.sort_out()
+        found += runs
+        strangers |= others
+        places |= dict.fromkeys((run.run_id for run in runs), name)
+        for grid, text in store.grids():
+            for _, config in parse_grid(text, grid, f"grid {grid}").configs:
+                planned.setdefault(config, name)
+    known, alien = by_config(found)
     # a search's trials are no results: what selection has seen is too good to be true, and its best are confirmed by a grid
     trials = sum(TRIAL in run.tags for run in known.values())
     known = {config: run for config, run in known.items() if config in planned or TRIAL not in run.tags}
-    configs = sorted(known.keys() | planned, key=lambda config: list(config.to_params().items()))
-    if not configs and trials:
-        raise UnconfirmedError(
+    configs = sorted(known.keys() | planned, key=lambda config: tuple(vars(config).values()))
+    if not configs:
+        raise _nothing(list(stores), trials, folder)
+    rows = [_row(config, known.get(config), planned.get(config, "")) for config in configs]
+    frame = pd.DataFrame(rows)
+    frame["experiment"] = frame["run_id"].map(places).fillna(frame["experiment"])
+    frame = _typed(frame)
+    frame = frame[_chosen(where, frame)]
+    if frame.empty:
+        raise InputError(f"no run of {'+'.join(stores)} has all of --where {' --where '.join(where)}")
+    speaking = {run.run_id for run in known.values()}
+    silent = [run for run in found if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
+    repeated = sum(state(run) == "finished" and run.run_id not in alien for run in silent)
+    return Runs(stores, frame.reset_index(drop=True), {**strangers, **alien}, repeated)
+
+
+def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
+    latest = [] if any(names) else [Store.latest(folder)]
+    stores: dict[str, Store] = {}
+    for name in latest or names:
+        if name is None:
+            raise InputError("nothing has been launched yet: run make ablation, or python -m experiments run GRID")
+        store = Store.open(name, folder, create=False)
+        if store is None:
+            there = Store.names(folder)
+            nothing = f"no experiment {name!r}: nothing is launched yet"
+            raise InputError(unknown("experiment", name, there) if there else nothing)
+        stores[name] = store
+    return stores
+
+
+def _nothing(names: Sequence[str], trials: int, folder: Path) -> InputError:
+    name = "+".join(names)
+    if trials:
+        return UnconfirmedError(
             f"experiment {name!r} holds {trials} runs of a search's trials, and no trial is confirmed yet: no table"
         )
-    if not configs:
-        raise InputError(f"experiment {name!r} holds no run of a grid; experiments that do: {', '.join(Store.names(folder))}")
-    rows = [_row(name, config, known.get(config)) for config in configs]
-    runs = pd.DataFrame(rows)
-    runs["ended"] = pd.to_datetime(runs["ended"], unit="ms", utc=True)
-    curves = pd.DataFrame(_curves(store, known), columns=["run_id", "epoch", "metric", "value"])
-    seconds = curves[curves["metric"] == "seconds"].groupby("run_id")["value"].sum()
-    runs["seconds"] = runs["run_id"].map(seconds)
-    return Runs(name, store.experiment_id, runs, curves, strangers)
+    there = ", ".join(Store.names(folder)) or "none"
+    return InputError(f"experiment {name!r} holds no run of a grid; experiments that do: {there}")
 
 
-def _row(experiment: str, config: RunConfig, run: TrackedRun | None) -> dict[str, Any]:
-    params = config.to_params()
-    row: dict[str, Any] = {
-        name: params[name] if isinstance(value, tuple) else value
-        for name, value in ((name, getattr(config, name)) for name in FIELDS)
-    }
+def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str, Any]:
+    values = {name: json.dumps(value) if isinstance(value, tuple) else value for name, value in vars(config).items()}
     status = STATUS.get(state(run), "failed")
-    row |= {"experiment": experiment, "run_id": run.run_id if run else None, "status": status}
     tags, metrics = (run.tags, run.metrics) if run else ({}, {})
-    row |= (
-        {"failure": tags.get(FAILURE), "reason": tags.get(REASON)} if status == "failed" else {"failure": None, "reason": None}
-    )
+    failed = status == "failed"
+    row = {**values, "experiment": experiment, "run_id": run.run_id if run else None, "status": status}
+    row |= {"failure": tags.get(FAILURE) if failed else None, "reason": tags.get(REASON) if failed else None}
     row |= {name: metrics.get(name, float("nan")) for name in LAST}
     if status != "finished":
         row["test_error"] = float("nan")
-    return row | {"git_commit": tags.get("git_commit"), "ended": run.end if run else None}
+    row["seconds"] = metrics.get("train_seconds", float("nan"))
+    return row | {name: tags.get(name) for name in TAGS} | {"ended": run.end if run else None}
 
 
-def _curves(store: Store, known: Known) -> Iterator[tuple[str, int, str, float]]:
-    for run in known.values():
-        for name in CURVES:
-            if name in run.metrics:
-                last = dict(store.history(run.run_id, name))  # the last row of an epoch counts
-                yield from ((run.run_id, epoch, name, value) for epoch, value in sorted(last.items()))
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
+    types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS), "str")
+    types |= dict.fromkeys((*LAST, "seconds"), "float64")
+    return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)
+
+
+def _chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows have one of the values wanted in each column that is named."""
+    wanted: dict[str, list[str]] = {}
+    for text in where:
+        column, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--where {text!r} must be column=value, as in routing_iterations=3")
+        if column not in frame:
+            raise InputError(unknown("column", column, [*map(str, frame.columns)], f"--where {text}"))
+        wanted.setdefault(column, []).append(value)
+    chosen = pd.Series(True, frame.index)
+    for column, values in wanted.items():
+        chosen &= frame[column].isin([_value(column, value, frame[column]) for value in values])
+    return chosen
+
+
+def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
+    """The value that a text means in a column.
+
+    Raises:
+        InputError: it is none of the column's type, or no run has it.
+    """
+    value: Any = text
+    if column in VARIANTS:
+        value = parse(text, VARIANTS[column], column).text
+    elif column in FIELDS and FIELDS[column].annotation is not str:
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = None
+        value = json.dumps(value) if isinstance(value, list) else value
+    values = sorted(there.dropna().unique())
+    if value not in values or isinstance(value, bool) != (there.dtype == bool):
+        more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
+        listed = ", ".join(map(text_of, values[:LISTED])) or "none"
+        raise InputError(f"no run has --where {column}={text}; there are: {listed}{more}")
+    return value
+
+
+def _curve(store: Store, run_id: str) -> Iterator[tuple[str, int, str, float]]:
+    for name in CURVES:
+        last = dict(store.history(run_id, name))  # the last row of an epoch counts
+        yield from ((run_id, epoch, name, value) for epoch, value in sorted(last.items()))

@@ -84,6 +84,7 @@ def compare(values: ArrayLike, reference: ArrayLike, *, alpha: float = 0.05, pow
 
     The effect is Cohen's d_z times J = Γ(m / 2) / (sqrt(m / 2) Γ((m - 1) / 2)) with m = n - 1, which is unbiased for
     normal differences (Hedges 1981, J. Educ. Stat. 6:107); for n = 2 it has no expectation, so there is none to give.
+    Of more than MOST_PAIRS pairs, p is that of the paired t-test, which is good enough for so many.
     """
     first, second = _same_shape(_array(values, "pairs"), _array(reference, "pairs"))
     differences = _without_noise(first - second, first, second)
@@ -94,7 +95,8 @@ def compare(values: ArrayLike, reference: ArrayLike, *, alpha: float = 0.05, pow
         correction = math.exp(math.lgamma(m / 2) - math.lgamma((m - 1) / 2)) / math.sqrt(m / 2)
         effect = correction * difference.mean / difference.sd
     detectable = detectable_difference(difference.sd, n, alpha, power)
-    return Comparison(difference, sign_flip_p(differences), smallest_p(n), effect, detectable)
+    p = sign_flip_p(differences) if n <= MOST_PAIRS else _t_p(difference)
+    return Comparison(difference, p, smallest_p(n), effect, detectable)
 
 
 def sign_flip_p(differences: ArrayLike) -> float:
@@ -105,7 +107,7 @@ def sign_flip_p(differences: ArrayLike) -> float:
     closer than 1e-9 of the greatest possible are ties, so the observed one always counts itself.
 
     Raises:
-        ValueError: there are more than MOST_PAIRS differences; a t-test is good enough for so many.
+        ValueError: there are more than MOST_PAIRS differences.
     """
     array = _array(differences, "pairs")
     if array.size > MOST_PAIRS:
@@ -118,6 +120,13 @@ def sign_flip_p(differences: ArrayLike) -> float:
     first, second = _signed_sums(array[::2]), _signed_sums(array[1::2])
     as_high = int((second.size - np.searchsorted(second, least - first)).sum())
     return 2 * as_high / 2**array.size  # flipping all signs mirrors the sums, so as many are as low
+
+
+def _t_p(difference: Estimate) -> float:
+    """Two-sided p of the t-test of a mean difference."""
+    if difference.sd == 0:
+        return 0.0 if difference.mean else 1.0
+    return 2 * float(student.sf(abs(difference.mean) / difference.sd * math.sqrt(difference.n), difference.n - 1))
 
 
 def smallest_p(n: int) -> float:

@@ -1,155 +1,255 @@
-"""The accuracy table for people, in Markdown and LaTeX, and the same cells with raw numbers as CSV."""
+"""The tables of an experiment: errors in the form of the paper's Table 1, all numbers, differences, effects of axes."""
 
+import math
 import re
-import textwrap
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Cell, cells, constants, legend, name_of, text_of, tidy, varying, widest
+from analysis import frames
+from analysis.cells import Cell, cells, constants, legend, name_of, text_of, varying, widest
+from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
+from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
+from analysis.statistics import MOST_PAIRS
+from analysis.wording import decimals_of, error_text, interval_text, number_text, p_text, setting_text, signed_text
 from experiments.sources import shortened
+from experiments.tracking import Store
 
 MEASURE = "test error (%)"
-LINE = 84  # characters of LaTeX's text width at the size of the table; an axis gets 12 of them, the results share the rest
-
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "{": r"\{",
-        "}": r"\}",
-        "_": r"\_",
-        "%": r"\%",
-        "&": r"\&",
-        "#": r"\#",
-        "$": r"\$",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"$<$",
-        ">": r"$>$",
-        "|": r"$|$",
-        "±": r"$\pm$",
-        "—": "---",
-    }
-)
+MODELS = {"capsnet": "CapsNet"}  # names in tables, if not the registry's
+TABLE1 = ("model", "routing_iterations", "reconstruction_weight")  # the paper's columns, whether they vary or not
+PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "validation_size")  # what a published cell may differ in
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as plain text, not yet escaped for any format."""
+def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
+    """Table 1's form: model, r, reconstruction, then the other axes, and ``mean ± sd (n=3)`` beside the paper's numbers.
 
-    label: str
-    caption: str
-    header: list[str]
-    rows: list[list[str]]
-    labels: int  # how many of the first columns are values of axes, not results
-    notes: list[str]
-
-
-def accuracy(runs: pd.DataFrame, published: Iterable[Published] = ()) -> Table:
-    """Test error of every cell as ``mean ± sd (n=3)``, with published numbers beside it where the cell is theirs.
-
-    Up to two axes label the rows; of three or more, the one with the most values is laid side by side, unless that leaves
-    more places empty than it fills, as with the numbers that a search has drawn.
+    Of three axes or more, the one with the most values is laid side by side, unless that leaves more places empty than it
+    fills, as with the numbers that a search has drawn.
     """
-    axes, all_cells = varying(runs), cells(runs, published)
+    all_cells, axes = comparisons.cells, varying(runs)
     across = widest(runs, axes) if len(axes) > 2 else None
     rows = _rows(all_cells, axes, across)
     if across and 2 * len(all_cells) < len(rows) * runs[across].nunique():
         across, rows = None, _rows(all_cells, axes, None)
-    down = [axis for axis in axes if axis != across]
+    first = [axis for axis in TABLE1 if axis != across]
+    down = first + [axis for axis in axes if axis not in (*first, across)]
     columns: dict[Any, list[Cell]] = {}  # by the value of the axis that is laid across
     for cell in sorted(all_cells, key=lambda c: [c.setting[across]] if across else []):  # stable: columns sort by value
         columns.setdefault(cell.setting[across] if across else None, []).append(cell)
     papers = [value for value, members in columns.items() if any(c.published for c in members)]
-    header = [name_of(axis) for axis in down]
+    yes_or_no = len(_weights(runs)) < 2 and across != "reconstruction_weight"
+    header = ["reconstruction" if axis == "reconstruction_weight" and yes_or_no else name_of(axis) for axis in down]
     for value in columns:
         column = _column(across, value)
         header += [column, _paper(across, column)] if value in papers else [column]
-    body = [[*map(text_of, values), *_results(by_value, list(columns), papers)] for values, by_value in rows.items()]
-    return Table(
-        "tab:" + re.sub(r"[^A-Za-z0-9]+", "-", _experiments(runs)).strip("-").lower(),
-        _caption(runs, axes, across),
-        header,
-        body,
-        len(down),
-        [*_published_notes(all_cells), _footer(runs)],
+    configs = [(next(iter(by_value.values())).runs.iloc[0], by_value) for by_value in rows.values()]
+    body = []
+    for config, by_value in sorted(configs, key=lambda pair: [pair[0][axis] for axis in down]):
+        body.append([*(_label(axis, config[axis], yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
+    weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
+    caption = " ".join([_caption(runs, axes, across), *weights])
+    notes = [*_published_notes(all_cells, runs), footer(runs)]
+    return Table(f"tab:{_slug(runs)}", caption, header, body, len(down), notes)
+
+
+def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
+    """Every cell with both intervals, extremes, ensemble, rank and cost."""
+    axes = varying(runs)
+    mean_ranks, seeds = ranks(comparisons.cells)
+    header = [*map(name_of, axes), MEASURE, "95% over seeds", "95% over seeds and images", "min–max", "ensemble", "rank"]
+    body = []
+    for cell, images, rank in zip(comparisons.cells, comparisons.images, mean_ranks, strict=True):
+        error = cell.error
+        spread = f"{cell.finished.min():.2f}–{cell.finished.max():.2f}" if error.n > 1 else "—"
+        results = [error_text(cell), interval_text(error), interval_text(images.interval) if images else "—", spread]
+        results.append(f"{images.ensemble:.2f}" if images and not math.isnan(images.ensemble) else "—")
+        results.append("—" if math.isnan(rank) else f"{rank:.1f}")
+        body.append([*(text_of(value) for value in cell.setting.values()), *results, _seconds(cell)])
+    notes = [
+        "95% over seeds: Student-t interval of the mean, for this test set; over seeds and images: "
+        + next((images.interval.kind for images in comparisons.images if images), "not available without predictions")
+        + ". Ensemble: error of the runs' mean scores."
+        + (f" Rank: mean over the {seeds} seed{'s' * (seeds > 1)} that all cells have finished, 1 is best." if seeds else "")
+    ]
+    caption = f"All cells: test error in %.{_legend(axes)}"
+    notes += [*_faults(comparisons), footer(runs)]
+    return Table(f"tab:{_slug(runs)}-ablation", caption, [*header, "s per run"], body, len(axes), notes)
+
+
+def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Every cell against the reference; None if there is one cell."""
+    reference = comparisons.reference
+    if reference is None:
+        return None
+    axes = varying(runs)
+    header = [*map(name_of, axes), "pairs", "difference (points)", "95% over seeds", "95% over seeds and images"]
+    header += ["effect size", "p", "p (Holm)", "detectable", "verdict"]
+    body = [_difference_row(difference, comparisons) for difference in comparisons.differences]
+    caption = (
+        f"Difference of the test error to the reference ({setting_text(reference)}; {comparisons.why}), in percentage points, "
+        f"paired by seed; the reference has {error_text(reference)} %.{_legend(axes)}"
     )
-
-
-def markdown(table: Table) -> str:
-    """The table as GitHub's Markdown, aligned so that it also reads well in a terminal."""
-    lines = [[_cell_markdown(text) for text in line] for line in (table.header, *table.rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
-    rule = ["-" * w if i < table.labels else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
-    pads = [str.ljust if i < table.labels else str.rjust for i in range(len(widths))]
-    head, *body = [[pad(text, width) for pad, text, width in zip(pads, line, widths, strict=True)] for line in lines]
-    drawn = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
-    return "\n\n".join([table.caption, "\n".join(drawn), *table.notes]) + "\n"
-
-
-def latex(table: Table) -> str:
-    """The table as a LaTeX float that needs no package but booktabs."""
-    room = (LINE - 12 * table.labels) // (len(table.header) - table.labels)
-    sides = "l" * table.labels + "r" * (len(table.header) - table.labels)
-    header = [_broken(text, "b", side, room) for text, side in zip(table.header, sides, strict=True)]
-    body = [[_broken(text, "t", side, room) for text, side in zip(row, sides, strict=True)] for row in table.rows]
-    # the columns are numbers until they are drawn, because Styler takes no header twice
-    styler = pd.DataFrame(body).style.hide(axis="index").format_index(lambda i: header[int(str(i))], axis="columns")
-    text = styler.to_latex(
-        hrules=True,
-        caption=_escape(table.caption),
-        label=table.label,
-        position="tb",
-        position_float="centering",
-        column_format=sides,
+    count = len(comparisons.differences)
+    most = max((d.comparison.difference.n for d in comparisons.differences), default=0)
+    test = "exact two-sided sign-flip permutation test" + f" (t-test of over {MOST_PAIRS} pairs)" * (most > MOST_PAIRS)
+    note = (
+        f"p: {test} of the paired differences, by Holm's method corrected for "
+        f"{count} comparison{'s' * (count > 1)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
+        f"smallest true difference that a paired t-test of this n finds in 80% of experiments (alpha {ALPHA:g}, uncorrected)."
     )
-    size = "\\small\n" if len(table.header) > 4 else ""
-    notes = "".join(f"\\par\\smallskip\\raggedright\\footnotesize {_escape(note)}\n" for note in table.notes)
-    return str(text).replace("\\begin{tabular}", size + "\\begin{tabular}", 1).replace("\\end{table}", notes + "\\end{table}")
+    notes = [note, *reach_notes(comparisons), *_faults(comparisons), footer(runs)]
+    marked = frozenset(i for i, d in enumerate(comparisons.differences) if d.p_holm <= ALPHA)
+    return Table(f"tab:{_slug(runs)}-differences", caption, header, body, len(axes), notes, marked)
 
 
-def write(runs: pd.DataFrame, folder: Path, published: Iterable[Published] | None = None) -> list[Path]:
-    """Write accuracy.md, accuracy.tex and cells.csv; ``published`` is published.yaml's unless given.
+def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Main effects of the axes' values and interactions of each two; None without an axis or a complete design."""
+    found = all_effects(comparisons)
+    if not found:
+        return None
+    body = [
+        [
+            " × ".join(map(name_of, effect.axes)),
+            ", ".join(map(text_of, effect.levels)),
+            signed_text(effect.estimate.mean, effect.estimate),
+            interval_text(effect.estimate, signed=True),
+            str(effect.estimate.n),
+        ]
+        for effect in found
+    ]
+    caption = (
+        "Main effect of each value of an axis: its mean test error minus that over all values of the axis, in percentage "
+        "points, over otherwise equal settings. Interaction (×): what is left of a pair's mean when both effects are taken "
+        f"off.{_legend(varying(runs))}"
+    )
+    note = (
+        "95%: Student-t interval over n seeds, not corrected for the number of effects. A seed counts with those settings "
+        "of the other axes for which it finished with every value."
+    )
+    header = ["axis", "value", "effect (points)", "95% interval", "n"]
+    return Table(f"tab:{_slug(runs)}-effects", caption, header, body, 2, [note, footer(runs)])
 
-    Raises:
-        InputError: there is no run, or published.yaml is wrong.
-    """
-    published = load() if published is None else tuple(published)
-    table = accuracy(runs, published)
-    csv = tidy(cells(runs, published)).to_csv(index=False, lineterminator="\n")
-    files = {"accuracy.md": markdown(table), "accuracy.tex": latex(table), "cells.csv": csv}
+
+def all_effects(comparisons: Comparisons) -> list[Effect]:
+    """Main effects, then interactions."""
+    return [*main_effects(comparisons.cells), *interactions(comparisons.cells)]
+
+
+def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Path]:
+    """Write every table as Markdown, LaTeX and HTML, and the numbers behind them as CSV."""
+    tables = {"accuracy": accuracy(comparisons, runs), "ablation": ablation(comparisons, runs)}
+    tables |= {name: made for name, make in OPTIONAL.items() if (made := make(comparisons, runs))}
+    files: dict[str, str] = {}
+    for name, table in tables.items():
+        files |= {f"{name}.md": markdown(table), f"{name}.tex": latex(table), f"{name}.html": page(table)}
+    numbers = {"cells": frames.of_cells(comparisons), "differences": frames.of_differences(comparisons)}
+    numbers["effects"] = frames.of_effects(all_effects(comparisons))
+    files |= {f"{name}.csv": _csv(frame) for name, frame in numbers.items() if len(frame)}
     folder.mkdir(parents=True, exist_ok=True)
+    for gone in {f"{name}.{kind}" for name in OPTIONAL for kind in ("md", "tex", "html", "csv")} - files.keys():
+        (folder / gone).unlink(missing_ok=True)  # of an earlier build, which would contradict this one
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return [folder / name for name in files]
 
 
-def error_text(cell: Cell) -> str:
-    """``2.22 ± 0.56 (n=3)``: the deviation with two significant digits, the mean to the same decimals.
+OPTIONAL = {"differences": differences, "effects": effects}
 
-    Where there is no deviation, or it is 0, two decimals: what one of 10,000 test images is worth.
+
+def judged(
+    runs: pd.DataFrame,
+    stores: Mapping[str, Store] | None = None,
+    published: Iterable[Published] | None = None,
+    reference: str = "",
+) -> Comparisons:
+    """The cells of a table of runs, compared; ``published`` is published.yaml's unless given.
+
+    Raises:
+        InputError: there is no run, published.yaml is wrong, or no cell is the reference.
     """
-    mean, sd = cell.error.mean, cell.error.sd
-    if cell.error.n == 0:
-        return f"— ({cell.count})"
-    if cell.error.n == 1:
-        return f"{mean:.2f} ({cell.count})"
-    # below 1e-9 a deviation is floating-point noise; {:.1e} rounds first, since 0.0996 is 0.10, not 0.100
-    decimals = max(0, 1 - int(f"{sd:.1e}".split("e")[1])) if sd > 1e-9 else 2
-    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} ({cell.count})"
+    published = load() if published is None else tuple(published)
+    return compare(cells(runs, published), stores or {}, reference)
 
 
-def _rows(all_cells: list[Cell], axes: list[str], across: str | None) -> dict[tuple[Any, ...], dict[Any, Cell]]:
+def reach_notes(comparisons: Comparisons) -> list[str]:
+    """Says so where no data of this n could have been significant."""
+    compared = [d.comparison for d in comparisons.differences if d.comparison.difference.n]
+    if not compared or comparisons.in_reach:
+        return []
+    least, count = min(c.smallest_p for c in compared), len(compared)
+    corrected = f" and {p_text(min(1.0, least * count))} after the correction" if count > 1 else ""
+    pairs = max(c.difference.n for c in compared)
+    needed = math.ceil(math.log2(2 * count / ALPHA))
+    return [
+        f"Significance is out of reach: the least p that {pairs} pair{'s' * (pairs > 1)} can give is {p_text(least)}"
+        f"{corrected}; {needed} seeds would be needed for {ALPHA:g}."
+    ]
+
+
+def verdict(difference: Difference) -> str:
+    """What may be said of a difference."""
+    if not difference.comparison.difference.n:
+        return "no pair of runs"
+    if difference.p_holm <= ALPHA:
+        return "lower error" if difference.comparison.difference.mean < 0 else "higher error"
+    return "no difference can be claimed"
+
+
+def footer(runs: pd.DataFrame) -> str:
+    """Where the numbers come from: experiment, commit, seeds, runs, and when the last one ended."""
+    commits = sorted({_short(commit) for commit in runs["git_commit"].dropna() if commit})
+    seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    consecutive = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    last = pd.to_datetime(runs["ended"], utc=True).max()
+    parts = [
+        f"Experiment {_experiments(runs)}",
+        f"commit{'s' * (len(commits) > 1)} {', '.join(commits) or 'unknown'}",
+        f"seed{'s' * (len(seeds) > 1)} {f'{seeds[0]} to {seeds[-1]}' if consecutive else ', '.join(map(str, seeds))}",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((runs['status'] == 'finished').sum())} finished",
+        "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
+    ]
+    return "; ".join(parts) + "."
+
+
+def _difference_row(difference: Difference, comparisons: Comparisons) -> list[str]:
+    made, labels = difference.comparison, [text_of(value) for value in difference.cell.setting.values()]
+    estimate = made.difference
+    if not estimate.n:
+        return [*labels, "0", *["—"] * 7, verdict(difference)]
+    seen = interval_text(difference.images, signed=True) if difference.images else "—"
+    results = [str(estimate.n), signed_text(estimate.mean, estimate), interval_text(estimate, signed=True), seen]
+    results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
+    results += [p_text(made.p), p_text(difference.p_holm)]
+    results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if made.detectable > 0 else "—")
+    said = verdict(difference) if comparisons.in_reach else "out of reach"
+    return [*labels, *results, said]
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def _rows(all_cells: Sequence[Cell], axes: list[str], across: str | None) -> dict[tuple[Any, ...], dict[Any, Cell]]:
     """Values of the other axes -> value of the axis that is laid across -> cell."""
     rows: dict[tuple[Any, ...], dict[Any, Cell]] = {}
     for cell in all_cells:
         key = tuple(cell.setting[axis] for axis in axes if axis != across)
         rows.setdefault(key, {})[cell.setting[across] if across else None] = cell
     return rows
+
+
+def _weights(runs: pd.DataFrame) -> list[float]:
+    return sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
+
+
+def _label(axis: str, value: Any, yes_or_no: bool) -> str:
+    if axis == "model":
+        return MODELS.get(value, str(value))
+    return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else text_of(value)
 
 
 def _column(across: str | None, value: Any) -> str:
@@ -178,9 +278,12 @@ def _published_text(entry: Published) -> str:
     return text_of(entry.value) + deviation + ("" if entry.n is None else f" (n={entry.n})")
 
 
-def _published_notes(all_cells: list[Cell]) -> list[str]:
+def _published_notes(all_cells: Sequence[Cell], runs: pd.DataFrame) -> list[str]:
     entries = [cell.published for cell in all_cells if cell.published]
-    return [f"Paper: {source}: {protocol}" for source, protocol in dict.fromkeys((e.source, e.protocol) for e in entries)]
+    values = {field: runs[field].unique() for field in PROTOCOL}
+    here = [f"{name_of(k)} {text_of(v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items()]
+    told = dict.fromkeys((entry.source, entry.protocol) for entry in entries)
+    return [f"Paper: {source}: {protocol} Here: {', '.join(here)}." for source, protocol in told]
 
 
 def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
@@ -188,23 +291,26 @@ def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
     rest = " (all but validation's)" if told.get("train_size") == 0 else ""
     same = ", ".join(f"{name_of(k)} {text_of(v)}" + (rest if k == "train_size" else "") for k, v in told.items())
     columns = f" Columns: {name_of(across)}." if across else ""
-    names = legend([*axes, *told])
-    return f"Test error in %, mean ± sample sd over n seeds.{columns} Constant: {same}." + (f" ({names}.)" if names else "")
+    return f"Test error in %, mean ± sample sd over n seeds.{columns} Constant: {same}.{_legend([*TABLE1, *axes, *told])}"
 
 
-def _footer(runs: pd.DataFrame) -> str:
-    commits = sorted({_short(commit) for commit in runs["git_commit"].dropna() if commit})
-    seeds = sorted(int(seed) for seed in runs["seed"].unique())
-    consecutive = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    last = pd.to_datetime(runs["ended"], utc=True).max()
-    parts = [
-        f"Experiment {_experiments(runs)}",
-        f"commit{'s' * (len(commits) > 1)} {', '.join(commits) or 'unknown'}",
-        f"seed{'s' * (len(seeds) > 1)} {f'{seeds[0]} to {seeds[-1]}' if consecutive else ', '.join(map(str, seeds))}",
-        f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((runs['status'] == 'finished').sum())} finished",
-        "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
-    ]
-    return "; ".join(parts) + "."
+def _legend(fields: Iterable[str]) -> str:
+    names = legend(dict.fromkeys(fields))
+    return f" ({names}.)" if names else ""
+
+
+def _faults(comparisons: Comparisons) -> list[str]:
+    count = len(comparisons.faults)
+    return [f"Without the predictions of {count} finished run{'s' * (count > 1)}, which are gone."] if count else []
+
+
+def _seconds(cell: Cell) -> str:
+    mean = cell.runs["seconds"].mean()
+    return "—" if pd.isna(mean) else f"{mean:.2g}" if mean < 10 else f"{mean:.0f}"
+
+
+def _slug(runs: pd.DataFrame) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", _experiments(runs)).strip("-").lower()
 
 
 def _short(commit: str) -> str:
@@ -214,20 +320,3 @@ def _short(commit: str) -> str:
 
 def _experiments(runs: pd.DataFrame) -> str:
     return ", ".join(sorted(map(str, runs["experiment"].unique())))
-
-
-def _cell_markdown(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _escape(text: Any) -> str:
-    return str(text).translate(LATEX)
-
-
-def _broken(text: str, base: str, side: str, room: int) -> str:
-    """A long text on several lines, or names of schedules and reasons of failures would push a table off the page."""
-    parts = re.split(r" ?(?=\()|(?<=;) ", text) if len(text) > room else [text]
-    lines = [_escape(line) for part in parts for line in textwrap.wrap(part, max(12, room), break_long_words=False)]
-    if len(lines) < 2:
-        return _escape(text)
-    return f"\\begin{{tabular}}[{base}]{{@{{}}{side}@{{}}}}" + r" \\ ".join(lines) + "\\end{tabular}"

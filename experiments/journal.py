@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # a plan reads journals and needs no torch
 
 GONE = ".gone-"  # begins the name of a folder that is being deleted
 TAIL = 8192  # bytes: some twenty epochs
-FILES = ("weights.safetensors", "test_predictions.safetensors")
+WEIGHTS, PREDICTIONS = FILES = ("weights.safetensors", "test_predictions.safetensors")
 
 
 class BusyError(RuntimeError):

@@ -174,9 +174,17 @@ class Store:
 
     def runs(self) -> Iterator[TrackedRun]:
         """Every child run of the experiment, oldest first; runs that something else logged are left out."""
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
-            data, info = run.data, run.info
-            yield TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
+        yield from map(_tracked, _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"))
+
+    def sort_out(self) -> tuple[list[TrackedRun], dict[str, str]]:
+        """The child runs, oldest first, and (run id -> what it is) of runs that something else logged here."""
+        found, others = [], {}
+        for run in _search(self.client, [self.experiment_id], ""):
+            if (made := run.data.tags.get(KIND)) == "run":
+                found.append(_tracked(run))
+            elif made not in ("grid", "search"):
+                others[run.info.run_id] = f"{run.info.run_name!r} was logged by something else"
+        return found, others
 
     def grids(self) -> Iterator[tuple[str, str]]:
         """The (name, YAML) of each grid launched into the experiment, as it stood at its last launch."""
@@ -399,6 +407,11 @@ def _client(uri: str) -> MlflowClient:
             f"the tracking store {stores.shown(uri)} can't be used: {said}; MLFLOW_TRACKING_URI names another"
         ) from None
     return client
+
+
+def _tracked(run: Run) -> TrackedRun:
+    data, info = run.data, run.info
+    return TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
 
 
 def _search(client: MlflowClient, experiments: Sequence[str], filtered: str) -> Iterator[Run]:

@@ -216,7 +216,9 @@ class _Trainer:
         result = evaluate(state.model, data.test, self.config.test_batch_size)
         parameters = sum(p.numel() for p in state.model.parameters())
         _write_files(self.journal.folder, state, data, result)
-        return Ending("FINISHED", now(), results={"test_error": result.error, "parameters": parameters})
+        seconds = sum(metrics.seconds for metrics in state.history)
+        results = {"test_error": result.error, "parameters": parameters, "train_seconds": seconds}
+        return Ending("FINISHED", now(), results=results)
 
     def keep(self) -> None:
         """Save the last whole epoch of a run that is being stopped."""

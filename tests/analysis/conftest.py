@@ -33,8 +33,11 @@ def row(experiment: str, number: int, values: dict[str, Any], test_error: float)
         "validation_error": test_error + 0.5 if config.validation_size else np.nan,
         "train_error": test_error / 2,
         "train_loss": test_error / 50,
+        "parameters": 8_215_568.0,
         "seconds": 12.5,
         "git_commit": COMMIT,
+        "hardware": "2 cores",
+        "versions": "torch 2.15",
         "ended": pd.Timestamp("2026-11-22 10:00", tz="UTC") + pd.Timedelta(minutes=number),
     }
 

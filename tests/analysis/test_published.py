@@ -2,23 +2,31 @@
 
 import pytest
 
-from analysis import published
+from analysis import published, tables
 from analysis.cells import cells, tidy
-from analysis.tables import accuracy, latex
+from analysis.formats import latex
 from capsnet.errors import InputError
 
 PUBLISHED = published.load()
 
 
+def accuracy(runs, entries):
+    return tables.accuracy(tables.judged(runs, published=entries), runs)
+
+
 def test_table_1_stands_beside_its_cells(paper):
     table = accuracy(paper, PUBLISHED)
-    assert table.header == ["r", "reconstruction weight", "test error (%)", "paper (%)"]
+    assert table.header == ["model", "r", "reconstruction", "test error (%)", "paper (%)"]
     as_printed = ["0.34 ± 0.032 (n=3)", "0.29 ± 0.011 (n=3)", "0.35 ± 0.036 (n=3)", "0.25 ± 0.005 (n=3)"]
     assert [row[-1] for row in table.rows] == as_printed
     notes = table.notes
     assert len(notes) == 2
     assert "1710.09829" in notes[0]
     assert "may differ" in notes[0]
+    schedule = "exponential(gamma=0.96, every=2000, floor=0.001)"
+    assert notes[0].endswith(
+        f"Here: epochs 50, batch size 128, learning rate 0.001, lr schedule {schedule}, validation size 5000."
+    )
     assert list(tidy(cells(paper, PUBLISHED))["published"]) == [0.34, 0.29, 0.35, 0.25]
 
 
@@ -53,7 +61,7 @@ def test_training_may_differ_from_the_papers(make_runs, same):
 def test_another_network_or_task_is_not_the_papers(make_runs, other):
     runs = make_runs({}, base=other)
     assert cells(runs, PUBLISHED)[0].published is None
-    assert accuracy(runs, PUBLISHED).header == ["test error (%)"]
+    assert accuracy(runs, PUBLISHED).header == ["model", "r", "reconstruction", "test error (%)"]
     assert len(accuracy(runs, PUBLISHED).notes) == 1
 
 
@@ -61,8 +69,9 @@ def test_paper_columns_stand_beside_the_columns_they_belong_to(make_runs):
     axes = {"conv_kernel": [7, 9], "routing_iterations": [1, 3], "reconstruction_weight": [0.0, 6.4e-6, 5e-4]}
     table = accuracy(make_runs(axes), PUBLISHED)
     names = ["reconstruction weight = 0", "reconstruction weight = 6.4e-6", "reconstruction weight = 0.0005"]
-    assert table.header == ["conv kernel", "r", names[0], f"paper, {names[0]}", names[1], names[2], f"paper, {names[2]}"]
-    assert [row[3] for row in table.rows] == ["", "", "0.34 ± 0.032 (n=3)", "0.35 ± 0.036 (n=3)"]
+    first = ["model", "r", "conv kernel"]
+    assert table.header == [*first, names[0], f"paper, {names[0]}", names[1], names[2], f"paper, {names[2]}"]
+    assert [row[4] for row in table.rows] == ["", "0.34 ± 0.032 (n=3)", "", "0.35 ± 0.036 (n=3)"]
     latex(table)
 
 

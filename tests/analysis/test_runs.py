@@ -1,5 +1,8 @@
 """The tidy table from a real store: one row per config, with failures and what has not run."""
 
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +16,9 @@ from capsnet.state import EpochMetrics
 from experiments.record import Ending
 from experiments.tracking import Store
 from tests.experiments.conftest import logged
+from tests.experiments.test_plan import filled
 
+EPOCH = (1, 1, 0.5, 0.4, None, 30.0, 25.0, 1e-3, 2.0, 30.0)
 GRID = "base: {epochs: 2}\naxes: {routing_iterations: [1, 3]}\nseeds: 2"
 
 
@@ -27,15 +32,16 @@ def mlruns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     history = [EpochMetrics(n, n, 0.5 / n, 0.4, None, 30.0, 25.0 / n, 1e-3, 2.0, 30.0) for n in (1, 2)]
     now = time.time_ns() // 1_000_000
     for r, seed, epochs, ending in (
-        (1, 0, 2, Ending("FINISHED", now, results={"test_error": 0.5, "parameters": 7})),
+        (1, 0, 2, Ending("FINISHED", now, results={"test_error": 0.5, "parameters": 7, "train_seconds": 4.0})),
         (1, 1, 1, Ending("FAILED", now, "diverged", "DivergedError: the training loss of epoch 2 is nan")),
         (3, 0, 0, Ending("KILLED", now)),
     ):
         config = make_config({"epochs": 2, "routing_iterations": r, "seed": seed}, "here")
-        logged(store, folder, config, ending, history[:epochs], {"git_commit": "abc"}, parent)
+        run_id = logged(store, folder, config, ending, history[:epochs], {"git_commit": "abc"}, parent)
+    store.client.log_metric(run_id, "test_error", 9.0)  # of a run that has not finished: no result
     stranger = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id
     store.client.log_param(stranger, "alien", "1")
-    store.client.create_run(store.experiment_id)  # somebody's run that claims nothing
+    store.client.create_run(store.experiment_id, run_name="my own")  # somebody's run that claims nothing
     return folder
 
 
@@ -50,14 +56,92 @@ def test_a_row_per_config(mlruns: Path) -> None:
     }
     assert rows[1, 0].test_error == 0.5
     assert rows[1, 0].validation_error == 12.5
+    assert rows[3, 0].test_error != rows[3, 0].test_error
     assert rows[1, 0].seconds == 4.0
     assert rows[1, 0].git_commit == "abc"
     assert rows[1, 0].ended.year >= 2026
     assert (rows[1, 1].failure, rows[1, 1].test_error != rows[1, 1].test_error) == ("diverged", True)
     assert "epoch 2 is nan" in rows[1, 1].reason
     assert found.runs["epochs"].tolist() == [2] * 4
-    [reason] = found.strangers.values()
-    assert "'alien'" in reason
+    assert len(found.strangers) == 2  # named, whether they claim to be a run of ours or not
+    assert any("'alien'" in reason for reason in found.strangers.values())
+    assert "'my own' was logged by something else" in found.strangers.values()
+
+
+def test_columns_have_types_even_where_nothing_has_run(mlruns: Path) -> None:
+    for rows in (read_runs("e", mlruns).runs, read_runs("e", mlruns, ["status=planned"]).runs):
+        types = {name: str(kind) for name, kind in rows.dtypes.items()}
+        assert {types[name] for name in ("routing_iterations", "seed", "epochs")} == {"int64"}
+        assert {types[name] for name in ("reconstruction_weight", "test_error", "seconds", "parameters")} == {"float64"}
+        assert {types[name] for name in ("lr_schedule", "decoder_hidden", "status", "reason", "git_commit")} == {"str"}
+        assert types["capsule_bias"] == "bool"
+        assert types["ended"].startswith("datetime64")
+        assert types["ended"].endswith("UTC]")
+
+
+@pytest.mark.parametrize(
+    ("where", "left"),
+    [
+        (["routing_iterations=3"], [(3, 0), (3, 1)]),
+        (["routing_iterations=3", "seed=1"], [(3, 1)]),
+        (["seed=0", "seed=1", "routing_iterations=1"], [(1, 0), (1, 1)]),
+        (["status=finished"], [(1, 0)]),
+        (["failure=diverged"], [(1, 1)]),
+        (["capsule_bias=false", "seed=1"], [(1, 1), (3, 1)]),
+        (["decoder_hidden=[512,1024]", "seed=1"], [(1, 1), (3, 1)]),
+        (["reconstruction_weight=5e-4", "seed=1"], [(1, 1), (3, 1)]),
+        (["lr_schedule=exponential(every=2000, gamma=.96, floor=0.001)", "seed=1"], [(1, 1), (3, 1)]),
+    ],
+)
+def test_a_filter_for_any_column(mlruns: Path, where: list[str], left: list[tuple[int, int]]) -> None:
+    rows = read_runs("e", mlruns, where).runs
+    assert list(zip(rows["routing_iterations"], rows["seed"], strict=True)) == left
+    assert list(rows.index) == list(range(len(left)))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        (["rooting_iterations=3"], "unknown column 'rooting_iterations'.*did you mean 'routing_iterations'"),
+        (["routing_iterations"], "must be column=value"),
+        (["routing_iterations=2"], r"no run has --where routing_iterations=2; there are: 1, 3"),
+        (["routing_iterations=three"], "there are: 1, 3"),
+        (["routing_iterations=true"], "there are: 1, 3"),
+        (["capsule_bias=0"], "there are: false"),
+        (["lr_schedule=exponental(gamma=0.96, every=2000)"], "did you mean 'exponential'"),
+        (["status=finished", "seed=1"], "no run of e has all of --where status=finished --where seed=1"),
+    ],
+)
+def test_a_wrong_filter_names_what_there_is(mlruns: Path, where: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_runs("e", mlruns, where)
+
+
+def test_several_experiments_are_one_table_in_which_a_config_counts_once(mlruns: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mlruns"
+    shutil.copytree(mlruns, folder)
+    store = Store.open("f", folder, create=True)
+    assert store is not None
+    ended = time.time_ns() // 1_000_000
+    for r, seed, error in ((1, 0, 9.0), (1, 1, 0.75), (5, 0, 1.5)):  # finished in e, diverged in e, unknown to e
+        config = make_config({"epochs": 2, "routing_iterations": r, "seed": seed}, "here")
+        logged(store, tmp_path, config, Ending("FINISHED", ended, results={"test_error": error}), [EpochMetrics(*EPOCH)])
+    found = read_runs(["e", "f"], folder)
+    rows = {(row.routing_iterations, row.seed): row for row in found.runs.itertuples()}
+    assert {key: (row.experiment, row.status) for key, row in rows.items()} == {
+        (1, 0): ("e", "finished"),
+        (1, 1): ("f", "finished"),
+        (3, 0): ("e", "killed"),
+        (3, 1): ("e", "planned"),
+        (5, 0): ("f", "finished"),
+    }
+    assert [rows[key].test_error for key in ((1, 0), (1, 1), (5, 0))] == [0.5, 0.75, 1.5]
+    assert found.repeated == 1
+    assert found.experiment == "e+f"
+    assert read_runs(["f", "e"], folder).runs.set_index(["routing_iterations", "seed"])["test_error"][1, 0] == 9.0
+    assert set(found.curves["run_id"]) == {row.run_id for row in rows.values() if isinstance(row.run_id, str)} - {
+        rows[3, 0].run_id
+    }
 
 
 def test_curves_hold_every_epoch_of_every_metric(mlruns: Path) -> None:
@@ -81,3 +165,42 @@ def test_an_unknown_experiment_lists_those_that_there_are(mlruns: Path, tmp_path
 def test_a_name_never_leads_out_of_the_results(name: str, folder: str) -> None:
     assert folder_name(name) == folder
     assert (Path("results") / folder_name(name)).resolve().parent == Path("results").resolve()
+
+
+TIMED = """
+import sys, time
+from pathlib import Path
+from analysis.runs import read_runs
+from experiments.tracking import Store
+
+times = []
+search = Store.sort_out
+
+def timed(store):
+    start = time.process_time()
+    try:
+        return search(store)
+    finally:
+        times.append(time.process_time() - start)
+
+Store.sort_out = timed
+read_runs("e", Path(sys.argv[1]))  # what is imported or connected at first use is not the table's
+added = []
+for _ in range(2):
+    start = time.process_time()
+    rows = len(read_runs("e", Path(sys.argv[1])).runs)
+    added.append(time.process_time() - start - times[-1])
+print(rows, min(times), min(added))
+"""
+
+
+@pytest.mark.parametrize("count", [2500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_the_table_adds_at_most_a_quarter_to_the_search_and_leaves_no_page_out(
+    mlruns: Path, tmp_path: Path, count: int
+) -> None:
+    """Processor time, because a busy machine makes either wait."""
+    filled(tmp_path, count)
+    done = subprocess.run([sys.executable, "-c", TIMED, str(tmp_path)], capture_output=True, text=True, check=True)
+    rows, search, added = map(float, done.stdout.split())
+    assert rows == count
+    assert added <= 0.25 * search

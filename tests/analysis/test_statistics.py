@@ -606,3 +606,13 @@ def test_nothing_takes_what_is_not_finite(call, bad):
 def test_refuses_by_name(message, call):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_more_pairs_than_can_be_counted_are_tested_by_t():
+    generator = np.random.default_rng(5)
+    first, second = generator.normal(0.2, 1, MOST_PAIRS + 1), generator.normal(0, 1, MOST_PAIRS + 1)
+    assert compare(first, second).p == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-9)
+    assert compare(first, first).p == 1.0
+    assert compare(first, first - 1).p == 0.0
+    fewer = compare(first[1:], second[1:])
+    assert fewer.p == sign_flip_p(first[1:] - second[1:])

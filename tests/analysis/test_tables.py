@@ -7,8 +7,10 @@ import pytest
 
 from analysis import published, tables
 from analysis.cells import cells, varying, widest
+from analysis.formats import latex, markdown
 from analysis.statistics import Estimate
-from analysis.tables import accuracy, error_text, latex, markdown
+from analysis.tables import judged
+from analysis.wording import error_text, interval_text, number_text, p_text
 
 PUBLISHED = published.load()
 SIZES = {"conv_channels": 32, "primary_types": 4}
@@ -18,6 +20,14 @@ def body(text):
     """The rows of a Markdown table, as lists of texts."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
     return [[part.strip() for part in line.strip("|").split("|")] for line in lines if "---" not in line]
+
+
+def accuracy(runs, entries=()):
+    return tables.accuracy(judged(runs, published=entries), runs)
+
+
+def write(runs, folder):
+    return tables.write(judged(runs), runs, folder)
 
 
 def shuffled(frame, seed):
@@ -46,6 +56,36 @@ def test_digits_follow_the_deviation(make_runs, mean, sd, text):
     assert error_text(cell) == f"{text} (n=3)"
 
 
+@pytest.mark.parametrize(
+    ("value", "decimals", "signed", "text"),
+    [
+        (0.126, 2, True, "+0.13"),
+        (-0.126, 2, True, "−0.13"),
+        (-0.126, 2, False, "−0.13"),
+        (-0.004, 2, True, "0.00"),
+        (0.004, 2, True, "0.00"),
+        (0.0, 1, True, "0.0"),
+    ],
+)
+def test_signs_are_true_and_zero_has_none(value, decimals, signed, text):
+    assert number_text(value, decimals, signed=signed) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(1.0, "1"), (0.25, "0.25"), (0.0312, "0.031"), (1e-4, "0.0001"), (3e-5, "<0.0001"), (float("nan"), "—")]
+)
+def test_no_p_value_is_zero(p, text):
+    assert p_text(p) == text
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(0.1, 0.34, "[0.10, 0.34]"), (-1.25, 3.75, "[−1.2, 3.8]"), (-0.0004, 30.0, "[0, 30]"), (float("nan"), 1.0, "—")],
+)
+def test_the_ends_of_an_interval_have_the_digits_of_its_half_width(low, high, text):
+    assert interval_text(Estimate(1, 1, low, high, 3, "")) == text
+
+
 def test_table_by_hand(make_runs, fail):
     errors = [0.30, 0.36, 0.42, 0.25, 0.25, 0.28, 1.0, 1.0, 1.0, 0.27, 9.0, 9.0]
     axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
@@ -54,11 +94,11 @@ def test_table_by_hand(make_runs, fail):
     fail(runs, [6, 7, 8])
     fail(runs, [10, 11], "planned", None)
     assert body(markdown(accuracy(runs, PUBLISHED))) == [
-        ["r", "reconstruction weight", "test error (%)"],
-        ["1", "0", "0.360 ± 0.060 (n=3)"],
-        ["1", "0.0005", "0.25 ± 0.00 (n=2 of 3; 1 diverged)"],
-        ["3", "0", "— (n=0 of 3; 3 diverged)"],
-        ["3", "0.0005", "0.27 (n=1 of 3; 2 not run)"],
+        ["model", "r", "reconstruction", "test error (%)"],
+        ["CapsNet", "1", "no", "0.360 ± 0.060 (n=3)"],
+        ["CapsNet", "1", "yes", "0.25 ± 0.00 (n=2 of 3; 1 diverged)"],
+        ["CapsNet", "3", "no", "— (n=0 of 3; 3 diverged)"],
+        ["CapsNet", "3", "yes", "0.27 (n=1 of 3; 2 not run)"],
     ]
 
 
@@ -67,16 +107,17 @@ def test_table_by_hand(make_runs, fail):
 
 def test_the_widest_of_three_axes_is_laid_across(quick):
     rows = body(markdown(accuracy(quick)))
-    assert rows[0] == ["r", "reconstruction weight", *sorted(quick["lr_schedule"].unique())]
-    assert [row[:2] for row in rows[1:]] == [["1", "0"], ["1", "0.0005"], ["3", "0"], ["3", "0.0005"]]
+    assert rows[0] == ["model", "r", "reconstruction", *sorted(quick["lr_schedule"].unique())]
+    assert [row[1:3] for row in rows[1:]] == [["1", "no"], ["1", "yes"], ["3", "no"], ["3", "yes"]]
     cell = quick.query("routing_iterations == 3 and reconstruction_weight == 0 and lr_schedule == 'constant'")["test_error"]
-    assert rows[3][2] == f"{cell.mean():.1f} ± {cell.std():.1f} (n=3)"
+    assert rows[3][3] == f"{cell.mean():.1f} ± {cell.std():.1f} (n=3)"
 
 
 def test_on_a_tie_the_last_axis_is_laid_across(make_runs):
     runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 10], "batch_size": [64, 128]})
     assert widest(runs, varying(runs)) == "batch_size"
-    assert accuracy(runs).header == ["r", "epochs", "batch size = 64", "batch size = 128"]  # by number, not by letter
+    header = accuracy(runs).header
+    assert header == ["model", "r", "reconstruction", "epochs", "batch size = 64", "batch size = 128"]  # by number, not letter
 
 
 def test_only_combinations_that_exist_have_a_row(make_runs):
@@ -85,20 +126,29 @@ def test_only_combinations_that_exist_have_a_row(make_runs):
         [make_runs(axes, base={"epochs": 2}), make_runs({"routing_iterations": [1]}, base={"routing": "uniform", "epochs": 9})]
     )
     table = accuracy(runs)  # epochs is an axis too; the last of those with two values
-    assert [row[:3] for row in table.rows] == [
-        ["dynamic", "1", "0"],
-        ["dynamic", "1", "0.0005"],
-        ["dynamic", "3", "0"],
-        ["dynamic", "3", "0.0005"],
-        ["uniform", "1", "0.0005"],
+    assert [row[1:4] for row in table.rows] == [
+        ["1", "no", "dynamic"],
+        ["1", "yes", "dynamic"],
+        ["1", "yes", "uniform"],
+        ["3", "no", "dynamic"],
+        ["3", "yes", "dynamic"],
     ]
-    assert table.rows[0][4] == ""
-    assert table.rows[4][3] == ""
+    assert table.rows[0][5] == ""
+    assert table.rows[2][4] == ""
 
 
 def test_no_axis_is_one_row(make_runs):
     table = accuracy(make_runs({}, errors=[1.0, 1.2, 1.4]))
-    assert (table.header, table.rows) == (["test error (%)"], [["1.20 ± 0.20 (n=3)"]])
+    assert table.header == ["model", "r", "reconstruction", "test error (%)"]
+    assert table.rows == [["CapsNet", "3", "yes", "1.20 ± 0.20 (n=3)"]]
+    assert "Reconstruction: weight 0.0005." in table.caption
+
+
+def test_several_reconstruction_weights_are_told_each(make_runs):
+    table = accuracy(make_runs({"reconstruction_weight": [0.0, 6.4e-6, 5e-4, 1e-2]}, seeds=1))
+    assert table.header[2] == "reconstruction weight"
+    assert [row[2] for row in table.rows] == ["0", "6.4e-6", "0.0005", "0.01"]
+    assert "Reconstruction: weight" not in table.caption
 
 
 def test_footer_tells_the_origin(quick, fail):
@@ -115,7 +165,7 @@ def test_a_table_of_what_has_not_run(make_runs, fail):
     runs = make_runs({"routing_iterations": [1, 3]})
     fail(runs, list(runs.index), "planned", None)
     table = accuracy(runs)
-    assert [row[1] for row in table.rows] == ["— (n=0 of 3; 3 not run)"] * 2
+    assert [row[3] for row in table.rows] == ["— (n=0 of 3; 3 not run)"] * 2
     assert "commit unknown" in table.notes[-1]
     assert "no run has ended" in table.notes[-1]
     latex(table)
@@ -125,14 +175,23 @@ def test_a_table_of_what_has_not_run(make_runs, fail):
 def test_the_order_of_rows_changes_no_byte(quick, fail, tmp_path, seed):
     fail(quick, [4, 9])
     fail(quick, [20, 30, 31], "planned", None)
-    first = tables.write(quick, tmp_path / "first")
-    second = tables.write(shuffled(quick, seed), tmp_path / "second")
-    assert [path.name for path in first] == ["accuracy.md", "accuracy.tex", "cells.csv"]
+    first = write(quick, tmp_path / "first")
+    second = write(shuffled(quick, seed), tmp_path / "second")
+    made = {f"{name}.{kind}" for name in ("accuracy", "ablation", "differences", "effects") for kind in ("md", "tex", "html")}
+    assert {path.name for path in first} == made | {"cells.csv", "differences.csv", "effects.csv"}
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+def test_a_table_that_there_is_no_more_goes(quick, make_runs, tmp_path):
+    write(quick, tmp_path)
+    left = {path.name for path in write(make_runs({}), tmp_path)}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert left == {f"{name}.{kind}" for name in ("accuracy", "ablation") for kind in ("md", "tex", "html")} | {"cells.csv"}
+
+
 def test_csv_has_the_raw_numbers(quick, tmp_path):
-    text = tables.write(quick, tmp_path)[2].read_text()
+    write(quick, tmp_path)
+    text = (tmp_path / "cells.csv").read_text()
     frame = pd.read_csv(io.StringIO(text))
     assert len(frame) == 12
     mean = quick.groupby(["routing_iterations", "reconstruction_weight", "lr_schedule"])["test_error"].mean()
@@ -162,13 +221,7 @@ def test_latex_breaks_long_texts_into_lines_within_their_column(quick, fail):
     text = latex(accuracy(quick))
     assert r"\begin{tabular}[b]{@{}r@{}}exponential \\ (gamma=0.5, \\ every=40)\end{tabular}" in text
     assert r"\\ (n=2 of 3; \\ 1 diverged)\end{tabular}" in text
-    assert all(line.count("&") == 4 for line in text.splitlines() if "&" in line)
-
-
-def test_markdown_escapes_what_would_split_a_cell():
-    table = tables.Table("l", "c", ["a|b"], [["1|2"]], 1, [])
-    assert "| a\\|b |" in markdown(table)
-    assert "| 1\\|2 |" in markdown(table)
+    assert all(line.count("&") == 5 for line in text.splitlines() if "&" in line)
 
 
 DRAWN = [0.005099361863064981, 0.0050993618630649, 0.00745791394966254, 0.001]
@@ -181,21 +234,21 @@ def test_cells_that_a_search_has_drawn_have_a_row_each_and_short_numbers(make_ru
         make_runs({"learning_rate": [rate], "routing_iterations": [r], "class_dim": [dim]}, seeds=2) for rate, r, dim in cells
     ]
     table = accuracy(pd.concat(parts, ignore_index=True))
-    assert table.header == ["class dim", "r", "learning rate", "test error (%)"]
-    assert [row[:3] for row in table.rows] == [
-        ["8", "1", "0.005099"],
-        ["8", "3", "0.001"],
-        ["16", "3", "0.005099"],
-        ["24", "4", "0.007458"],
+    assert table.header == ["model", "r", "reconstruction", "class dim", "learning rate", "test error (%)"]
+    assert [[row[1], row[3], row[4]] for row in table.rows] == [
+        ["1", "8", "0.005099"],
+        ["3", "8", "0.001"],
+        ["3", "16", "0.005099"],
+        ["4", "24", "0.007458"],
     ]
 
 
 def test_numbers_that_look_equal_when_shortened_stay_two_rows(make_runs):
     table = accuracy(make_runs({"learning_rate": DRAWN[:2]}, seeds=2))
-    assert [row[0] for row in table.rows] == ["0.005099", "0.005099"]
-    assert table.rows[0][1] != table.rows[1][1]
+    assert [row[3] for row in table.rows] == ["0.005099", "0.005099"]
+    assert table.rows[0][4] != table.rows[1][4]
 
 
 def test_what_somebody_wrote_is_shown_whole(make_runs):
     table = accuracy(make_runs({"learning_rate": [0.01234567, 6.4e-6]}, seeds=1))
-    assert [row[0] for row in table.rows] == ["6.4e-6", "0.01234567"]
+    assert [row[3] for row in table.rows] == ["6.4e-6", "0.01234567"]

@@ -1,0 +1,182 @@
+"""A table as plain text -> Markdown, LaTeX and HTML. Every text is escaped here, and nowhere else."""
+
+import re
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment
+from markupsafe import Markup
+
+TEXT_WIDTH = 345  # points of LaTeX's article at 10 pt: a table that fits there, fits a page of any conference
+SIZES = {  # up to so many columns -> points of a letter and of the gap between columns, and how LaTeX is told
+    4: (5.1, 12, ""),
+    6: (4.7, 12, "\\small\n"),
+    8: (4.35, 10, "\\footnotesize\\setlength{\\tabcolsep}{5pt}\n"),
+    99: (4.1, 6, "\\scriptsize\\setlength{\\tabcolsep}{3pt}\n"),
+}
+TIE = "\N{NO-BREAK SPACE}"
+NARROWEST, LONGEST = 6, 10_000  # letters of a line
+
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "{": r"\{",
+        "}": r"\}",
+        "_": r"\_",
+        "%": r"\%",
+        "&": r"\&",
+        "#": r"\#",
+        "$": r"\$",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"$<$",
+        ">": r"$>$",
+        "|": r"$|$",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "−": r"$-$",
+        "–": "--",
+        "—": "---",
+        "…": r"\ldots{}",
+        TIE: "~",
+    }
+)
+
+HTML = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string("""\
+<figure class="table" id="{{ table.label | replace(':', '-') }}">
+<figcaption>{{ table.caption }}</figcaption>
+<div class="scroll"><table>
+<thead><tr>
+{% for text in table.header %}
+<th scope="col"{% if loop.index0 >= table.labels %} class="result"{% endif %}>{{ text }}</th>
+{% endfor %}
+</tr></thead>
+<tbody>
+{% for row in table.rows %}
+<tr{% if loop.index0 in table.marked %} class="marked"{% endif %}>
+{%- for text in row %}<td{% if loop.index0 >= table.labels %} class="result"{% endif %}>{{ text }}</td>{% endfor -%}
+</tr>
+{% endfor %}
+</tbody>
+</table></div>
+{% for note in table.notes %}
+<p class="note">{{ note }}</p>
+{% endfor %}
+</figure>
+""")
+
+PAGE = Environment(autoescape=True).from_string("""\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title><style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
+table { border-collapse: collapse; border-bottom: 2px solid; border-top: 2px solid }
+thead { border-bottom: 1px solid } th, td { padding: .2rem .8rem; text-align: left } .result { text-align: right }
+.scroll { overflow-x: auto } .note, figcaption { font-size: .9em; margin: .6rem 0 } figure { margin: 0 }
+.marked { font-weight: 600 }
+</style></head><body>
+{{ body }}</body></html>
+""")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as plain text, not yet escaped for any format."""
+
+    label: str
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    labels: int  # how many of the first columns are values of axes, not results
+    notes: list[str]
+    marked: frozenset[int] = field(default_factory=frozenset)  # rows to stand out, where the format can
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub's Markdown, aligned so that it also reads well in a terminal."""
+    lines = [[text.replace("|", "\\|") for text in line] for line in (table.header, *table.rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(table.header))]
+    rule = ["-" * w if i < table.labels else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
+    pads = [str.ljust if i < table.labels else str.rjust for i in range(len(widths))]
+    head, *body = [[pad(text, width) for pad, text, width in zip(pads, line, widths, strict=True)] for line in lines]
+    drawn = ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+    return "\n\n".join([table.caption, "\n".join(drawn), *table.notes]) + "\n"
+
+
+def html(table: Table) -> str:
+    """The table as a ``figure`` of a page."""
+    return HTML.render(table=table)
+
+
+def page(table: Table) -> str:
+    """The table as a whole HTML page."""
+    return PAGE.render(title=table.caption.split(".")[0], body=Markup(html(table)))  # escaped when it was made
+
+
+def latex(table: Table) -> str:
+    """The table as a LaTeX float that needs no package but booktabs, with lines broken to fit the text's width."""
+    crowd = min(99, max(len(table.header), len(table.rows) // 3))  # many rows want a small size, too
+    letter, gap, size = next(SIZES[most] for most in SIZES if crowd <= most)
+    room = int((TEXT_WIDTH - gap * len(table.header)) / letter)
+    columns = _fitted([list(column) for column in zip(table.header, *table.rows, strict=True)], room)
+    sides = "l" * table.labels + "r" * (len(table.header) - table.labels)
+    header = [_stacked(column[0], "b", side) for column, side in zip(columns, sides, strict=True)]
+    body = [
+        [_stacked(column[i + 1], "t", side) for column, side in zip(columns, sides, strict=True)]
+        for i in range(len(table.rows))
+    ]
+    # the columns are numbers until they are drawn, because Styler takes no header twice
+    styler = pd.DataFrame(body).style.hide(axis="index").format_index(lambda i: header[int(str(i))], axis="columns")
+    text = styler.to_latex(
+        hrules=True,
+        caption=_escape(table.caption),
+        label=table.label,
+        position="tb",
+        position_float="centering",
+        column_format=sides,
+    )
+    notes = "".join(f"\\par\\smallskip\\raggedright\\footnotesize {_escape(note)}\n" for note in table.notes)
+    # what is too wide all the same stands out on both sides, not on one
+    begin, end = f"{size}\\makebox[\\linewidth]{{%\n\\begin{{tabular}}", "\\end{tabular}}\n"
+    text = str(text).replace("\\begin{tabular}", begin, 1).replace("\\end{tabular}\n\\end{table}", f"{end}\\end{{table}}")
+    return text.replace("\\end{table}", notes + "\\end{table}")
+
+
+def _escape(text: Any) -> str:
+    return str(text).translate(LATEX)
+
+
+def _fitted(columns: list[list[str]], room: int) -> list[list[list[str]]]:
+    """Every text as lines, so that all columns together are at most ``room`` letters wide, if that can be had.
+
+    Names of schedules, intervals and reasons of failures would push a table off the page. The widest column is narrowed
+    first, letter by letter.
+    """
+    lines = [[_broken(text, LONGEST) for text in column] for column in columns]
+    widths = [max(_width(text) for text in column) for column in columns]
+    limits = list(widths)
+    while sum(widths) > room and max(limits) > NARROWEST:
+        i = max((i for i in range(len(columns)) if limits[i] > NARROWEST), key=lambda i: widths[i])
+        limits[i] = min(limits[i], widths[i]) - 1
+        lines[i] = [_broken(text, max(limits[i], NARROWEST)) for text in columns[i]]
+        widths[i] = max(_width(line) for text in lines[i] for line in text)
+    return lines
+
+
+def _broken(text: str, limit: int) -> list[str]:
+    # a number and its deviation, or the two ends of an interval, stay on one line
+    tied = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", TIE), text.replace(" ± ", f"{TIE}±{TIE}"))
+    parts = re.split(r" ?(?=\()|(?<=;) ", tied) if _width(text) > limit else [tied]
+    return [line for part in parts for line in textwrap.wrap(part, limit, break_long_words=False)] or [""]
+
+
+def _width(text: str) -> int:
+    """In letters: signs of mathematics are wider than a digit."""
+    return len(text) + sum(text.count(sign) for sign in "±−×+") // 2
+
+
+def _stacked(lines: list[str], base: str, side: str) -> str:
+    if len(lines) == 1:
+        return _escape(lines[0])
+    return f"\\begin{{tabular}}[{base}]{{@{{}}{side}@{{}}}}" + r" \\ ".join(map(_escape, lines)) + "\\end{tabular}"

@@ -1,0 +1,70 @@
+"""Comparisons as data frames with raw numbers, for other programs."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.cells import text_of, tidy
+from analysis.comparisons import Comparisons, Effect, ranks
+
+
+def of_cells(comparisons: Comparisons) -> pd.DataFrame:
+    """One row per cell with raw numbers, for other programs; errors in %, cost in seconds."""
+    frame = tidy(list(comparisons.cells))
+    seen = [images.interval if images else None for images in comparisons.images]
+    frame["low_images"] = [interval.low if interval else math.nan for interval in seen]
+    frame["high_images"] = [interval.high if interval else math.nan for interval in seen]
+    frame["interval_images"] = [interval.kind if interval else None for interval in seen]
+    frame["ensemble"] = [images.ensemble if images else math.nan for images in comparisons.images]
+    frame["rank"], seeds = ranks(comparisons.cells)
+    frame["rank_seeds"] = seeds
+    frame["seconds_per_run"] = [cell.runs["seconds"].mean() for cell in comparisons.cells]
+    frame["parameters"] = [cell.runs["parameters"].max() for cell in comparisons.cells]
+    return frame
+
+
+def of_differences(comparisons: Comparisons) -> pd.DataFrame:
+    """One row per cell that is compared to the reference; errors in percentage points."""
+    reference = comparisons.reference.setting if comparisons.reference else {}
+    rows = []
+    for difference in comparisons.differences:
+        made, seen = difference.comparison, difference.images
+        rows.append(
+            {
+                **difference.cell.setting,
+                "reference": json.dumps({axis: text_of(value) for axis, value in reference.items()}),
+                "pairs": made.difference.n,
+                "difference": made.difference.mean,
+                "sd": made.difference.sd,
+                "low": made.difference.low,
+                "high": made.difference.high,
+                "interval": made.difference.kind,
+                "low_images": seen.low if seen else math.nan,
+                "high_images": seen.high if seen else math.nan,
+                "interval_images": seen.kind if seen else None,
+                "effect": made.effect,
+                "p": made.p,
+                "p_holm": difference.p_holm,
+                "smallest_p": made.smallest_p,
+                "detectable": made.detectable,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def of_effects(found: Sequence[Effect]) -> pd.DataFrame:
+    """One row per main effect or interaction, in percentage points."""
+    return pd.DataFrame(
+        {
+            "axes": " x ".join(effect.axes),
+            "values": ", ".join(map(text_of, effect.levels)),
+            "effect": effect.estimate.mean,
+            "sd": effect.estimate.sd,
+            "low": effect.estimate.low,
+            "high": effect.estimate.high,
+            "n": effect.estimate.n,
+        }
+        for effect in found
+    )

@@ -1,0 +1,57 @@
+"""Numbers as text: as many digits as their uncertainty bears, a true minus sign, never a p of 0."""
+
+import math
+
+from analysis.cells import Cell, name_of, text_of
+from analysis.statistics import Estimate
+
+
+def setting_text(cell: Cell) -> str:
+    """A cell by its axes: ``r 3, reconstruction weight 0.0005``."""
+    return ", ".join(f"{name_of(axis)} {text_of(value)}" for axis, value in cell.setting.items()) or "the only cell"
+
+
+def error_text(cell: Cell) -> str:
+    """``2.22 ± 0.56 (n=3)``: the deviation with two significant digits, the mean to the same decimals.
+
+    Where there is no deviation, or it is 0, two decimals: what one of 10,000 test images is worth.
+    """
+    mean, sd = cell.error.mean, cell.error.sd
+    if cell.error.n == 0:
+        return f"— ({cell.count})"
+    if cell.error.n == 1:
+        return f"{mean:.2f} ({cell.count})"
+    decimals = decimals_of(sd)
+    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} ({cell.count})"
+
+
+def decimals_of(uncertainty: float) -> int:
+    """Decimals that give an uncertainty two significant digits; 2 if there is none."""
+    # below 1e-9 a deviation is floating-point noise; {:.1e} rounds first, since 0.0996 is 0.10, not 0.100
+    return max(0, 1 - int(f"{uncertainty:.1e}".split("e")[1])) if uncertainty > 1e-9 else 2
+
+
+def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
+    """``[1.9, 2.6]``, half its width with two significant digits; a dash without an interval."""
+    if math.isnan(estimate.low):
+        return "—"
+    decimals = decimals_of((estimate.high - estimate.low) / 2)
+    low, high = (number_text(bound, decimals, signed=signed) for bound in (estimate.low, estimate.high))
+    return f"[{low}, {high}]"
+
+
+def p_text(p: float) -> str:
+    """A p-value to two significant digits, never as 0."""
+    return "—" if math.isnan(p) else f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+
+
+def signed_text(value: float, estimate: Estimate) -> str:
+    """A difference with the digits that its interval bears, two decimals without one."""
+    has = not math.isnan(estimate.low)
+    return number_text(value, decimals_of((estimate.high - estimate.low) / 2) if has else 2, signed=True)
+
+
+def number_text(value: float, decimals: int, *, signed: bool) -> str:
+    """With a true minus sign, and none before a zero."""
+    text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
+    return text.lstrip("+-") if not float(text) else text.replace("-", "−")

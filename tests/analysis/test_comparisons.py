@@ -1,0 +1,326 @@
+"""Cells against each other: pairs by seed, blocks that are whole, and a reference that is never guessed in silence."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import save_file
+from scipy import stats
+
+from analysis import tables
+from analysis.cells import cells
+from analysis.comparisons import Comparisons, Difference, choose_reference, compare, interactions, main_effects, ranks
+from analysis.predictions import read_answers
+from analysis.statistics import Comparison, Estimate
+from capsnet.errors import InputError
+from experiments.tracking import MissingError
+
+TWO = {"routing_iterations": [1, 3]}
+FOUR = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+
+
+class Shelf:
+    """Where predictions lie, instead of MLflow's artifacts: (run id -> file)."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def artifact(self, run_id, name, folder):
+        path = self.folder / f"{run_id}.safetensors"
+        if not path.exists():
+            raise MissingError(f"run {run_id} has no {name}")
+        return path
+
+
+@pytest.fixture
+def answered(tmp_path):
+    """(runs) -> the runs with 200 test images each, answered as wrongly as their test error says, and their shelf."""
+
+    def make(runs, labels=None):
+        generator = np.random.default_rng(7)
+        labels = np.arange(200) % 10 if labels is None else labels
+        for i, row in runs.iterrows():
+            if not isinstance(row["run_id"], str) or row["status"] != "finished":
+                continue
+            wrong = generator.choice(200, round(2 * row["test_error"]), replace=False)
+            predictions = labels.copy()
+            predictions[wrong] = (labels[wrong] + 1 + generator.integers(9, size=len(wrong))) % 10
+            scores = generator.random((200, 10)).astype(np.float32) / 2
+            scores[np.arange(200), predictions] = 0.9
+            runs.loc[i, "test_error"] = 100 * (predictions != labels).mean()
+            save_file(
+                {"labels": labels, "predictions": predictions, "class_lengths": scores},
+                tmp_path / f"{row['run_id']}.safetensors",
+            )
+        return runs, {"quick": Shelf(tmp_path)}
+
+    return make
+
+
+def shuffled(frame, seed=0):
+    return frame.sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+# --- the reference
+
+
+@pytest.mark.parametrize(
+    ("axes", "setting", "why"),
+    [
+        (FOUR, {"routing_iterations": 3, "reconstruction_weight": 5e-4}, "the paper's cell"),
+        (
+            {"routing_iterations": [1, 3], "lr_schedule": ["constant", "cosine"]},
+            {"routing_iterations": 3, "lr_schedule": "constant"},
+            "no cell is the paper's; this one is the first with r 3",
+        ),
+        ({"routing_iterations": [2, 4]}, {"routing_iterations": 2}, "the first cell"),
+    ],
+)
+def test_the_papers_cell_is_the_reference_or_the_one_nearest_to_it(make_runs, axes, setting, why):
+    reference, said = choose_reference(cells(shuffled(make_runs(axes))))
+    assert (reference.setting, said) == (setting, why)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "routing_iterations=1 reconstruction_weight=0",
+        "reconstruction_weight=0, routing_iterations=1",
+        "routing_iterations=1,reconstruction_weight=0.0",
+    ],
+)
+def test_a_reference_is_named_by_its_axes(make_runs, wanted):
+    found = cells(make_runs(FOUR))
+    assert choose_reference(found, wanted)[0] is found[0]
+
+
+def test_a_reference_whose_values_hold_commas_is_found(make_runs):
+    found = cells(make_runs({"lr_schedule": ["constant", "exponential(gamma=0.5, every=40)"], "epochs": [2, 3]}))
+    wanted = "epochs=3, lr_schedule=exponential(gamma=0.5, every=40)"
+    assert choose_reference(found, wanted)[0].setting == {"epochs": 3, "lr_schedule": "exponential(gamma=0.5, every=40)"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ("routing_iterations=2", "no cell is the reference 'routing_iterations=2'; there are: routing_iterations=1 recon"),
+        ("routing_iterations=1", "2 cells are the reference"),
+        ("routing=dynamic", "unknown axis 'routing' in reference 'routing=dynamic'; choices: routing_iterations, recon"),
+        ("the best", "must be axis=value, as in: routing_iterations=1 reconstruction_weight=0"),
+    ],
+)
+def test_an_unknown_reference_names_what_there_is(make_runs, wanted, message):
+    with pytest.raises(InputError, match=message):
+        choose_reference(cells(make_runs(FOUR)), wanted)
+
+
+def test_a_single_cell_has_no_reference(make_runs):
+    made = compare(cells(make_runs({})), {})
+    assert (made.reference, list(made.differences)) == (None, [])
+    assert tables.differences(made, make_runs({})) is None
+
+
+# --- pairs
+
+
+def test_only_seeds_that_both_have_finished_are_paired(make_runs, fail):
+    errors = [5.0, 6.0, 7.0, 8.0, 1.0, 3.0, 2.5, 9.0]
+    runs = make_runs(TWO, seeds=4, errors=errors)
+    fail(runs, [1])  # r = 1, seed 1
+    fail(runs, [7], "planned", None)  # r = 3, seed 3
+    [difference] = compare(cells(shuffled(runs)), {}).differences
+    made = difference.comparison.difference
+    assert (made.n, made.mean) == (2, pytest.approx(np.mean([5.0 - 1.0, 7.0 - 2.5])))
+    assert difference.comparison.smallest_p == 0.5
+    expected = stats.ttest_rel([5.0, 7.0], [1.0, 2.5]).confidence_interval(0.95)
+    assert (made.low, made.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_cell_without_a_pair_is_said_to_have_none(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 2, 3]}, seeds=3)
+    fail(runs, [0, 1, 2])
+    made = compare(cells(runs), {})
+    table = tables.differences(made, runs)
+    assert table.rows[0] == ["1", "0", *["—"] * 7, "no pair of runs"]
+    assert math.isnan(made.differences[0].p_holm)
+    assert made.differences[1].p_holm == made.differences[1].comparison.p  # one comparison is left to correct for
+
+
+def test_p_values_are_corrected_over_the_table(make_runs):
+    seeds = 8
+    base = np.linspace(1, 2, seeds)
+    errors = [*(base + 0.5 + 0.01 * np.arange(seeds)), *(base + 0.1 * np.array([1, -1, 1, 1, -1, 1, 1, 1])), *base]
+    runs = make_runs({"routing_iterations": [1, 2, 3]}, seeds=seeds, errors=errors)
+    made = compare(cells(runs), {})
+    first, second = (d.comparison.p for d in made.differences)
+    assert first == 2 / 2**seeds
+    assert second > 0.05
+    assert [d.p_holm for d in made.differences] == [2 * first, second]
+    table = tables.differences(made, runs)
+    assert [row[-1] for row in table.rows] == ["higher error", "no difference can be claimed"]
+    assert table.marked == {0}
+    assert not any("out of reach" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(("seeds", "cells_compared", "needed"), [(3, 1, 6), (5, 1, 6), (6, 3, 7), (3, 11, 9)])
+def test_where_no_data_could_be_significant_it_says_so(make_runs, seeds, cells_compared, needed):
+    runs = make_runs({"routing_iterations": list(range(1, cells_compared + 2))}, seeds=seeds)
+    made = compare(cells(runs), {})
+    table = tables.differences(made, runs)
+    assert not made.in_reach
+    assert {row[-1] for row in table.rows} == {"out of reach"}
+    assert f"; {needed} seeds would be needed for 0.05." in table.notes[1]
+    enough = make_runs({"routing_iterations": list(range(1, cells_compared + 2))}, seeds=needed)
+    assert compare(cells(enough), {}).in_reach
+
+
+# --- effects
+
+
+def test_effects_of_a_design_are_what_made_it(make_runs):
+    """errors = 5 + effect of r + effect of weight + interaction + seed; the last must not matter at all."""
+    r, weight, both = {1: 0.5, 3: -0.5}, {0.0: 0.2, 5e-4: -0.2}, {1: 0.1, 3: -0.1}
+    errors = [5 + r[a] + weight[b] + both[a] * (1 if b else -1) + seed for a, b, seed in itertools.product(r, weight, range(3))]
+    runs = make_runs(FOUR, errors=errors)
+    found = {(effect.axes, effect.levels): effect.estimate for effect in main_effects(cells(runs))}
+    assert {key: round(e.mean, 12) for key, e in found.items()} == {
+        (("routing_iterations",), (1,)): 0.5,
+        (("routing_iterations",), (3,)): -0.5,
+        (("reconstruction_weight",), (0.0,)): 0.2,
+        (("reconstruction_weight",), (5e-4,)): -0.2,
+    }
+    assert all(e.n == 3 and e.high - e.low < 1e-9 for e in found.values())
+    crossed = {effect.levels: round(effect.estimate.mean, 12) for effect in interactions(cells(runs))}
+    assert crossed == {(1, 0.0): -0.1, (1, 5e-4): 0.1, (3, 0.0): 0.1, (3, 5e-4): -0.1}
+
+
+@pytest.mark.parametrize("failed", [0, 6])  # r = 1 or 3, weight 0, seed 0
+def test_a_failed_run_costs_its_block_and_not_its_seed(make_runs, fail, failed):
+    runs = make_runs(FOUR, errors=[float(i * i % 17) for i in range(12)])
+    fail(runs, [failed])
+    table = runs.pivot_table(index="seed", columns=["routing_iterations", "reconstruction_weight"], values="test_error")
+    by_seed = [(table[1, 5e-4] - table[3, 5e-4])[0] / 2]  # the block of weight 0 is broken for this seed
+    by_seed += [(table[1] - table[3]).mean(axis=1)[seed] / 2 for seed in (1, 2)]
+    effect = next(e for e in main_effects(cells(runs)) if e.levels == (1,))
+    assert effect.estimate.n == 3
+    assert effect.estimate.mean == pytest.approx(np.mean(by_seed))
+
+
+def test_settings_that_lack_a_value_have_no_part_in_its_axis(make_runs):
+    runs = pd.concat([make_runs(FOUR), make_runs({"routing_iterations": [5]})], ignore_index=True)
+    found = {(effect.axes[0], effect.levels[0]): effect.estimate.mean for effect in main_effects(cells(runs))}
+    means = runs.groupby(["reconstruction_weight", "routing_iterations"])["test_error"].mean()
+    for r in (1, 3, 5):  # weight 0 was not tried with r = 5
+        assert found["routing_iterations", r] == pytest.approx(means[5e-4][r] - means[5e-4].mean())
+    lower = (means[0.0][[1, 3]] - means[5e-4][[1, 3]]).mean()  # and r = 5 not with weight 0
+    assert found["reconstruction_weight", 0.0] == pytest.approx(lower / 2)
+
+
+def test_ranks_are_over_the_seeds_that_all_have(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 2, 3]}, errors=[3.0, 3.0, 9.0, 2.0, 1.0, 9.0, 1.0, 1.0, 0.0])
+    fail(runs, [8])
+    assert ranks(cells(runs)) == ([3.0, 1.75, 1.25], 2)
+    fail(runs, [0, 4])
+    means, seeds = ranks(cells(runs))
+    assert seeds == 0
+    assert all(map(math.isnan, means))
+
+
+# --- the test images
+
+
+def test_answers_stand_by_seed_and_agree_with_the_errors(make_runs, answered):
+    runs, stores = answered(make_runs(TWO, errors=[5.0, 7.5, 10.0, 2.0, 4.0, 3.0]))
+    found = cells(shuffled(runs))
+    answers, faults = read_answers(found[0], stores)
+    assert faults == []
+    assert list(answers.seeds) == [0, 1, 2]
+    assert list(100 * answers.wrong.mean(axis=1)) == [5.0, 7.5, 10.0]
+    made = compare(found, stores)
+    assert made.images[0].votes.sum(axis=1).tolist() == [3] * 200
+    right = made.images[0].votes[np.arange(200), made.images[0].labels]
+    assert 100 * (1 - right.mean() / 3) == pytest.approx(7.5)
+    assert made.images[0].interval.mean == pytest.approx(7.5)
+    assert made.images[0].interval.low < 7.5 < made.images[0].interval.high
+    assert made.differences[0].images.mean == pytest.approx(4.5)
+
+
+def test_the_interval_over_images_is_wider_and_the_order_of_runs_changes_nothing(make_runs, answered):
+    runs, stores = answered(make_runs(TWO, errors=[5.0, 5.0, 5.5, 2.0, 2.0, 2.5]))
+    made, again = compare(cells(runs), stores), compare(cells(shuffled(runs)), stores)
+    assert [images.interval for images in made.images] == [images.interval for images in again.images]
+    assert [d.images for d in made.differences] == [d.images for d in again.differences]
+    for cell, images in zip(made.cells, made.images, strict=True):
+        assert images.interval.high - images.interval.low > cell.error.high - cell.error.low
+
+
+def test_predictions_that_are_gone_are_named_and_the_rest_is_built(make_runs, answered, tmp_path):
+    runs, stores = answered(make_runs(TWO))
+    (tmp_path / "run000.safetensors").unlink()
+    (tmp_path / "run001.safetensors").write_bytes(b"torn")
+    for i in (3, 4, 5):
+        (tmp_path / f"run{i:03d}.safetensors").unlink()
+    made = compare(cells(runs), stores)
+    assert [fault.split(" has no")[0] for fault in made.faults if "has no" in fault] == [f"run run00{i}" for i in (3, 4, 5, 0)]
+    assert any("can't be read" in fault for fault in made.faults)
+    assert [images is not None for images in made.images] == [True, False]
+    assert made.differences[0].comparison.difference.n == 3  # the logged errors are there
+    assert made.differences[0].images is None
+    table = tables.ablation(made, runs)
+    assert "Without the predictions of 5 finished runs, which are gone." in table.notes
+    assert [row[3] for row in table.rows][1] == "—"
+
+
+def test_other_test_images_are_never_paired(make_runs, answered):
+    runs = make_runs(TWO)
+    first, stores = answered(runs[runs["routing_iterations"] == 1].copy())
+    second, _ = answered(runs[runs["routing_iterations"] == 3].copy(), labels=np.arange(200)[::-1] % 10)
+    made = compare(cells(pd.concat([first, second])), stores)
+    assert all(images is not None for images in made.images)
+    assert made.differences[0].images is None
+
+
+def test_images_are_paired_by_the_seeds_that_both_have(make_runs, answered, fail):
+    runs = make_runs(TWO, seeds=4, errors=[5.0, 10.0, 6.0, 9.0, 2.0, 4.0, 1.0, 3.0])
+    fail(runs, [1])
+    fail(runs, [7])
+    runs, stores = answered(runs)
+    [difference] = compare(cells(runs), stores).differences
+    assert (difference.images.n, difference.images.mean) == (2, pytest.approx((5.0 - 2.0 + 6.0 - 1.0) / 2))
+    fail(runs, [0, 2])  # now they have no seed in common
+    [difference] = compare(cells(runs), stores).differences
+    assert (difference.images, difference.comparison.difference.n) == (None, 0)
+
+
+def test_runs_of_a_cell_that_saw_different_images_are_not_averaged(make_runs, answered):
+    runs = make_runs({})
+    answered(runs.iloc[:2].copy())
+    _, stores = answered(runs.iloc[2:].copy(), labels=np.arange(200)[::-1] % 10)
+    answers, faults = read_answers(cells(runs)[0], stores)
+    assert answers is None
+    assert faults == ["the runs of a cell were tested on different images: run000, run001, run002"]
+
+
+@pytest.mark.parametrize(
+    ("mean", "p", "p_holm", "n", "said"),
+    [
+        (-0.5, 0.01, 0.03, 8, "lower error"),
+        (0.5, 0.01, 0.05, 8, "higher error"),
+        (0.5, 0.03, 0.06, 8, "no difference can be claimed"),
+        (math.nan, math.nan, math.nan, 0, "no pair of runs"),
+    ],
+)
+def test_what_is_said_follows_the_corrected_p(make_runs, mean, p, p_holm, n, said):
+    estimate = Estimate(mean, 0.1, mean - 0.1, mean + 0.1, n, "")
+    cell = cells(make_runs({}))[0]
+    assert tables.verdict(Difference(cell, Comparison(estimate, p, 0.01, 1.0, 0.1), p_holm, None)) == said
+
+
+def test_an_ensemble_is_only_told_of_several_runs(make_runs, answered):
+    runs, stores = answered(make_runs(TWO, seeds=1, errors=[5.0, 6.0]))
+    made = compare(cells(runs), stores)
+    assert isinstance(made, Comparisons)
+    assert all(math.isnan(images.ensemble) for images in made.images)
+    assert "over test images" in made.images[0].interval.kind

@@ -1,0 +1,137 @@
+"""Tables in their formats, each checked by who has to read it: LaTeX itself, an HTML parser."""
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from analysis import tables
+from analysis.formats import Table, html, latex, markdown, page
+
+NASTY = "50%_of & {all} #1 ~^\\ $x$ <b>a|b</b> \"q\" 'r'"
+DOCUMENT = r"""\documentclass{article}
+\usepackage{booktabs}
+\renewcommand{\makebox}[2][]{#2} %% which would hide that a table is too wide
+\begin{document}
+%s
+\end{document}
+"""
+
+
+class Cells(HTMLParser):
+    """The texts of a table's rows, and every tag that there is."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.rows, self.tags, self._open = [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._open = True
+
+    def handle_endtag(self, tag):
+        self._open = self._open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._open:
+            self.rows[-1][-1] += data
+
+
+def compiled(folder, *texts):
+    """The log of pdflatex, which must have nothing to complain about."""
+    if not shutil.which("pdflatex"):
+        pytest.skip("pdflatex is not installed; apt-get install texlive-latex-recommended has it")
+    (folder / "paper.tex").write_text(DOCUMENT % "\n".join(texts))
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return done.stdout
+
+
+def of(runs):
+    made = tables.judged(runs)
+    return [
+        tables.accuracy(made, runs),
+        tables.ablation(made, runs),
+        tables.differences(made, runs),
+        tables.effects(made, runs),
+    ]
+
+
+def test_latex_compiles_with_booktabs_alone_and_fits_the_page(quick, fail, tmp_path):
+    fail(quick, [4, 9])
+    quick["experiment"] = NASTY
+    accuracy, ablation, differences, effects = map(latex, of(quick))
+    assert "Overfull" not in compiled(tmp_path, accuracy, effects)
+    wide = re.findall(r"Overfull .hbox .([\d.]+)pt", compiled(tmp_path, ablation, differences))
+    assert all(float(points) < 90 for points in wide)  # ten and twelve columns: within the margins
+
+
+def test_latex_takes_any_text_and_breaks_what_is_long(tmp_path):
+    long = "3.80 ± 0.32 (n=2 of 3; 1 out of memory)"
+    table = Table(
+        "tab:x", NASTY, [NASTY, "a", "b", "c"], [[NASTY, long, long, "[−0.10, +0.20]"], ["", "—", "×", "…"]], 1, [NASTY]
+    )
+    text = latex(table)
+    assert "3.80~$\\pm$~0.32" in text
+    assert "[$-$0.10,~+0.20]" in text
+    assert "Overfull" not in compiled(tmp_path, text)
+
+
+@pytest.mark.parametrize("columns", [1, 4, 6, 9])
+def test_texts_that_can_be_broken_fit_whatever_their_number(tmp_path, columns):
+    words = "several words of an average length"
+    table = Table("tab:x", "c", [words] * columns, [[words] * columns] * 3, 1, [])
+    assert "Overfull" not in compiled(tmp_path, latex(table))
+
+
+def test_what_cannot_be_broken_stops_nothing_else(tmp_path):
+    stiff, words = "x" * 30, "some words that can be broken anywhere"
+    text = latex(Table("tab:x", "c", [stiff, words, words], [[stiff, words, words]], 1, []))
+    assert "Overfull" not in compiled(tmp_path, text)
+
+
+def test_signs_of_mathematics_take_their_room(tmp_path):
+    sums = " ".join(["+−×±"] * 9)
+    assert "Overfull" not in compiled(tmp_path, latex(Table("tab:x", "c", [sums] * 3, [[sums] * 3], 1, [])))
+
+
+def test_no_text_is_lost_between_the_lines():
+    words = [["exponential(gamma=0.5, every=50)", "3.80 ± 0.32 (n=2 of 3; 1 diverged)", "", "x" * 60] * 3]
+    body = latex(Table("tab:x", "c", ["h"] * 12, words, 1, [])).split("\\midrule")[1].split("\\bottomrule")[0]
+    bare = re.sub(r"\\begin\{tabular\}\[.\]\{@\{\}.@\{\}\}|\\end\{tabular\}|\\\\|[\s~&$]|\\pm", "", body)
+    assert bare == re.sub(r"[\s±]", "", "".join(words[0]))
+
+
+def test_html_holds_the_texts_as_they_are(quick):
+    for table in of(quick):
+        read = Cells(html(table))
+        assert read.rows == [table.header, *table.rows]
+        assert set(read.tags) == {"figure", "figcaption", "div", "table", "thead", "tbody", "tr", "th", "td", "p"}
+
+
+def test_html_escapes_every_text():
+    evil = "<script>alert(1)</script>\"'&"
+    table = Table(evil, evil, [evil], [[evil]], 1, [evil])
+    for text in (html(table), page(table)):
+        assert "script" not in Cells(text).tags
+        assert 'id="&lt;script' in text
+    assert Cells(html(table)).rows == [[evil], [evil]]
+
+
+def test_rows_that_stand_out_are_marked():
+    text = html(Table("l", "c", ["a"], [["1"], ["2"]], 1, [], frozenset({1})))
+    assert re.findall(r"<tr( class=\"marked\")?>\s*<td>(\d)", text) == [("", "1"), (' class="marked"', "2")]
+
+
+def test_markdown_escapes_what_would_split_a_cell():
+    table = Table("l", "c", ["a|b"], [["1|2"]], 1, [])
+    assert "| a\\|b |" in markdown(table)
+    assert "| 1\\|2 |" in markdown(table)
