@@ -1,13 +1,8 @@
 """Learning curves per cell and test error by axis, as PNG and PDF that are the same to the byte on every build."""
 
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -18,10 +13,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from analysis.cells import Cell, cells, legend, name_of, text_of, varying, widest
 from analysis.statistics import t_interval
+from analysis.style import COLUMN, LETTER, PAGE, save, style, wrapped
 from capsnet.errors import InputError
 
-COLUMN, PAGE = 3.4, 7.0  # inches: one column, and the width of a page
-LETTER = 0.055  # inches: width of a letter at 7 pt, on the safe side
 LINES_IN_ONE_PANEL = 6  # with more cells, the widest axis gets a panel for each value
 
 LOSSES = {
@@ -58,10 +52,10 @@ def curves(runs: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> list[Path
     losses = {metric: label for metric, label in LOSSES.items() if (rows["metric"] == metric).any()}
     if not losses or not rows["metric"].isin([*error]).any():
         raise InputError("the finished runs have no errors and losses per epoch, so there are no curves to draw")
-    with _style():
+    with style():
         return [
-            *_save(_grid(runs, rows, error), folder / "error_by_epoch"),
-            *_save(_grid(runs, rows, losses), folder / "loss_by_epoch"),
+            *save(_grid(runs, rows, error), folder / "error_by_epoch"),
+            *save(_grid(runs, rows, losses), folder / "loss_by_epoch"),
         ]
 
 
@@ -74,7 +68,7 @@ def axes(runs: pd.DataFrame, folder: Path) -> list[Path]:
     finished = _finished(runs)
     fields: list[str | None] = [*varying(runs)] or [None]
     counts = [runs[field].nunique() if field else 1 for field in fields]
-    with _style():
+    with style():
         figure = Figure(figsize=(COLUMN, 0.9 + 0.35 * len(counts) + 0.38 * sum(counts)), layout="constrained")
         panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=[n + 0.5 for n in counts])
         for panel, field in zip(panels[:, 0], fields, strict=True):
@@ -82,8 +76,8 @@ def axes(runs: pd.DataFrame, folder: Path) -> list[Path]:
         panels[-1, 0].set_xlabel("test error (%)")
         pooled = ", each the mean over the other axes" if len(fields) > 1 else ""
         note = f"point: one run; bar: mean and 95% Student-t interval over n seeds{pooled}"
-        figure.supxlabel(_wrapped(note, COLUMN), fontsize=7)
-        return _save(figure, folder / "test_error_by_axis")
+        figure.supxlabel(wrapped(note, COLUMN), fontsize=7)
+        return save(figure, folder / "test_error_by_axis")
 
 
 def _finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +94,7 @@ def _grid(runs: pd.DataFrame, rows: pd.DataFrame, metrics: dict[str, str]) -> Fi
     across = len(metrics) if len(metrics) > 1 else min(3, len(values))
     down = -(-len(values) * len(metrics) // across)
     width = COLUMN if across == 1 else PAGE
-    labels = [_wrapped(line.label, width - 0.6) for line in lines]
+    labels = [wrapped(line.label, width - 0.6) for line in lines]
     columns = max(1, int(width / (0.6 + LETTER * max(len(part) for label in labels for part in label.split("\n")))))
     tall = sum(label.count("\n") + 1 for label in labels) / min(columns, len(labels)) * 0.15 + 0.6
     figure = Figure(figsize=(width, 1.9 * down + tall), layout="constrained")
@@ -114,7 +108,7 @@ def _grid(runs: pd.DataFrame, rows: pd.DataFrame, metrics: dict[str, str]) -> Fi
         panel.set_xlabel("epoch", visible=i + across >= len(pairs))
         panel.tick_params(labelbottom=i + across >= len(pairs))
         if facet and i % across < (across if len(metrics) == 1 else 1):  # beside each other, metrics share a title
-            panel.set_title(_wrapped(f"{name_of(facet)} {text_of(value)}", PAGE / 3 - 0.4), loc="left")
+            panel.set_title(wrapped(f"{name_of(facet)} {text_of(value)}", PAGE / 3 - 0.4), loc="left")
     for column in panels.T if len(metrics) > 1 else [panels.flat]:
         _scale([panel for panel in column if panel.lines])
     handles = [Line2D([], [], color=line.colour, dashes=line.dashes or (None, None)) for line in lines]
@@ -200,7 +194,7 @@ def _axis(panel: Axes, runs: pd.DataFrame, finished: pd.DataFrame, field: str | 
             panel.errorbar(estimate.mean, position, xerr=half, color="black", marker="D", markersize=3.5, capsize=3, lw=1.2)
         count = f"n={estimate.n}; {len(errors)}" + ("" if len(errors) == planned else f" of {planned}") + " runs"
         text = text_of(value) if field else "all runs"
-        labels.append(_wrapped(f"{text} ({count})", 1.4))
+        labels.append(wrapped(f"{text} ({count})", 1.4))
     panel.set_yticks(range(len(values)), labels)
     panel.set_ylim(len(values) - 0.5, -0.5)
     panel.set_ylabel("")
@@ -209,26 +203,3 @@ def _axis(panel: Axes, runs: pd.DataFrame, finished: pd.DataFrame, field: str | 
 
 def _named(field: str, value: object) -> str:
     return f"{name_of(field)} {text_of(value)}"
-
-
-def _wrapped(text: str, inches: float) -> str:
-    return textwrap.fill(text, max(10, int(inches / LETTER)), break_long_words=False, break_on_hyphens=False)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    """One look for every figure: nothing below 7 pt at the size it is saved in, text in PDFs that can be selected."""
-    chosen: dict[Any, Any] = {**sns.axes_style("whitegrid"), "font.sans-serif": ["DejaVu Sans"], "pdf.fonttype": 42}
-    chosen |= {"font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7}
-    chosen |= {"legend.fontsize": 7, "legend.title_fontsize": 7, "legend.frameon": False}
-    chosen |= {"lines.linewidth": 1.2, "axes.linewidth": 0.6, "grid.linewidth": 0.4}
-    with mpl.rc_context(chosen):
-        yield
-
-
-def _save(figure: Figure, stem: Path) -> list[Path]:
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_suffix(".png"), stem.with_suffix(".pdf")]
-    figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-    figure.savefig(paths[1], metadata={"CreationDate": None})
-    return paths

@@ -24,7 +24,7 @@ def drawn(monkeypatch):
         figures[stem.name] = figure
         return []
 
-    monkeypatch.setattr(plots, "_save", save)
+    monkeypatch.setattr(plots, "save", save)
     return figures
 
 
@@ -183,7 +183,7 @@ def test_texts_fit_and_can_be_read(make_runs, make_curves, drawn, grid, epochs):
     for figure in drawn.values():
         assert figure.get_figwidth() in {3.4, 7.0}
         assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 7
-        with plots._style():  # ticks are made anew when they are measured
+        with plots.style():  # ticks are made anew when they are measured
             assert inside(figure)
             for panel in shown_axes(figure):
                 assert clashes(panel.xaxis) == clashes(panel.yaxis) == []
