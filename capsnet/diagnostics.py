@@ -1,0 +1,138 @@
+"""What routing did on a set of images: how sharply it coupled, how much each pass still changed, which capsules are dead."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from capsnet.data import Split
+from capsnet.errors import InputError
+from capsnet.layers import squash
+from capsnet.models import CapsuleNetwork, lengths
+from capsnet.routing import dynamic, uniform
+
+SILENT = 0.1
+"""A capsule that is not longer than this on any image is dead. It is m- of the margin loss: a length is the probability that
+what the capsule stands for is there, and up to this one the loss takes it for absent. A squashed vector has it at |s| = 1/3."""
+
+BATCH = 100  # images whose votes are held at once: 74 MB of the paper's network, three times that with copies
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Procedure 1 on one batch, pass by pass. Means are over all images and inputs.
+
+    Attributes:
+        entropy: of an input's coupling coefficients over the classes, in nats: log(classes) if it shares itself out evenly, 0
+            if it goes to one class.
+        change: of the logits, absolute, from each pass to the next.
+        capsules: the class capsules after each pass.
+    """
+
+    entropy: Float[Tensor, " passes"]
+    change: Float[Tensor, " updates"]
+    capsules: Float[Tensor, "passes batch classes dim"]
+
+
+def passes(
+    votes: Float[Tensor, "batch inputs classes dim"],
+    iterations: int,
+    bias: Float[Tensor, "classes dim"] | None = None,
+) -> Passes:
+    """Repeat :func:`capsnet.routing.dynamic` and look on; the last capsules are its result. No gradients.
+
+    With one iteration it is :func:`capsnet.routing.uniform`, too.
+    """
+    if iterations < 1:
+        raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
+    with torch.no_grad():
+        capsules = [uniform(votes, 1, bias)]
+        by_class = votes.transpose(1, 2).contiguous()  # [batch, classes, inputs, dim]
+        logits = votes.new_zeros(by_class.shape[:3])
+        entropy, change = [_entropy(logits)], []
+        for _ in range(iterations - 1):
+            agreement = (by_class @ capsules[-1][..., None]).squeeze(3)
+            logits = logits + agreement
+            total = (logits.softmax(dim=1)[:, :, None] @ by_class).squeeze(2)
+            capsules.append(squash(total if bias is None else total + bias))
+            entropy.append(_entropy(logits))
+            change.append(agreement.abs().double().mean())
+    none = votes.new_zeros(0, dtype=torch.float64)
+    return Passes(torch.stack(entropy), torch.stack(change) if change else none, torch.stack(capsules))
+
+
+def _entropy(logits: Float[Tensor, "batch classes inputs"]) -> Float[Tensor, ""]:
+    """Of the softmax over the classes, in nats, mean over images and inputs."""
+    logs = logits.log_softmax(dim=1)
+    return -(logs.exp() * logs).sum(dim=1).double().mean()
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the capsules of a network did on a set of images, on the CPU.
+
+    Attributes:
+        images: how many there were.
+        iterations: r of the network; it makes no pass beyond it, and ``entropy`` and ``change`` may tell of more.
+        entropy: of the coupling coefficients, per pass, in nats.
+        change: of the logits, mean absolute, from each pass to the next.
+        primary: the greatest length of each primary capsule on any image.
+        classes: the same of the class capsules that the network gives.
+    """
+
+    images: int
+    iterations: int
+    entropy: Float[Tensor, " passes"]
+    change: Float[Tensor, " updates"]
+    primary: Float[Tensor, "types positions"]
+    classes: Float[Tensor, " classes"]
+
+    @property
+    def relative_entropy(self) -> Float[Tensor, " passes"]:
+        """The entropy as a share of log(classes), the greatest there can be."""
+        return self.entropy / math.log(len(self.classes))
+
+    @property
+    def dead_primary(self) -> Int[Tensor, " types"]:
+        """How many primary capsules of each type are never longer than ``SILENT``."""
+        return (self.primary <= SILENT).sum(dim=1)
+
+    @property
+    def dead_classes(self) -> Sequence[int]:
+        """The classes whose capsule is never longer than ``SILENT``."""
+        return [label for label, length in enumerate(self.classes.tolist()) if length <= SILENT]
+
+
+def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diagnosis:
+    """Look at all images of a split, ``BATCH`` at a time.
+
+    Args:
+        network: on the device of the split.
+        split: with one image or more.
+        iterations: passes to look at, the network's own if 0. More than those show whether routing had come to rest.
+
+    Raises:
+        InputError: the network has a routing other than ``dynamic`` and ``uniform``, or there are no images.
+    """
+    layer = network.capsules
+    if layer.routing not in (dynamic, uniform):
+        raise InputError("the passes of dynamic and uniform routing are known, and those of no other")
+    if not len(split):
+        raise InputError("there are no images to look at")
+    count = max(iterations, layer.iterations)
+    entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(count - 1, dtype=torch.float64)
+    primary, classes = torch.zeros(len(layer.weight)), torch.zeros(layer.classes)
+    with torch.inference_mode():
+        for start in range(0, len(split), BATCH):
+            images = split.batch(slice(start, start + BATCH))
+            inputs = network.primary(network.conv(images).relu())
+            found = passes(layer.votes(inputs), count, layer.bias)
+            share = len(images) / len(split)
+            entropy += share * found.entropy.cpu()
+            change += share * found.change.cpu()
+            primary = primary.maximum(lengths(inputs).amax(dim=0).cpu())
+            classes = classes.maximum(lengths(found.capsules[layer.iterations - 1]).amax(dim=0).cpu())
+    return Diagnosis(len(split), layer.iterations, entropy, change, primary.unflatten(0, (network.primary.types, -1)), classes)

@@ -1,0 +1,181 @@
+"""What routing is said to have done, against routing itself, a float64 NumPy transcription, and networks made to fail."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from capsnet import diagnostics
+from capsnet.config import RunConfig
+from capsnet.data import Data, Split
+from capsnet.diagnostics import SILENT, diagnose, passes
+from capsnet.errors import InputError
+from capsnet.models import build, lengths
+from capsnet.routing import dynamic, uniform
+from capsnet.state import stream
+
+
+def looked_on(votes, iterations, bias):
+    """Entropy per pass and mean |change of the logits| per update, one input and one class at a time."""
+    batch, inputs, classes, _ = votes.shape
+    entropy, change = np.zeros(iterations), np.zeros(iterations)
+    for n in range(batch):
+        b = np.zeros((inputs, classes))
+        for t in range(iterations):
+            c = np.exp(b) / np.exp(b).sum(axis=1, keepdims=True)
+            for i in range(inputs):
+                entropy[t] -= sum(c[i, j] * math.log(c[i, j]) for j in range(classes)) / (batch * inputs)
+            for j in range(classes):
+                s = sum(c[i, j] * votes[n, i, j] for i in range(inputs)) + bias[j]
+                squared = float(s @ s)
+                v = squared / (1 + squared) * s / np.sqrt(squared)
+                for i in range(inputs):
+                    step = votes[n, i, j] @ v
+                    b[i, j] += step
+                    change[t] += abs(step) / (batch * inputs * classes)
+    return entropy, change[: iterations - 1]  # what the last pass adds is used by none
+
+
+@pytest.fixture
+def votes(generator):
+    """[3, 7, 4, 5]: no two dimensions alike, and long enough that the agreement matters."""
+    return torch.randn(3, 7, 4, 5, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def bias(generator):
+    return torch.randn(4, 5, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def network(tiny):
+    """(field=value, ...) -> the tiny network with its first weights."""
+
+    def make(**changes):
+        config: RunConfig = tiny(**changes)
+        return build(config, stream(config.seed, "initialisation"))
+
+    return make
+
+
+@pytest.fixture
+def test_images(tiny, data_of) -> Split:
+    data: Data = data_of(tiny())
+    return data.test
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_the_passes_are_those_of_routing_and_of_procedure_1(votes, bias, iterations, with_bias):
+    own = bias if with_bias else None
+    found = passes(votes, iterations, own)
+    for r in range(1, iterations + 1):
+        assert torch.equal(found.capsules[r - 1], dynamic(votes, r, own))
+    entropy, change = looked_on(votes.numpy(), iterations, bias.numpy() if with_bias else np.zeros((4, 5)))
+    np.testing.assert_allclose(found.entropy.numpy(), entropy, rtol=1e-12)
+    np.testing.assert_allclose(found.change.numpy(), change, rtol=1e-12)
+    assert len(found.change) == iterations - 1
+
+
+def test_uniform_coupling_is_one_pass_with_the_greatest_entropy(votes, bias):
+    found = passes(votes, 1, bias)
+    assert torch.equal(found.capsules[0], uniform(votes, 1, bias))
+    assert found.entropy.tolist() == pytest.approx([math.log(4)])
+    assert found.change.shape == (0,)
+
+
+def test_entropy_falls_to_nothing_where_an_input_goes_to_one_class():
+    votes = torch.zeros(2, 6, 3, 4)
+    votes[:, :, 1] = 50.0  # all agree about class 1, and say nothing of the others
+    entropy = passes(votes, 3).entropy
+    assert entropy[0].item() == pytest.approx(math.log(3))
+    assert entropy[1:].tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_no_iterations_are_refused(votes):
+    with pytest.raises(ValueError, match="1 iteration or more, not 0"):
+        passes(votes, 0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"capsule_bias": True}, {"routing": "uniform", "routing_iterations": 1}])
+def test_a_diagnosis_is_the_mean_over_images_whatever_the_batches(network, test_images, changes, monkeypatch):
+    made = network(**changes)
+    found = diagnose(made, test_images)  # 360 images: the last batch of 100 is smaller
+    with torch.inference_mode():
+        inputs = made.primary(made.conv(test_images.batch(slice(None))).relu())
+        whole = passes(made.capsules.votes(inputs), made.capsules.iterations, made.capsules.bias)
+        scores = made.scores(test_images.batch(slice(None)))
+    torch.testing.assert_close(found.entropy, whole.entropy)
+    torch.testing.assert_close(found.change, whole.change)
+    torch.testing.assert_close(found.primary.flatten(), lengths(inputs).amax(dim=0))
+    torch.testing.assert_close(found.classes, scores.amax(dim=0))
+    assert (found.images, found.iterations) == (360, made.capsules.iterations)
+    monkeypatch.setattr(diagnostics, "BATCH", 7)
+    torch.testing.assert_close(diagnose(made, test_images).entropy, found.entropy)
+
+
+def test_more_passes_than_the_network_makes_leave_its_capsules_alone(network, test_images):
+    own, more = diagnose(network(), test_images), diagnose(network(), test_images, 6)
+    assert len(more.entropy) == 6
+    torch.testing.assert_close(more.entropy[:3], own.entropy)
+    torch.testing.assert_close(more.change[:2], own.change)
+    torch.testing.assert_close(more.classes, own.classes)
+    assert own.iterations == more.iterations == 3
+    assert diagnose(network(), test_images, 2).entropy.shape == (3,)
+
+
+def test_relative_entropy_is_one_without_routing(network, test_images):
+    found = diagnose(network(routing="uniform", routing_iterations=1), test_images)
+    assert found.entropy.tolist() == pytest.approx([math.log(10)])
+    assert found.relative_entropy.tolist() == pytest.approx([1])
+
+
+def test_capsules_silenced_by_zero_weights_are_dead(network, test_images):
+    made = network()
+    with torch.no_grad():
+        made.primary.conv.weight *= 10  # the first weights alone make short capsules
+        made.capsules.weight *= 20
+    alive = diagnose(made, test_images)
+    assert alive.dead_primary.tolist() == [0, 0]
+    with torch.no_grad():
+        for parameter in (made.primary.conv.weight, made.primary.conv.bias):
+            parameter[4:] = 0  # the second of two types of 4 numbers
+        made.capsules.weight.unflatten(2, (10, 4))[:, :, 7] = 0
+    found = diagnose(made, test_images)
+    positions = found.primary.shape[1]
+    assert found.dead_primary.tolist() == [0, positions]
+    assert positions == len(made.capsules.weight) / 2
+    assert alive.dead_classes == []
+    assert found.dead_classes == [7]
+    torch.testing.assert_close(found.primary[0], alive.primary[0])
+
+
+def test_dead_is_who_is_silent_on_every_image(network, test_images):
+    """The threshold lies at |s| = 1/3, and one image on which a capsule speaks is enough to live."""
+    made = network()
+    with torch.no_grad():
+        made.primary.conv.weight.zero_()
+        made.primary.conv.bias.zero_()
+        made.primary.conv.bias[[0, 4]] = torch.tensor([0.99, 1.01]) / 3
+    positions = len(made.capsules.weight) // 2
+    assert pytest.approx((1 / 3) ** 2 / (1 + (1 / 3) ** 2)) == SILENT
+    assert diagnose(made, test_images).dead_primary.tolist() == [positions, 0]
+    loud = test_images.images.clone()
+    loud[:-1] = 0  # all but the last image are black
+    made = network()
+    with torch.no_grad():
+        for bias in (made.conv.bias, made.primary.conv.bias):
+            bias.zero_()
+        made.primary.conv.weight *= 1e3
+    assert diagnose(made, Split(loud[:-1], test_images.labels[:-1])).dead_primary.tolist() == [positions, positions]
+    assert diagnose(made, Split(loud, test_images.labels)).dead_primary.tolist() == [0, 0]
+
+
+def test_other_routings_and_no_images_are_refused(network, test_images):
+    with pytest.raises(InputError, match="no images"):
+        diagnose(network(), Split(test_images.images[:0], test_images.labels[:0]))
+    made = network()
+    made.capsules.routing = lambda votes, iterations, bias: votes.sum(dim=1)
+    with pytest.raises(InputError, match="dynamic and uniform"):
+        diagnose(made, test_images)
