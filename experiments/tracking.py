@@ -7,6 +7,7 @@ field as a parameter, a metric row per epoch, the final test error, and its weig
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -24,7 +25,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -171,6 +172,31 @@ class Store:
         named = {e.experiment_id: e.name for e in client.search_experiments()}
         held = {run.info.experiment_id for run in _search(client, list(named), f"tags.{KIND} = 'grid'")}
         return sorted(name for experiment_id, name in named.items() if experiment_id in held)
+
+    @classmethod
+    def holding(cls, run_id: str, folder: Path) -> "tuple[Store, TrackedRun]":
+        """A finished run by its id, or by the beginning of its id as in git, with the experiment that holds it.
+
+        Raises:
+            InputError: there is no such run or several, or it has nothing to show: it was deleted, didn't finish, or isn't one
+                of a single network.
+        """
+        uri = stores.uri(folder)
+        if not re.fullmatch(r"[0-9a-f]{4,32}", run_id):
+            raise InputError(f"{run_id!r} is no run id: one has 32 characters of 0-9 and a-f, of which the first four may do")
+        client = _client(uri) if stores.exists(uri) else None
+        experiments = {e.experiment_id: e for e in client.search_experiments(ViewType.ALL)} if client else {}
+        wanted = f"attributes.run_id LIKE '{run_id}%'"
+        found = list(_search(client, list(experiments), wanted, ViewType.ALL)) if client else []
+        if not found:
+            held = f"has the experiments {', '.join(names)}" if (names := cls.names(folder)) else "is empty"
+            raise InputError(f"no run {run_id!r}: the tracking store {stores.shown(uri)} {held}; make ui shows ids of runs")
+        if len(found) > 1:
+            ids = ", ".join(sorted(run.info.run_id for run in found[:5]))
+            raise InputError(f"{len(found)} runs have an id that begins with {run_id}: {ids}{', ...' if found[5:] else ''}")
+        experiment = experiments[found[0].info.experiment_id]
+        _refuse_unfinished(found[0], experiment)
+        return cls(uri, experiment.name, experiment.experiment_id, experiment.creation_time), _tracked(found[0])
 
     def runs(self) -> Iterator[TrackedRun]:
         """Every child run of the experiment, oldest first; runs that something else logged are left out."""
@@ -414,10 +440,31 @@ def _tracked(run: Run) -> TrackedRun:
     return TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
 
 
-def _search(client: MlflowClient, experiments: Sequence[str], filtered: str) -> Iterator[Run]:
+def _refuse_unfinished(run: Run, experiment: Experiment) -> None:
+    """Raise an InputError, with what to do, if the run has no network that was trained to its end."""
+    tags, run_id, status = run.data.tags, run.info.run_id, run.info.status
+    if experiment.lifecycle_stage == "deleted":
+        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        fault = f"is of experiment {experiment.name!r}, which has been deleted in MLflow; restore it ({restore})"
+    elif run.info.lifecycle_stage == "deleted":
+        fault = f"has been deleted in MLflow; restore it (mlflow runs restore --run-id {run_id})"
+    elif tags.get(KIND) in {"grid", "search"}:
+        fault = f"is that of the whole {tags[KIND]} {tags[GRID]!r}, which has no network: take one of the runs below it"
+    elif tags.get(KIND) != "run":
+        fault = f"of experiment {experiment.name!r} was not logged by this program"
+    elif status == "RUNNING":
+        fault = "is still being trained, or was interrupted: wait for it, or launch its grid again"
+    elif status != "FINISHED":
+        fault = f"didn't finish ({tags.get(FAILURE, status.lower())}), and only finished runs keep their weights"
+    else:
+        return
+    raise InputError(f"run {run_id} {fault}, or name another run")
+
+
+def _search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
     token: Any = None
     while experiments:
-        page = client.search_runs(list(experiments), filtered, ViewType.ACTIVE_ONLY, PAGE, ["attributes.start_time ASC"], token)
+        page = client.search_runs(list(experiments), filtered, view, PAGE, ["attributes.start_time ASC"], token)
         yield from page
         if not (token := page.token):
             return

@@ -1,7 +1,9 @@
 """What reaches MLflow, read back with MLflow's own client from a real SQLite store."""
 
 import json
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -166,6 +168,57 @@ def test_what_is_known_of_a_config(mlruns: Path) -> None:
     assert state(by_config(store.runs())[0].get(first)) == "interrupted"
 
 
+def test_a_finished_run_is_found_by_its_id_in_any_experiment(mlruns: Path) -> None:
+    ending = Ending("FINISHED", 1, results={"test_error": 1.0})
+    for name in ("a", "b"):
+        logged(opened_named(mlruns, name), mlruns, make_config({"seed": 3}, "here"), ending, [METRICS])
+    store = opened_named(mlruns, "b")
+    [run] = store.runs()
+    for text in (run.run_id, run.run_id[:12]):
+        found, same = Store.holding(text, mlruns)
+        assert (found.name, found.experiment_id, found.key) == ("b", store.experiment_id, store.key)
+        assert same == run
+
+
+def test_an_id_that_begins_several_runs_is_refused_with_all_of_them(mlruns: Path) -> None:
+    store = opened(mlruns)
+    with closing(sqlite3.connect(mlruns / "mlflow.db")) as database:
+        for new in ("abcd1", "abcd2", "abc00"):
+            made = store.client.create_run(store.experiment_id).info.run_id
+            database.execute("UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", (new + made[5:], made))
+            database.commit()
+    with pytest.raises(InputError, match=r"2 runs have an id that begins with abcd: abcd1\w{27}, abcd2\w{27}$"):
+        Store.holding("abcd", mlruns)
+
+
+def test_a_run_without_a_trained_network_is_refused_with_what_to_do(mlruns: Path) -> None:
+    store, config = opened(mlruns), make_config({}, "here")
+    finished = Ending("FINISHED", 1, results={"test_error": 1.0})
+    deleted = logged(store, mlruns, config, finished, [METRICS])
+    store.client.delete_run(deleted)
+    other = opened_named(mlruns, "other")
+    gone = logged(other, mlruns, config, finished, [METRICS])
+    other.client.delete_experiment(other.experiment_id)
+    expected = {
+        "0000": r"no run '0000': the tracking store sqlite:.* has the experiments e; make ui",
+        "abc": "is no run id",
+        "best": "is no run id",
+        "%%%%": "is no run id",
+        "0" * 33: "is no run id",
+        deleted: f"has been deleted in MLflow; restore it .mlflow runs restore --run-id {deleted}",
+        gone: f"experiment 'other', which has been deleted .*--experiment-id {other.experiment_id}",
+        store.parent("g", "base: {}", ""): "of the whole grid 'g', which has no network",
+        store.parent("s", "base: {}", "", "search"): "of the whole search 's', which has no network",
+        store.client.create_run(store.experiment_id).info.run_id: "not logged by this program",
+        logged(store, mlruns, config): "still being trained, or was interrupted",
+        logged(store, mlruns, config, Ending("KILLED", 1)): r"didn't finish \(killed\)",
+        logged(store, mlruns, config, Ending("FAILED", 1, "diverged", "loss is nan")): r"didn't finish \(diverged\)",
+    }
+    for run_id, message in expected.items():
+        with pytest.raises(InputError, match=message):
+            Store.holding(run_id, mlruns)
+
+
 def test_a_deleted_experiment_is_named_with_what_restores_it(mlruns: Path) -> None:
     store = opened(mlruns)
     store.client.delete_experiment(store.experiment_id)
@@ -193,6 +246,8 @@ def test_to_look_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert Store.open("e", folder, create=False) is None
     assert Store.latest(folder) is None
     assert Store.names(folder) == []
+    with pytest.raises(InputError, match=r"the tracking store .* is empty"):
+        Store.holding("0123abcd", folder)
     assert not folder.exists()
 
 
