@@ -66,8 +66,8 @@ def passes(
 
 def _entropy(logits: Float[Tensor, "batch classes inputs"]) -> Float[Tensor, ""]:
     """Of the softmax over the classes, in nats, mean over images and inputs."""
-    logs = logits.log_softmax(dim=1)
-    return -(logs.exp() * logs).sum(dim=1).double().mean()
+    logs = logits.double().log_softmax(dim=1)
+    return -(logs.exp() * logs).sum(dim=1).mean()
 
 
 @dataclass(frozen=True)
