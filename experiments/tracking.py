@@ -252,15 +252,13 @@ class Store:
         self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
 
     def artifact(self, run_id: str, name: str, folder: Path) -> Path:
-        """A file of a run, where it lies; a server's is fetched into ``folder``.
+        """A file of a run, copied or fetched into ``folder``: without one, MLflow would leave a copy in /tmp for ever.
 
         Raises:
             MissingError: the run has no such file, or none any more.
         """
         place = folder / run_id
         try:
-            if not stores.is_server(self.uri):
-                return Path(self.client.download_artifacts(run_id, name))
             place.mkdir(parents=True, exist_ok=True)
             return Path(self.client.download_artifacts(run_id, name, str(place)))
         except FAULTS as error:

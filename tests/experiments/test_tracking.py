@@ -178,6 +178,8 @@ def test_a_finished_run_is_found_by_its_id_in_any_experiment(mlruns: Path) -> No
         found, same = Store.holding(text, mlruns)
         assert (found.name, found.experiment_id, found.key) == ("b", store.experiment_id, store.key)
         assert same == run
+    with pytest.raises(InputError, match="no run"):
+        Store.holding(run.run_id[1:12], mlruns)
 
 
 def test_an_id_that_begins_several_runs_is_refused_with_all_of_them(mlruns: Path) -> None:
