@@ -9,11 +9,11 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, SymmetricalLogLocator
+from matplotlib.ticker import MaxNLocator
 
 from analysis.cells import Cell, cells, legend, name_of, text_of, varying, widest
 from analysis.statistics import t_interval
-from analysis.style import COLUMN, LETTER, PAGE, save, style, wrapped
+from analysis.style import COLUMN, LETTER, PAGE, save, scale, style, wrapped
 from capsnet.errors import InputError
 
 LINES_IN_ONE_PANEL = 6  # with more cells, the widest axis gets a panel for each value
@@ -110,7 +110,7 @@ def _grid(runs: pd.DataFrame, rows: pd.DataFrame, metrics: dict[str, str]) -> Fi
         if facet and i % across < (across if len(metrics) == 1 else 1):  # beside each other, metrics share a title
             panel.set_title(wrapped(f"{name_of(facet)} {text_of(value)}", PAGE / 3 - 0.4), loc="left")
     for column in panels.T if len(metrics) > 1 else [panels.flat]:
-        _scale([panel for panel in column if panel.lines])
+        scale([panel for panel in column if panel.lines])
     handles = [Line2D([], [], color=line.colour, dashes=line.dashes or (None, None)) for line in lines]
     title = f"line: mean over seeds; band: lowest to highest seed\n{legend(varying(runs))}".strip()
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
@@ -152,28 +152,6 @@ def _panel(panel: Axes, rows: pd.DataFrame, lines: list[Line], facet: str | None
         sns.lineplot(part, x="epoch", y="value", ax=panel, color=line.colour, marker=marker, ms=4, errorbar=("pi", 100))
         panel.lines[-1].set_dashes(line.dashes or (None, None))
     panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
-
-
-def _scale(panels: list[Axes]) -> None:
-    """A logarithmic axis for values that span a factor of ten, linear around zero if they reach it."""
-    lines = [np.asarray(line.get_ydata(), dtype=float) for panel in panels for line in panel.lines]
-    bands = [np.asarray(path.vertices)[:, 1] for panel in panels for band in panel.collections for path in band.get_paths()]
-    values = np.concatenate([*lines, *bands])
-    positive = values[values > 0]
-    if not positive.size or positive.max() < 10 * positive.min():
-        return
-    wide = positive.max() > 100 * positive.min()
-    subs = [1.0] if wide else [1.0, 2.0, 5.0]
-    for panel in panels:
-        if positive.size == values.size:
-            panel.set_yscale("log")
-            panel.yaxis.set_major_locator(LogLocator(subs=subs))
-        else:
-            panel.set_yscale("symlog", linthresh=positive.min(), linscale=0.5)
-            panel.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=positive.min(), subs=subs))
-            panel.set_ylim(bottom=0)
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        panel.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _axis(panel: Axes, runs: pd.DataFrame, finished: pd.DataFrame, field: str | None) -> None:

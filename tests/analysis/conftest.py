@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,22 @@ def make_runs() -> Callable[..., pd.DataFrame]:
         return pd.DataFrame(rows)
 
     return make
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The figures that are saved, by name, instead of the files."""
+    from analysis import plots
+
+    kept: dict[str, Any] = {}
+
+    def save(figure: Any, stem: Path) -> list[Path]:
+        figure.draw_without_rendering()
+        kept[stem.name] = figure
+        return []
+
+    monkeypatch.setattr(plots, "save", save)
+    return kept
 
 
 @pytest.fixture

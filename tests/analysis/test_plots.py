@@ -1,6 +1,5 @@
 """Plots: what they show, that they are made without a warning, and that a second build is the same to the byte."""
 
-import itertools
 import math
 import subprocess
 import sys
@@ -12,48 +11,11 @@ from matplotlib.text import Text
 
 from analysis import plots
 from capsnet.errors import InputError
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """The figures that are saved, by name, instead of the files."""
-    figures = {}
-
-    def save(figure, stem):
-        figure.draw_without_rendering()
-        figures[stem.name] = figure
-        return []
-
-    monkeypatch.setattr(plots, "save", save)
-    return figures
-
-
-def texts(figure):
-    return " ".join(text.get_text().replace("\n", " ") for text in figure.findobj(Text) if text.get_visible())
+from tests.analysis.looks import clashes, inside, shown_axes, texts
 
 
 def legend_of(figure):
     return [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
-
-
-def shown_axes(figure):
-    return [panel for panel in figure.axes if panel.axison]
-
-
-def inside(figure):
-    """Whether all that is drawn lies within the figure, to a hundredth of an inch."""
-    box = figure.get_tightbbox()
-    width, height = figure.get_size_inches()
-    return min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.01
-
-
-def clashes(axis):
-    """Neighbouring tick labels that overlap."""
-    low, high = sorted(axis.get_view_interval())
-    labels = [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
-    drawn = [label for label in labels if label.get_visible() and label.get_text()]
-    pairs = itertools.pairwise(drawn)
-    return [(a.get_text(), b.get_text()) for a, b in pairs if a.get_window_extent().overlaps(b.get_window_extent())]
 
 
 def test_lines_are_means_and_bands_are_ranges(quick, make_curves, drawn):
