@@ -2,12 +2,14 @@
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from analysis import figures_command
 from capsnet import cli
 from capsnet.errors import InputError
 from experiments import stores
@@ -50,6 +52,10 @@ class Command:
 
 def main() -> int:
     """Read the runs, write the files, print the table and say where the rest is."""
+    if sys.argv[1:2] == ["figures"]:
+        return figures_command.main(
+            cli.parse(figures_command.Figures, figures_command.PROG, figures_command.DESCRIPTION, sys.argv[2:])
+        )
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
     from analysis import plots, tables
     from analysis.runs import UnconfirmedError, read_runs

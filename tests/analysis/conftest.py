@@ -1,7 +1,8 @@
-"""Tables of runs as analysis.runs makes them, with made-up but realistic errors."""
+"""Tables of runs as analysis.runs makes them, with made-up but realistic errors, and a few runs that were really trained."""
 
 import itertools
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 
 from capsnet.config import RunConfig
+from tests.experiments.conftest import launched
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SCHEDULES = ["constant", "exponential(gamma=0.5, every=40)", "one_cycle(rise=0.4, start=0.1)"]
@@ -18,6 +20,17 @@ QUICK = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4], "lr
 QUICK_BASE = {"dataset": "digits", "train_size": 600, "validation_size": 237, "epochs": 8, "batch_size": 32}
 QUICK_BASE |= {"conv_channels": 32, "conv_kernel": 5, "primary_types": 8, "primary_kernel": 5, "decoder_hidden": (64, 128)}
 PAPER = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+
+
+PICTURES = """
+base: {dataset: digits, train_size: 300, validation_size: 100, augmentation: none, conv_channels: 16, conv_kernel: 5,
+  primary_types: 4, primary_kernel: 5, decoder_hidden: [32], epochs: 4, batch_size: 20, learning_rate: 3e-3,
+  lr_schedule: constant, reconstruction_weight: 0.01}
+axes: {routing_iterations: [3]}
+also:
+  - {routing: uniform, routing_iterations: 1, reconstruction_weight: 0}
+seeds: 2
+"""
 
 
 def row(experiment: str, number: int, values: dict[str, Any], test_error: float) -> dict[str, Any]:
@@ -68,7 +81,7 @@ def make_runs() -> Callable[..., pd.DataFrame]:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The figures that are saved, by name, instead of the files."""
-    from analysis import plots
+    from analysis import figures, plots, routing_figure
 
     kept: dict[str, Any] = {}
 
@@ -77,8 +90,21 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         kept[stem.name] = figure
         return []
 
-    monkeypatch.setattr(plots, "save", save)
+    for module in (figures, plots, routing_figure):
+        monkeypatch.setattr(module, "save", save)
     return kept
+
+
+@pytest.fixture(scope="session")
+def gallery(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tracking folder of an experiment "pictures": two seeds with a decoder and r = 3, two of uniform routing without."""
+    folder = tmp_path_factory.mktemp("gallery")
+    shutil.copy(migrated, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        summary = launched(folder, PICTURES, "pictures")
+    assert not summary.failed
+    return folder
 
 
 @pytest.fixture

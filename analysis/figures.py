@@ -1,0 +1,208 @@
+"""What a trained network sees: the paper's figures 3 and 4 from the weights of a finished run, and the second as a film.
+
+Each function takes a run and its test images, writes files that are the same to the byte on every build, and returns their
+paths.
+"""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import seaborn as sns
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from analysis.pictures import mosaic, show
+from analysis.routing_figure import routing
+from analysis.style import COLUMN, note, save, style
+from analysis.trained import Trained
+from capsnet.data import Data, Split
+from capsnet.errors import InputError
+
+ACROSS = 6  # columns of figure 3: three numbers in 7 pt are as wide as a sixth of a column
+FAILURES = 7  # shown at most; with those of ten classes that are recognised, they fill four lines
+DELTAS = tuple(round(-0.25 + 0.05 * i, 2) for i in range(11))  # paper, figure 4
+FILM = (*range(5, 11), *range(9, -1, -1), *range(1, 5))  # of DELTAS: from 0 to the end, to the beginning, and back
+FRAME = 100  # milliseconds
+ORANGE = sns.color_palette("colorblind")[3]
+
+
+def write(trained: Trained, data: Data, folder: Path) -> list[Path]:
+    """All that can be made of the run: without a decoder, the figure of routing alone."""
+    pictures = [] if trained.without_decoder else [reconstructions, perturbations, perturbation_gif]
+    return [path for make in (*pictures, routing) for path in make(trained, data.test, folder)]
+
+
+def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
+    """Figure 3: test images above their reconstructions, failures included (:func:`examples` says which).
+
+    A column is headed (l, p, r): label, prediction, and the class whose capsule is reconstructed. A failure has two columns,
+    one for its prediction and one for its label.
+
+    Raises:
+        InputError: the run has no decoder, or the images are not those that it was tested on.
+    """
+    _check(trained, split)
+    labels, predictions = trained.labels.tolist(), trained.predictions.tolist()
+    right, wrong = examples(labels, predictions)
+    columns = [(i, labels[i]) for i in right] + [(i, r) for i in wrong for r in (predictions[i], labels[i])]
+    lines = [columns[start : start + ACROSS] for start in range(0, len(columns), ACROSS)]
+    with style():
+        tall = 2 * _side(split, ACROSS) + 0.25
+        figure = Figure(figsize=(COLUMN, tall * len(lines) + 0.8), layout="constrained")
+        for panel, line in zip(np.atleast_1d(figure.subplots(len(lines), 1)), lines, strict=True):
+            pair = _pair(trained, split, line)
+            blank = pair.new_ones(2, ACROSS - len(line), *pair.shape[2:])
+            heads = [f"({labels[i]}, {predictions[i]}, {r})" for i, r in line]
+            show(panel, torch.cat([pair, blank], dim=1), heads, ["input", "output"])
+            panel.set_yticklabels(["input", "output"], rotation=90, va="center")
+            for text, (i, _) in zip(panel.get_xticklabels(), line, strict=True):
+                text.set_color(ORANGE if i in wrong else "black")
+        note(
+            figure,
+            "(l, p, r): label, prediction, class whose capsule is decoded",
+            "black: of each class, its first image that is recognised",
+            _failures(len(wrong), int((trained.predictions != trained.labels).sum()), len(split)),
+            trained.title,
+        )
+        return save(figure, folder / "reconstructions")
+
+
+def examples(labels: Sequence[int], predictions: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Which images to show: of each class the first that is recognised, and the first ``FAILURES`` of those that are not."""
+    right: dict[int, int] = {}
+    wrong = []
+    for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)):
+        if label == prediction:
+            right.setdefault(label, i)
+        else:
+            wrong.append(i)
+    return [right[label] for label in sorted(right)], wrong[:FAILURES]
+
+
+def perturbations(trained: Trained, split: Split, folder: Path, image: int | None = None) -> list[Path]:
+    """Figure 4: what is reconstructed of one image when one number of its longest capsule is changed; a row per dimension.
+
+    Args:
+        trained: the run.
+        split: its test images.
+        folder: to write to.
+        image: number of the test image; None is the first that is recognised.
+
+    Raises:
+        InputError: the run has no decoder, the images are not those that it was tested on, or there is no such image.
+    """
+    image = _image(trained, split, image)
+    rows, label, prediction = perturbed(trained, split, image), trained.labels[image], trained.predictions[image]
+    with style():
+        figure = Figure(figsize=(COLUMN, _side(split, len(DELTAS)) * (len(rows) + 1) + 1.05), layout="constrained")
+        above, below = figure.subplots(2, 1, height_ratios=[1, len(rows)])
+        pair = _pair(trained, split, [(image, int(prediction))]).movedim(0, 1)
+        blank = pair.new_ones(1, len(DELTAS) - 2, *pair.shape[2:])
+        show(above, torch.cat([pair, blank], dim=1))
+        _text(above, f"test image {image} and its reconstruction:\nlabel {label}, prediction {prediction}", 2)
+        show(below, rows, [_signed(delta) for delta in DELTAS], range(1, len(rows) + 1), rotation=90)
+        below.set_ylabel(f"dimension of the capsule of class {prediction}")
+        below.set_title("added to one dimension")
+        note(figure, trained.title)
+        return save(figure, folder / "perturbations")
+
+
+def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | None = None) -> list[Path]:
+    """Figure 4 as a film: a tile per dimension, to which each frame adds a number, forth and back.
+
+    Arguments and errors are those of :func:`perturbations`.
+    """
+    image = _image(trained, split, image)
+    rows = perturbed(trained, split, image)
+    dims, across = len(rows), int(np.ceil(np.sqrt(len(rows))))
+    blank = rows.new_ones(-dims % across, *rows.shape[1:])
+    tiles = torch.cat([rows, blank]).unflatten(0, (-1, across))  # [down, across, deltas, channels, height, width]
+    with style():
+        figure = Figure(figsize=(COLUMN, _side(split, across) * len(tiles) + 0.85), layout="constrained")
+        above, below = figure.subplots(2, 1, height_ratios=[20, 1])
+        starts = range(1, dims + 1, across)
+        show(above, tiles[:, :, 0], sides=[f"{start}–{min(start + across - 1, dims)}" for start in starts])
+        above.set_ylabel("dimensions")
+        above.set_title(f"test image {image}, capsule of class {trained.predictions[image]}")
+        [slider] = below.plot([0], [0], "D", color="black", clip_on=False)
+        below.set(xlim=(DELTAS[0], DELTAS[-1]), xticks=[DELTAS[0], 0, DELTAS[-1]], yticks=[], xlabel="added")
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # nothing is to move from frame to frame
+        frames = []
+        for i in FILM:
+            above.images[0].set_data(mosaic(tiles[:, :, i]))
+            slider.set_xdata([DELTAS[i]])
+            below.set_xlabel(f"added to each dimension alone: {_signed(DELTAS[i])}")
+            drawn = BytesIO()
+            figure.savefig(drawn, format="png", dpi=100)
+            frames.append(Image.open(drawn).convert("L").point(lambda grey: round(grey / 15) * 15))
+    path = folder / "perturbation.gif"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
+    return [path]
+
+
+def perturbed(trained: Trained, split: Split, image: int) -> Float[Tensor, "dims deltas channels height width"]:
+    """What is reconstructed of one image's longest capsule, with each of ``DELTAS`` added to each of its numbers alone."""
+    label = int(trained.predictions[image])
+    with torch.inference_mode():
+        capsules = trained.network.encode(split.batch(slice(image, image + 1)))
+        dims = capsules.shape[2]
+        changed = capsules.repeat(dims * len(DELTAS), 1, 1)
+        changed[:, label] += (torch.eye(dims)[:, None] * torch.tensor(DELTAS)[:, None]).flatten(0, 1)
+        pictures = trained.network.reconstruct(changed, torch.full((len(changed),), label))
+    return pictures.unflatten(0, (dims, len(DELTAS)))
+
+
+def _pair(
+    trained: Trained, split: Split, columns: Sequence[tuple[int, int]]
+) -> Float[Tensor, "2 columns channels height width"]:
+    """Images above their reconstructions, of (number of the image, class whose capsule is reconstructed)."""
+    index, classes = torch.tensor(columns).T
+    inputs = split.batch(index)
+    with torch.inference_mode():
+        return torch.stack([inputs, trained.network.reconstruct(trained.network.encode(inputs), classes)])
+
+
+def _failures(shown: int, failures: int, images: int) -> str:
+    if not failures:
+        return f"no failure in {images:,} test images"
+    which = f"the first {shown} of {failures:,} failures" if shown < failures else f"every failure ({failures})"
+    return f"orange: {which} in {images:,} test images"
+
+
+def _image(trained: Trained, split: Split, image: int | None) -> int:
+    """The number of the image to show, found to be there."""
+    _check(trained, split)
+    if image is None:
+        return int((trained.predictions == trained.labels).byte().argmax())  # 0 if none is recognised
+    if not 0 <= image < len(split):
+        raise InputError(f"there is no test image {image} of {trained.config.dataset}: choose 0 to {len(split) - 1}")
+    return image
+
+
+def _check(trained: Trained, split: Split) -> None:
+    trained.check(split)
+    if why := trained.without_decoder:
+        raise InputError(f"{why}; its routing can be shown, and a run with reconstruction_weight above 0 in full")
+
+
+def _side(split: Split, across: int) -> float:
+    """Inches that a tile is high if so many stand side by side in a column, beside the names of the rows."""
+    height, width = split.images.shape[2:]
+    return (COLUMN - 0.35) / across * height / width
+
+
+def _signed(delta: float) -> str:
+    return f"{delta:+.2f}".replace("-", "−") if delta else "0"
+
+
+def _text(panel: Axes, text: str, tiles: int) -> None:
+    """Write beside so many tiles of a panel that is as wide as those of ``DELTAS``."""
+    panel.annotate(text, ((tiles + 0.2) / len(DELTAS), 0.5), xycoords="axes fraction", fontsize=7, va="center")

@@ -1,0 +1,97 @@
+"""``python -m analysis figures``: pictures of what one network learned, on disk and in its run in MLflow."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from capsnet import cli
+from capsnet.errors import InputError
+
+if TYPE_CHECKING:  # it takes seconds
+    from experiments.tracking import Store
+
+PROG = "python -m analysis figures"
+DESCRIPTION = """Make the figures of one trained network, and log them to its run in MLflow.
+
+Reconstructions (the paper's figure 3), perturbations (figure 4, and as a GIF), what routing does, and dead capsules.
+A network without a decoder has only the last two.
+
+Example: python -m analysis figures 0123abcd"""
+ARTIFACTS = "figures"  # the folder of the run's artifacts in MLflow
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Make the figures of one trained network.
+
+    Example: python -m analysis figures 0123abcd
+    """
+
+    run_id: Annotated[
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="RUN_ID",
+            help="of a finished run, or its first characters",
+            help_behavior_hint="(default: the run of the lowest validation error that has a decoder)",
+        ),
+    ] = ""
+    experiment: Annotated[
+        str,
+        tyro.conf.arg(metavar="NAME", help="whose best run is taken", help_behavior_hint="(default: the one launched last)"),
+    ] = ""
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
+    ] = None
+    mlruns: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")] = Path("mlruns")
+    results: Annotated[Path, tyro.conf.arg(metavar="DIR", help="figures go to its subfolder EXPERIMENT/figures/RUN_ID")] = Path(
+        "results"
+    )
+
+
+def main(command: Figures) -> int:
+    """Make the figures of the run, log them to it, and say where they are."""
+    import torch
+
+    from analysis import figures
+    from analysis.__main__ import folder_name
+    from analysis.trained import Trained, choose
+    from capsnet.data import default_folder, read
+
+    store, run = choose(command.run_id, command.experiment, command.mlruns)
+    with TemporaryDirectory() as fetched:
+        trained = Trained.load(store, run, Path(fetched))
+    data = read(trained.config, command.data or default_folder(), torch.device("cpu"))
+    cli.console.print(cli.escaped(trained.title))
+    folder = command.results / folder_name(store.name) / "figures" / run.run_id[:8]
+    try:
+        with cli.console.status("drawing; to follow routing on all test images takes a CPU minutes for the full-size network"):
+            paths = figures.write(trained, data, folder)
+    except OSError as error:
+        raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
+    if trained.without_decoder:
+        cli.errors.print(f"[yellow]no reconstructions:[/] {cli.escaped(trained.without_decoder)}")
+    for path in paths:
+        cli.console.print(cli.escaped(path))
+    log(store, run.run_id, paths)
+    cli.console.print(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
+    return 0
+
+
+def log(store: "Store", run_id: str, paths: Sequence[Path]) -> None:
+    """Keep the files as artifacts of the run, where MLflow's user interface shows them; those of the same name are replaced.
+
+    Raises:
+        InputError: the tracking store has gone away.
+    """
+    from experiments.tracking import answering
+
+    with answering(store.uri), TemporaryDirectory() as folder:
+        for path in paths:
+            shutil.copy(path, folder)
+        store.attach(run_id, Path(folder), ARTIFACTS)

@@ -1,0 +1,43 @@
+"""Pictures side by side in one panel, with words above and beside them. 0 is black, 1 is white, as in the data set."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from torch import Tensor
+
+
+def mosaic(tiles: Float[Tensor, "rows columns channels height width"]) -> UInt8[np.ndarray, "down across 3"]:
+    """One picture of all tiles, with white lines between them; each pixel is there once."""
+    rows, columns, _, height, width = tiles.shape
+    gap = _gap(width)
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
+    pixels = (tiles.clamp(0, 1) * 255).round().byte().movedim(2, 4).numpy()
+    for i in range(rows):
+        for j in range(columns):
+            top, left = i * (height + gap), j * (width + gap)
+            canvas[top : top + height, left : left + width] = pixels[i, j]  # grey fills all three colours
+    return canvas
+
+
+def show(
+    panel: Axes,
+    tiles: Float[Tensor, "rows columns channels height width"],
+    heads: Sequence[object] = (),
+    sides: Sequence[object] = (),
+    rotation: float = 0,
+) -> None:
+    """Draw tiles in [0, 1] with ``heads``, turned by so many degrees, above the columns and ``sides`` beside the rows."""
+    panel.imshow(mosaic(tiles), interpolation="none")  # so that a PDF keeps the pixels
+    height, width = tiles.shape[3:]
+    gap = _gap(width)
+    panel.set_xticks([(width - 1) / 2 + i * (width + gap) for i in range(len(heads))], list(map(str, heads)), rotation=rotation)
+    panel.set_yticks([(height - 1) / 2 + i * (height + gap) for i in range(len(sides))], list(map(str, sides)))
+    panel.tick_params(length=0, pad=2, labeltop=True, labelbottom=False)
+    panel.grid(visible=False)
+    panel.spines[:].set_visible(False)
+
+
+def _gap(width: int) -> int:
+    return max(1, width // 14)

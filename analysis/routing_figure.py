@@ -1,0 +1,106 @@
+"""What routing does in a trained network, as figure A.1 of the paper and beyond, and which of its capsules are dead."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.style import COLUMN, note, save, scale, style
+from analysis.trained import Trained
+from capsnet.data import Split
+from capsnet.diagnostics import SILENT, Diagnosis, diagnose
+
+PASSES = 5  # followed at least where there is routing: the paper tells of the fifth
+BLUE, ORANGE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 7))
+
+
+def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
+    """Entropy of the coupling and change of the logits, pass by pass, and the greatest length of every capsule; and as JSON.
+
+    Raises:
+        InputError: the images are not those that the run was tested on, or its routing is none that can be followed.
+    """
+    trained.check(split)
+    config = trained.config
+    routed = config.routing == "dynamic" and config.routing_iterations > 1
+    found = diagnose(trained.network, split, PASSES if routed else 0)
+    with style():
+        figure = Figure(figsize=(COLUMN, 3.9), layout="constrained")
+        above, below = np.asarray(figure.subfigures(2, 1))
+        entropy, change = above.subplots(1, 2)
+        _passes(entropy, found.relative_entropy.tolist(), found.iterations)
+        entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {len(found.classes)})")
+        _passes(change, found.change.tolist(), found.iterations - 1)
+        change.set(xlabel="after pass", ylabel="mean |change\nof the logits|")
+        histogram, types = below.subplots(1, 2, sharey=True, width_ratios=[1, 2])
+        _histogram(histogram, found)
+        _by_type(types, found)
+        beyond = ["hollow: passes that the network does not make"] if len(found.entropy) > found.iterations else []
+        note(figure, *beyond, _dead(found), trained.title)
+        paths = save(figure, folder / "routing")
+    numbers = folder / "routing.json"
+    numbers.write_text(json.dumps({"run_id": trained.run_id, **_numbers(found)}, indent=1) + "\n", encoding="utf-8")
+    return [*paths, numbers]
+
+
+def _passes(panel: Axes, values: Sequence[float], own: int) -> None:
+    """A point per pass: filled for those that the network makes itself."""
+    if not values:
+        panel.set(xticks=[], yticks=[])
+        panel.text(0.5, 0.5, "one pass: the\nlogits stay 0", ha="center", va="center")
+        return
+    passes = range(1, len(values) + 1)
+    panel.plot(passes, values, color=BLUE, lw=0.8, ls=":")
+    panel.plot(passes[:own], values[:own], "o-", color=BLUE, ms=4)
+    panel.plot(passes[own:], values[own:], "o", color=BLUE, ms=4, mfc="white")
+    scale([panel])
+    panel.set_xlim(0.5, len(values) + 0.5)
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _histogram(panel: Axes, found: Diagnosis) -> None:
+    panel.hist(found.primary.flatten().numpy(), bins=40, range=(0, 1), orientation="horizontal", color=BLUE, lw=0)
+    panel.set(xlabel="primary capsules", ylabel="greatest length", ylim=(0, 1))
+    panel.axhline(SILENT, color=GREY, ls="--", lw=0.8)
+
+
+def _by_type(panel: Axes, found: Diagnosis) -> None:
+    """Of each type the range over its positions and their median, and of each class its one length."""
+    lengths = found.primary.numpy()
+    types = np.arange(1, len(lengths) + 1)
+    panel.vlines(types, lengths.min(axis=1), lengths.max(axis=1), color=BLUE, lw=1)
+    panel.plot(types, np.median(lengths, axis=1), "o", color=BLUE, ms=2)
+    classes = len(types) + 2 + np.arange(len(found.classes))
+    panel.plot(classes, found.classes.numpy(), "D", color=ORANGE, ms=2.5)
+    panel.axhline(SILENT, color=GREY, ls="--", lw=0.8)
+    panel.set_xticks([types.mean(), classes.mean()], [f"{len(types)} types", f"{len(classes)} classes"])
+    panel.grid(visible=False, axis="x")
+
+
+def _dead(found: Diagnosis) -> str:
+    dead, (types, positions) = found.dead_primary, found.primary.shape
+    return (
+        f"dead, below the dashed line (not longer than {SILENT} on any of {found.images:,} test images): {dead.sum()} of "
+        f"{types * positions:,} primary capsules, {(dead == positions).sum()} of {types} types as a whole, "
+        f"{len(found.dead_classes)} of {len(found.classes)} classes"
+    )
+
+
+def _numbers(found: Diagnosis) -> dict[str, object]:
+    return {
+        "images": found.images,
+        "routing_iterations": found.iterations,
+        "coupling_entropy_nats": found.entropy.tolist(),
+        "coupling_entropy_relative": found.relative_entropy.tolist(),
+        "mean_logit_change": found.change.tolist(),
+        "dead_threshold": SILENT,
+        "capsules_per_type": found.primary.shape[1],
+        "dead_by_type": found.dead_primary.tolist(),
+        "dead_classes": list(found.dead_classes),
+        "greatest_length_of_class": found.classes.tolist(),
+    }

@@ -1,0 +1,144 @@
+"""A finished run with what it left behind: its network and its answers on the test set. And which run is the best."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from analysis.runs import read_runs
+from capsnet.config import FIELDS, RunConfig, from_params
+from capsnet.data import Split
+from capsnet.errors import InputError, brief
+from capsnet.models import CapsuleNetwork
+from experiments.journal import FILES
+
+if TYPE_CHECKING:  # both take seconds
+    import pandas as pd
+
+    from experiments.tracking import Store, TrackedRun
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, on the CPU.
+
+    Attributes:
+        run_id: in MLflow.
+        config: of the run.
+        network: with the weights that the run ended with.
+        labels: of the test images, in the order of the test set.
+        predictions: what the run answered when it was tested: the class of the longest capsule.
+    """
+
+    run_id: str
+    config: RunConfig
+    network: CapsuleNetwork
+    labels: Int[Tensor, " images"]
+    predictions: Int[Tensor, " images"]
+
+    @classmethod
+    def load(cls, store: "Store", run: "TrackedRun", folder: Path) -> "Trained":
+        """Read the run's files, which are copied or fetched into ``folder``.
+
+        Raises:
+            MissingError: the run has no such files, or none any more.
+            InputError: they are damaged, or of another version of the network.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            config = from_params(run.params)
+        except InputError as error:
+            raise InputError(f"run {run.run_id} is of another version of this program: {error}") from None
+        weights, answers = (store.artifact(run.run_id, name, folder) for name in FILES)
+        network = CapsuleNetwork(config)
+        try:
+            network.load_state_dict(load_file(weights))
+            told = load_file(answers)
+        except SafetensorError as error:
+            raise InputError(f"the files of run {run.run_id} are damaged: {error}") from None
+        except RuntimeError as error:
+            commit = run.tags.get("git_commit", "that trained it")
+            raise InputError(
+                f"the weights of run {run.run_id} don't fit the network of this version; use that of commit {commit} "
+                f"({brief(error, 120)})"
+            ) from None
+        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"])
+
+    def check(self, split: Split) -> None:
+        """Raise an InputError if the images are not those that the run was tested on, as far as labels tell."""
+        if not torch.equal(self.labels, split.labels):
+            raise InputError(
+                f"run {self.run_id} was tested on {len(self.labels)} images of {self.config.dataset}, and these {len(split)} "
+                "have other labels; --data names the folder of those it was trained with"
+            )
+
+    @property
+    def title(self) -> str:
+        """What a caption needs to say of the run: ``run 0123abcd: mnist, routing dynamic, r = 3, ...``."""
+        config = self.config
+        error = 100 * (self.predictions != self.labels).double().mean().item()
+        return (
+            f"run {self.run_id[:8]}: {config.dataset}, {config.routing} routing, r = {config.routing_iterations}, "
+            f"reconstruction weight {json.dumps(config.reconstruction_weight)}, test error {error:.2f} %"
+        )
+
+    @property
+    def without_decoder(self) -> str:
+        """Why there is nothing to reconstruct with; empty if there is a decoder."""
+        if self.network.decoder is not None:
+            return ""
+        return f"run {self.run_id} was trained without reconstruction (reconstruction_weight 0), so it has no decoder"
+
+
+def choose(run_id: str, experiment: str, folder: Path) -> "tuple[Store, TrackedRun]":
+    """The run of that id (or of its beginning), or else the best run of an experiment.
+
+    Args:
+        run_id: empty for the best run.
+        experiment: empty for the one that was launched last.
+        folder: of the tracking database.
+
+    Raises:
+        InputError: there is no such run or experiment, or it has nothing to show; or both are named, and they don't agree.
+    """
+    from experiments.tracking import Store
+
+    if run_id:
+        store, run = Store.holding(run_id, folder)
+        if experiment not in ("", store.name):
+            raise InputError(f"run {run.run_id} is of experiment {store.name!r}, not {experiment!r}")
+        return store, run
+    found = read_runs(experiment, folder)
+    best = best_run(found.runs)
+    if best is None:
+        raise InputError(
+            f"experiment {found.experiment!r} has no finished run with a decoder (reconstruction_weight above 0), so none is "
+            "the best; of a run without one, named by its id, there is a figure of its routing"
+        )
+    return Store.holding(best, folder)
+
+
+def best_run(runs: "pd.DataFrame") -> str | None:
+    """The id of the best finished run with a decoder, or None: of the best cell by its mean error, the best seed.
+
+    The error is that of validation. Where no such run has validation images, it is the training error of the last epoch,
+    which flatters who overfits but has not seen the test set either. The test error never chooses.
+
+    Args:
+        runs: a row per config, as :func:`analysis.runs.read_runs` makes them.
+    """
+    able = runs[(runs["status"] == "finished") & (runs["reconstruction_weight"] > 0)]
+    for error in ("validation_error", "train_error"):
+        known = able[able[error].notna()]
+        if not known.empty:
+            cell = [field for field in FIELDS if field != "seed"]
+            mean = known.groupby(cell, dropna=False)[error].transform("mean")
+            best = known.assign(mean=mean).sort_values(["mean", *cell, error, "seed"], kind="stable").iloc[0]
+            return str(best["run_id"])
+    return None
