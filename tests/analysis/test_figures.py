@@ -421,6 +421,7 @@ def test_files_that_are_missing_damaged_or_of_other_code_are_named(mlruns, tmp_p
 # the command
 
 
+@pytest.mark.slow
 def test_the_command_writes_files_logs_them_and_makes_the_same_bytes_again(mlruns, loaded, data, tmp_path):
     folders = ["--mlruns", str(mlruns), "--results", str(tmp_path / "results")]
     words = [sys.executable, "-m", "analysis", "figures", *folders]
@@ -479,6 +480,7 @@ def test_help_fits_a_screen():
 
 
 @pytest.mark.slow  # a server with a database of its own
+@pytest.mark.slow
 def test_figures_of_a_servers_runs_are_fetched_and_logged_there(mlflow_server, postgres, tmp_path, monkeypatch, capsys):
     server = mlflow_server(postgres)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
