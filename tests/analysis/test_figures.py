@@ -480,7 +480,6 @@ def test_help_fits_a_screen():
 
 
 @pytest.mark.slow  # a server with a database of its own
-@pytest.mark.slow
 def test_figures_of_a_servers_runs_are_fetched_and_logged_there(mlflow_server, postgres, tmp_path, monkeypatch, capsys):
     server = mlflow_server(postgres)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)

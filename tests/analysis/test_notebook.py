@@ -65,7 +65,6 @@ def test_the_notebook_shows_both_figures_of_the_best_run(execute, gallery, tmp_p
 
 
 @pytest.mark.slow  # ten seconds for another kernel
-@pytest.mark.slow
 def test_the_notebook_shows_the_run_that_is_named_or_says_why_not(execute, gallery, tmp_path):
     store, best = choose("", "pictures", gallery)
     able, unable = (
