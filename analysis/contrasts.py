@@ -1,0 +1,105 @@
+"""What a value of an axis does against another: by seed, over otherwise equal settings of the other axes.
+
+A block is a seed at one setting of all other axes. Only blocks that are whole count, those of a seed are averaged, and the
+seeds are what intervals and tests count: runs of one seed share first weights and the order of the images.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from analysis import statistics
+from analysis.cells import Cell
+from analysis.comparisons import Comparisons
+from analysis.statistics import Comparison
+
+MOST_VALUES = 4  # of an axis whose values are all compared to each other; of a longer one, each to the reference's value
+
+Pair = tuple[Any, Any]  # a value, and the one that it is compared to
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A value of an axis against another, in percentage points of test error; of two axes, a difference of differences.
+
+    Attributes:
+        axes: one or two.
+        pairs: per axis, the value and the one that it is compared to. With two axes: how the first axis' difference changes
+            from the second axis' other value to its value.
+        comparison: paired by seed, of means over settings.
+        settings: of the other axes, over which the means are; 0 if no seed has finished all that is compared.
+        p_holm: corrected for all contrasts of the axis, or for all of two axes.
+    """
+
+    axes: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    comparison: Comparison
+    settings: int
+    p_holm: float = float("nan")
+
+
+def of_axes(comparisons: Comparisons) -> list[Contrast]:
+    """Each two values of each axis; Holm's correction is for the pairs of one axis, each axis being a question of its own."""
+    return [contrast for axis in _axes(comparisons) for contrast in _corrected(_contrasts(comparisons, (axis,)))]
+
+
+def of_two_axes(comparisons: Comparisons) -> list[Contrast]:
+    """Each two values of each two axes that have a whole block; Holm's correction is for all of them."""
+    every = itertools.combinations(_axes(comparisons), 2)
+    return _corrected([contrast for axes in every for contrast in _contrasts(comparisons, axes) if contrast.settings])
+
+
+def of_cells(cell: Cell, other: Cell) -> Comparison:
+    """A cell against another, by the seeds that both have finished."""
+    errors, others = _errors(cell), _errors(other)
+    seeds = sorted(errors.keys() & others.keys())
+    return statistics.compare([errors[seed] for seed in seeds], [others[seed] for seed in seeds])
+
+
+def _contrasts(comparisons: Comparisons, axes: tuple[str, ...]) -> Iterator[Contrast]:
+    rows: dict[tuple[Any, ...], dict[tuple[Any, ...], Mapping[int, float]]] = {}  # other axes -> values -> seed -> error
+    for cell in comparisons.cells:
+        rest = tuple(value for axis, value in cell.setting.items() if axis not in axes)
+        rows.setdefault(rest, {})[tuple(cell.setting[axis] for axis in axes)] = _errors(cell)
+    for pairs in itertools.product(*(_pairs(comparisons, axis) for axis in axes)):
+        corners = list(itertools.product(*pairs))
+        # with one axis value - other; with two (11 - 10) - (01 - 00): the corners with an even number of others are added
+        added = [sum(v != pair[0] for v, pair in zip(corner, pairs, strict=True)) % 2 == 0 for corner in corners]
+        by_seed: dict[int, list[list[float]]] = {}
+        settings = 0
+        for row in rows.values():
+            found = [row.get(corner, {}) for corner in corners]
+            seeds = set.intersection(*map(set, found))
+            settings += bool(seeds)
+            for seed in seeds:
+                by_seed.setdefault(seed, []).append([errors[seed] for errors in found])
+        means = np.array([np.mean(by_seed[seed], axis=0) for seed in sorted(by_seed)]).reshape(-1, len(corners))
+        plus = np.array(added)
+        compared = statistics.compare(means[:, plus].sum(axis=1), means[:, ~plus].sum(axis=1))
+        yield Contrast(axes, pairs, compared, settings)
+
+
+def _pairs(comparisons: Comparisons, axis: str) -> list[Pair]:
+    values = sorted({cell.setting[axis] for cell in comparisons.cells})
+    if len(values) <= MOST_VALUES or comparisons.reference is None:
+        return [(value, other) for other, value in itertools.combinations(values, 2)]
+    other = comparisons.reference.setting[axis]
+    return [(value, other) for value in values if value != other]
+
+
+def _corrected(contrasts: Iterator[Contrast] | Sequence[Contrast]) -> list[Contrast]:
+    contrasts = list(contrasts)
+    adjusted = statistics.holm([contrast.comparison.p for contrast in contrasts])
+    return [replace(contrast, p_holm=float(p)) for contrast, p in zip(contrasts, adjusted, strict=True)]
+
+
+def _errors(cell: Cell) -> dict[int, float]:
+    """Seed -> test error of the runs that finished."""
+    return dict(zip(cell.runs["seed"][cell.finished.index], cell.finished, strict=True))
+
+
+def _axes(comparisons: Comparisons) -> list[str]:
+    return list(comparisons.cells[0].setting) if comparisons.cells else []

@@ -1,0 +1,221 @@
+"""What may be said of the cells of an experiment, and what may not, in plain sentences; every number is the statistics'.
+
+A difference is claimed if its corrected p is at most ALPHA. Where none is, it is not said that there is none, but how small a
+one would be missed. The sentences are plain text: whoever shows them escapes them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis import contrasts
+from analysis.cells import Cell, name_of, text_of
+from analysis.comparisons import ALPHA, Comparisons
+from analysis.contrasts import MOST_VALUES, Contrast
+from analysis.gaps import missing_runs, progress
+from analysis.sentences import (
+    NAMED,
+    Chapter,
+    Finding,
+    against,
+    claim,
+    count,
+    listed,
+    missed,
+    needed,
+    out_of_reach,
+    percent,
+    points,
+    setting,
+    some,
+    support,
+    told,
+)
+from analysis.statistics import Comparison
+from analysis.wording import interval_text
+
+METHOD = (
+    "Differences are in percentage points of test error and paired by seed; n counts the pairs. p is of an exact two-sided "
+    "sign-flip test, and corrected where several differences are asked for at once; intervals are not corrected. A difference "
+    f"is claimed if p is at most {ALPHA:g}. A difference would be missed if fewer than 80% of such experiments would find it."
+)
+SHORT = 3  # claims in the answer
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The answer in a line or two, and all that can be said."""
+
+    answer: str
+    chapters: Sequence[Chapter]
+
+
+def find(comparisons: Comparisons) -> Findings:
+    """The findings of an experiment."""
+    cells, reference = comparisons.cells, comparisons.reference
+    if not any(cell.error.n for cell in cells):
+        return Findings(f"There is no result yet: {progress(cells)}.", [missing_runs(comparisons)])
+    chapters, by_axis = [_lowest(cells) if reference else _only(comparisons)], []
+    if len(cells[0].setting) > 1:  # of a single axis, its cells say the same
+        by_axis = contrasts.of_axes(comparisons)
+        values = {axis: len({cell.setting[axis] for cell in cells}) for axis in cells[0].setting}
+        chapters += [_by_axis(by_axis, values), _interactions(contrasts.of_two_axes(comparisons))]
+    if reference:
+        chapters.append(_by_cell(comparisons, reference))
+    answer = f"{_answer(comparisons, by_axis)} {chapters[0].findings[0].text}".strip()
+    return Findings(answer, [*chapters, missing_runs(comparisons)])
+
+
+def _answer(comparisons: Comparisons, by_axis: Sequence[Contrast]) -> str:
+    """What is claimed of the axes, or else of the cells."""
+    reference = comparisons.reference
+    if reference is None:
+        return ""
+    said = [claim(_pair(each), each.comparison) for each in by_axis if each.p_holm <= ALPHA]
+    start = ""
+    if said:
+        start = "On average over the other axes, "
+        claimed = {each.axes[0] for each in by_axis if each.p_holm <= ALPHA}
+        silent = [name_of(axis) for axis in reference.setting if axis not in claimed]
+        rest = [f"for {listed(silent)} no difference can be claimed"] if silent else []
+    else:
+        made = [each for each in comparisons.differences if each.p_holm <= ALPHA]
+        said = [claim(against(each.cell.setting, reference.setting), each.comparison) for each in made]
+        rest = ["no other difference can be claimed"] if len(made) < len(comparisons.differences) else []
+    if not said:
+        known = [each for each in by_axis if each.settings]
+        families = [[each.comparison for each in known if each.axes == axes] for axes in {each.axes for each in known}]
+        seeds = max((each.comparison.difference.n for each in comparisons.differences), default=0)
+        few = seeds and not comparisons.in_reach and all(map(out_of_reach, families))
+        are = f"{count(seeds, 'seed')} {'is' if seeds == 1 else 'are'}"
+        return "No difference can be claimed" + (f": {are} too few to show one." if few else ".")
+    more = [f"{count(len(said) - SHORT, 'more difference')} can be claimed"] if len(said) > SHORT else []
+    return start + "; ".join([*said[:SHORT], *more, *rest]) + "."
+
+
+def _only(comparisons: Comparisons) -> Chapter:
+    """The result of a single cell."""
+    [cell], [images] = comparisons.cells, comparisons.images
+    said = [Finding(f"The test error is {percent(cell)}.")]
+    intervals = [cell.error, *([images.interval] if images else [])]
+    texts = [f"the {each.kind} is {interval_text(each)}" for each in intervals if not math.isnan(each.low)]
+    if texts:
+        said.append(Finding(f"T{listed(texts)[1:]}."))
+    return Chapter("Result", "", said)
+
+
+def _lowest(cells: Sequence[Cell]) -> Chapter:
+    """The cell with the lowest mean, and which others it can be told apart from.
+
+    It is chosen by the numbers that it is compared by, as if each two cells had been compared: p is multiplied by their pairs.
+    """
+    best, *rest = sorted((cell for cell in cells if cell.error.n), key=lambda cell: cell.error.mean)
+    title = "Lowest error"
+    if not rest:
+        return Chapter(title, "", [Finding(f"Only one cell has a result: {percent(best)}, with {setting(best.setting)}.")])
+    equal = sum(abs(cell.error.mean - best.error.mean) < 1e-9 for cell in rest)
+    also = f"; {count(equal, 'other cell')} {'has' if equal == 1 else 'have'} the same" if equal else ""
+    said = Finding(f"The lowest mean test error is {percent(best)}, with {setting(best.setting)}{also}.")
+    likely = Finding("Chosen for being the lowest, it is likely lower than the mean of new seeds would be.")
+    return Chapter(title, "", [said, _apart(best, rest), likely])
+
+
+def _apart(best: Cell, rest: Sequence[Cell]) -> Finding:
+    """Which of the rest have a higher error than the best."""
+    compared = [(cell, contrasts.of_cells(cell, best)) for cell in rest]
+    known = [made for _, made in compared if made.difference.n]
+    pairs = (len(rest) + 1) * len(rest) // 2
+    if not known:
+        return Finding("It cannot be compared: no seed has finished both there and in another cell.")
+    if min(made.smallest_p for made in known) * pairs > ALPHA:
+        seeds = count(max(made.difference.n for made in known), "seed")
+        return Finding(
+            f"It cannot be told apart from that of any other cell: {seeds} cannot show a difference, however large, when the "
+            f"lowest of {len(rest) + 1} is chosen first; that takes {needed(pairs)}."
+        )
+    near = [cell for cell, made in compared if not (made.p * pairs <= ALPHA and made.difference.mean > 0)]
+    why = f" p is multiplied by {pairs}, the pairs of cells, because the lowest was chosen among them." if pairs > 1 else ""
+    if len(near) == len(rest):
+        return Finding(f"It cannot be told apart from that of any other cell.{why}")
+    if not near:
+        return Finding(f"It is lower than that of {'every' if len(rest) > 1 else 'the'} other cell.{why}", claims=True)
+    others = some([setting(cell.setting) for cell in near], "cell")
+    apart = f"It is lower than that of {len(rest) - len(near)} of the {len(rest)} other cells"
+    return Finding(f"{apart}, but cannot be told apart from that of {others}.{why}", claims=True)
+
+
+def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int]) -> Chapter:
+    """Each axis, of which the number of values is given."""
+    said: list[Finding] = []
+    far: dict[int, list[str]] = {}  # seeds that it takes -> axes
+    for axis in axes:
+        of_axis = [each for each in found if each.axes == (axis,)]
+        family = [each.comparison for each in of_axis if each.settings]
+        if not family:
+            said.append(
+                Finding(f"Values of {name_of(axis)} cannot be compared: no seed has finished two at otherwise equal settings.")
+            )
+            continue
+        if out_of_reach(family):
+            far.setdefault(needed(len(family)), []).append(name_of(axis))
+        for each in of_axis:
+            others = listed(name_of(other) for other in axes if other != axis)
+            over = f", averaged over {each.settings} settings of {others}" if each.settings > 1 else ""
+            said.append(told(_pair(each), each.comparison, each.p_holm, family, over))
+    lead = (
+        "Each two values of an axis, at otherwise equal settings. A seed counts with the settings in which it finished with "
+        "both. p is corrected by Holm's method for the pairs of one axis."
+    )
+    if max(axes.values()) > MOST_VALUES:
+        lead += f" Of more than {MOST_VALUES} values, each is compared to the reference's."
+    if far:
+        takes = ", ".join(f"{seeds} for {listed(names)}" for seeds, names in far.items())
+        lead += f" With so few seeds no difference can be claimed, however large: it takes {takes}."
+    return Chapter("Each axis by itself", lead, said)
+
+
+def _interactions(found: Sequence[Contrast]) -> Chapter:
+    title, family = "Interactions", [each.comparison for each in found]
+    if not found:
+        return Chapter(title, "", [Finding("None can be judged: no seed has finished two values of each of two axes.")])
+    ordered = sorted(found, key=lambda each: (each.p_holm, -abs(each.comparison.difference.mean)))
+    claimed = [each for each in ordered if each.p_holm <= ALPHA]
+    corrected = f" p is corrected by Holm's method for {len(found)} such comparisons." if len(found) > 1 else ""
+    lead = f"Whether the difference between two values of an axis depends on another axis.{corrected} {out_of_reach(family)}"
+    said = [Finding(f"W{_turn(each, family)[1:]}.", claims=True) for each in claimed[:NAMED]]
+    if len(claimed) > NAMED:
+        said.append(Finding(f"{count(len(claimed) - NAMED, 'more interaction')} can be claimed.", claims=True))
+    if claimed:
+        return Chapter(title, lead.strip(), said)
+    said = [Finding(f"None can be claimed. The strongest: {_turn(ordered[0], family)}.")]
+    if not out_of_reach(family) and any(made.detectable > 0 for made in family):
+        said.append(Finding(f"Of such changes, {missed(family)}."))
+    return Chapter(title, lead.strip(), said)
+
+
+def _by_cell(comparisons: Comparisons, reference: Cell) -> Chapter:
+    family = [each.comparison for each in comparisons.differences if each.comparison.difference.n]
+    result = f"it has {percent(reference)}" if reference.error.n else "it has no result"
+    corrected = f" p is corrected by Holm's method for {len(family)} comparisons." if len(family) > 1 else ""
+    lead = (
+        f"The reference is {setting(reference.setting)} ({comparisons.why}); {result}. A cell is named by what it has that the "
+        f"reference has not.{corrected} {out_of_reach(family)}"
+    )
+    said = [
+        told(against(each.cell.setting, reference.setting), each.comparison, each.p_holm, family)
+        for each in comparisons.differences
+    ]
+    return Chapter("Each cell against the reference", lead.strip(), said)
+
+
+def _pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
+    """``r = 3 against 1``."""
+    value, other = map(text_of, contrast.pairs[axis])
+    return f"{name_of(contrast.axes[axis])} = {value} {word} {other}"
+
+
+def _turn(contrast: Contrast, family: Sequence[Comparison]) -> str:
+    """How one axis changes the difference that another makes."""
+    made = contrast.comparison
+    numbers = f"{points(made.difference.mean, made)} ({support(made, contrast.p_holm, family)})"
+    return f"with {_pair(contrast, 1, 'instead of')}, the difference of {_pair(contrast)} changes by {numbers}"

@@ -1,0 +1,47 @@
+"""What an experiment lacks, in sentences: runs without a result, cells without an interval, predictions."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.cells import Cell
+from analysis.comparisons import Comparisons
+from analysis.sentences import NAMED, Chapter, Finding, count, setting
+
+
+def missing_runs(comparisons: Comparisons) -> Chapter:
+    """Runs without a result, cells without an interval, predictions that could not be read."""
+    cells = comparisons.cells
+    said = [f"{progress(cells)}."]
+    lacking = [f"{setting(cell.setting)}: {cell.count}" for cell in cells if cell.failures]
+    said += [f"{each}." for each in lacking[:NAMED]] if len(cells) > 1 else []
+    if len(lacking) > NAMED:
+        said.append(f"{count(len(lacking) - NAMED, 'more cell')} lack{'s' * (len(lacking) == NAMED + 1)} runs.")
+    if any("diverged" in cell.failures and cell.error.n for cell in cells):
+        said.append("Where runs diverged, the mean is of the others, and flatters the cell.")
+    single = sum(cell.error.n == 1 for cell in cells)
+    if single == len(cells):
+        those = "Each cell has" if single > 1 else "There is"
+        said.append(f"{those} a single finished run, so there is no interval over seeds, and nothing can be claimed.")
+    elif single:
+        said.append(
+            f"{count(single, 'cell')} with a single finished run {'has' if single == 1 else 'have'} no interval over seeds."
+        )
+    if comparisons.faults:
+        lost = f"The predictions of {count(len(comparisons.faults), 'finished run')} could not be read"
+        said.append(f"{lost}: intervals over test images and ensembles are without them.")
+    elif not any(comparisons.images):
+        said.append("Predictions were not read, so there is no interval over test images.")
+    return Chapter("What is missing", "", [Finding(each) for each in said])
+
+
+def progress(cells: Sequence[Cell]) -> str:
+    """``All 36 runs have finished``, or ``34 of 36 runs have finished; 1 diverged, 1 not run``."""
+    runs = pd.concat([cell.runs for cell in cells])
+    finished = sum(cell.error.n for cell in cells)
+    if finished == len(runs):
+        few = {1: "The only run has finished", 2: "Both runs have finished"}
+        return few.get(len(runs), f"All {len(runs)} runs have finished")
+    have = "has" if len(runs) == 1 else "have"
+    return f"{finished} of {count(len(runs), 'run')} {have} finished; {replace(cells[0], runs=runs).failures}"

@@ -1,0 +1,372 @@
+"""Sentences against ones written by hand, and against the statistics that they tell of."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import contrasts, findings, statistics, tables
+from analysis.comparisons import ALPHA
+from analysis.findings import find
+from analysis.sentences import count, listed, needed, some
+from analysis.wording import interval_text, p_text, signed_text
+
+R = {"routing_iterations": [1, 3]}
+TWO = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+BASE = {"epochs": 2}  # no cell is one of a paper's
+
+
+def judged(make_runs, axes, errors, seeds, reference="", base=BASE):
+    return tables.judged(make_runs(axes, seeds=seeds, errors=errors, base=base), published=(), reference=reference)
+
+
+def chapter(found, title):
+    [one] = [chapter for chapter in found.chapters if chapter.title == title]
+    return one
+
+
+def texts(found, title):
+    return [finding.text for finding in chapter(found, title).findings]
+
+
+def everything(found):
+    return [found.answer, *(text for one in found.chapters for text in [one.lead, *(each.text for each in one.findings)])]
+
+
+# --- by hand
+
+
+def test_a_difference_is_claimed(make_runs):
+    ones = [0.40, 0.42, 0.44, 0.46, 0.48, 0.50]
+    threes = [one - step for one, step in zip(ones, [0.07, 0.08, 0.09, 0.08, 0.07, 0.09], strict=True)]
+    found = find(judged(make_runs, R, ones + threes, 6, "routing_iterations=1"))
+    assert texts(found, "Each cell against the reference") == [
+        "r = 3 against 1 lowers the test error by 0.0800 points (95% interval [−0.0894, −0.0706], p = 0.031, n = 6)."
+    ]
+    assert found.answer == (
+        "r = 3 against 1 lowers the test error by 0.0800 points. "
+        "The lowest mean test error is 0.370 ± 0.035 % (n=6), with r = 3."
+    )
+    assert texts(found, "Lowest error")[1:] == [
+        "It is lower than that of the other cell.",
+        "Chosen for being the lowest, it is likely lower than the mean of new seeds would be.",
+    ]
+    assert [one.title for one in found.chapters] == ["Lowest error", "Each cell against the reference", "What is missing"]
+    assert chapter(found, "Each cell against the reference").lead == (
+        "The reference is r = 1 (as asked for); it has 0.450 ± 0.037 % (n=6). "
+        "A cell is named by what it has that the reference has not."
+    )
+
+
+def test_seen_from_the_other_side_it_raises_the_error(make_runs):
+    found = find(judged(make_runs, R, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.4, 0.5, 0.6, 0.7, 0.8, 0.89], 6, "routing_iterations=3"))
+    [text] = texts(found, "Each cell against the reference")
+    assert text.startswith(
+        "r = 1 against 3 raises the test error by 0.1017 points (95% interval [+0.0974, +0.1060], p = 0.031,"
+    )
+
+
+def test_no_difference_is_claimed_but_how_small_a_one_would_be_missed(make_runs):
+    threes = [0.5 + step for step in (0.1, -0.1, 0.05, -0.02, 0.03, -0.04)]
+    found = find(judged(make_runs, R, [0.5] * 6 + threes, 6, "routing_iterations=1"))
+    # sd 0.0712, so the interval is 0.0033 ± 2.571 * 0.0712 / sqrt(6), and 80% power needs a mean of 1.40 sd for n = 6
+    assert texts(found, "Each cell against the reference") == [
+        "r = 3 against 1: no difference can be claimed (+0.003 points, 95% interval [−0.071, +0.078], p = 0.94, n = 6); one of "
+        "less than 0.10 points would be missed."
+    ]
+    assert found.answer.startswith("No difference can be claimed. The lowest mean")
+    assert not any(finding.claims for one in found.chapters for finding in one.findings)
+
+
+def test_seeds_that_are_too_few_for_any_difference(make_runs):
+    found = find(judged(make_runs, R, [1.0, 1.1, 1.2, 0.5, 0.6, 0.7], 3, "routing_iterations=1"))
+    one = chapter(found, "Each cell against the reference")
+    assert one.lead.endswith(
+        "With 3 pairs p is 0.25 at least: no difference can be claimed, however large; that takes 6 seeds."
+    )
+    assert [each.text for each in one.findings] == [
+        "r = 3 against 1: no difference can be claimed (−0.50 points, 95% interval [−0.50, −0.50], p = 0.25, n = 3)."
+    ]
+    assert found.answer.startswith("No difference can be claimed: 3 seeds are too few to show one.")
+    assert texts(found, "Lowest error")[1] == (
+        "It cannot be told apart from that of any other cell: 3 seeds cannot show a difference, however large, when the lowest "
+        "of 2 is chosen first; that takes 6."
+    )
+
+
+def test_a_single_seed_has_no_interval(make_runs):
+    found = find(judged(make_runs, R, [0.5, 0.4], 1, "routing_iterations=1"))
+    assert texts(found, "Each cell against the reference") == [
+        "r = 3 against 1: −0.10 points by the only seed, which gives no interval, so nothing can be claimed."
+    ]
+    assert "Each cell has a single finished run, so there is no interval over seeds, and nothing can be claimed." in texts(
+        found, "What is missing"
+    )
+    assert found.answer.startswith("No difference can be claimed: 1 seed is too few to show one.")
+
+
+def test_equal_errors_are_no_proof_of_equality(make_runs):
+    found = find(judged(make_runs, R, [0.5, 0.4, 0.3] * 2, 3, "routing_iterations=1"))
+    assert texts(found, "Each cell against the reference") == [
+        "r = 3 against 1: the test errors are equal in all 3 pairs, which shows neither a difference nor that there is none."
+    ]
+    assert texts(found, "Lowest error")[0].endswith("with r = 1; 1 other cell has the same.")
+
+
+def test_no_pair_of_runs(make_runs, fail):
+    runs = make_runs(R, seeds=2, errors=[0.5, 0.4, 0.3, 0.2], base=BASE)
+    fail(runs, [0, 3])
+    found = find(tables.judged(runs, published=(), reference="routing_iterations=1"))
+    assert texts(found, "Each cell against the reference") == [
+        "r = 3 against 1 cannot be compared: no seed has finished with both."
+    ]
+    assert texts(found, "Lowest error")[1] == "It cannot be compared: no seed has finished both there and in another cell."
+    assert found.answer.startswith("No difference can be claimed. The")
+
+
+def test_few_pairs_among_many_say_so_themselves(make_runs, fail):
+    errors = [0.50, 0.52, 0.51, 0.53, 0.50, 0.52, 0.51] + [0.40, 0.41, 0.42, 0.43, 0.40, 0.41, 0.41] + [0.3] * 7
+    runs = make_runs({"routing_iterations": [1, 2, 3]}, seeds=7, errors=errors, base=BASE)
+    fail(runs, [14, 15, 16, 17])
+    found = find(tables.judged(runs, published=(), reference="routing_iterations=1"))
+    claimed, far = texts(found, "Each cell against the reference")
+    assert "p = 0.016, corrected 0.031, n = 7)." in claimed
+    assert far.endswith("p = 0.25, corrected 0.25, n = 3); 3 pairs cannot show any.")
+    assert found.answer.startswith("r = 2 against 1 lowers the test error by")
+    assert "; no other difference can be claimed." in found.answer
+
+
+FACTORS = [0.50, 0.52, 0.51, 0.53, 0.50, 0.54]  # r 1, weight 0, by seed
+
+
+def two_by_two(make_runs, *shifts, noise=0.001, fail=None):
+    """r 1 and weight 0; r 1 and 5e-4; r 3 and 0; r 3 and 5e-4: the first with shifts."""
+    generator = np.random.default_rng(0)
+    errors = [e + shift + noise * generator.standard_normal() for shift in shifts for e in FACTORS]
+    runs = make_runs(TWO, seeds=6, errors=errors, base=BASE)
+    if fail:
+        fail(runs)
+    return tables.judged(runs, published=())
+
+
+def test_axes_are_told_by_their_means_over_otherwise_equal_settings(make_runs):
+    found = find(two_by_two(make_runs, 0, 0.0001, -0.1, -0.1))
+    one, other = chapter(found, "Each axis by itself").findings
+    assert one.text.startswith(
+        "r = 3 against 1, averaged over 2 settings of reconstruction weight, lowers the test error by 0.100"
+    )
+    assert one.claims
+    assert other.text.startswith(
+        "reconstruction weight = 0.0005 against 0, averaged over 2 settings of r: no difference can be claimed ("
+    )
+    assert not other.claims
+    assert found.answer.startswith("On average over the other axes, r = 3 against 1 lowers the test error by 0.10")
+    assert "; for reconstruction weight no difference can be claimed. The lowest mean test error is" in found.answer
+    [none, missed] = texts(found, "Interactions")
+    assert none.startswith(
+        "None can be claimed. The strongest: with reconstruction weight = 0.0005 instead of 0, the difference"
+    )
+    assert re.fullmatch(r"Of such changes, one of less than 0\.00\d+ points would be missed\.", missed)
+
+
+def test_an_interaction_is_claimed_by_how_much_a_difference_changes(make_runs):
+    found = find(two_by_two(make_runs, 0, 0, -0.1, -0.2))
+    assert chapter(found, "Interactions").lead == (
+        "Whether the difference between two values of an axis depends on another axis."
+    )
+    [one] = chapter(found, "Interactions").findings
+    assert re.fullmatch(
+        r"With reconstruction weight = 0\.0005 instead of 0, the difference of r = 3 against 1 changes by −0\.(09|10)\d+ "
+        r"points \(95% interval \[−0\.\d+, −0\.\d+\], p = 0\.031, n = 6\)\.",
+        one.text,
+    )
+    assert one.claims
+
+
+def test_axes_out_of_reach_say_how_many_seeds_each_takes(make_runs):
+    axes = {**TWO, "batch_size": [32, 64, 128]}
+    found = find(judged(make_runs, axes, None, 3))
+    lead = chapter(found, "Each axis by itself").lead
+    assert lead.endswith(
+        " With so few seeds no difference can be claimed, however large: it takes 6 for r and reconstruction weight, 7 for "
+        "batch size."
+    )
+    assert len(texts(found, "Each axis by itself")) == 1 + 1 + 3
+    assert "out of reach" not in " ".join(everything(found))
+
+
+def test_values_that_nothing_else_is_equal_beside_cannot_be_compared(make_runs):
+    parts = [
+        make_runs({"learning_rate": [rate], "class_dim": [dim]}, seeds=6, base=BASE) for rate, dim in ((0.001, 8), (0.002, 16))
+    ]
+    found = find(tables.judged(pd.concat(parts, ignore_index=True), published=()))
+    assert texts(found, "Each axis by itself") == [
+        "Values of class dim cannot be compared: no seed has finished two at otherwise equal settings.",
+        "Values of learning rate cannot be compared: no seed has finished two at otherwise equal settings.",
+    ]
+    assert texts(found, "Interactions") == ["None can be judged: no seed has finished two values of each of two axes."]
+
+
+def test_a_long_axis_is_compared_to_the_references_value(make_runs):
+    found = find(judged(make_runs, {"epochs": [1, 2, 3, 4, 5], **R}, None, 6, "epochs=3 routing_iterations=1", base={}))
+    said = [text for text in texts(found, "Each axis by itself") if text.startswith("epochs")]
+    assert [text.split(",")[0] for text in said] == [f"epochs = {n} against 3" for n in (1, 2, 4, 5)]
+    assert "Of more than 4 values, each is compared to the reference's." in chapter(found, "Each axis by itself").lead
+
+
+def test_a_single_cell_has_its_error_and_its_interval(make_runs):
+    found = find(judged(make_runs, {}, [1.0, 1.2, 1.4], 3))
+    assert found.answer == "The test error is 1.20 ± 0.20 % (n=3)."
+    assert texts(found, "Result")[1] == "The 95% Student-t interval is [0.70, 1.70]."
+    assert [one.title for one in found.chapters] == ["Result", "What is missing"]
+
+
+def test_failures_are_named_cell_by_cell(make_runs, fail):
+    runs = make_runs(R, seeds=3, errors=[0.5, 0.4, 0.3, 0.2, 0.1, 0.3], base=BASE)
+    fail(runs, [0])
+    fail(runs, [4, 5], "planned", None)
+    found = find(tables.judged(runs, published=()))
+    assert texts(found, "What is missing") == [
+        "3 of 6 runs have finished; 1 diverged, 2 not run.",
+        "r = 1: n=2 of 3; 1 diverged.",
+        "r = 3: n=1 of 3; 2 not run.",
+        "Where runs diverged, the mean is of the others, and flatters the cell.",
+        "1 cell with a single finished run has no interval over seeds.",
+        "Predictions were not read, so there is no interval over test images.",
+    ]
+
+
+def test_nothing_has_finished(make_runs, fail):
+    runs = make_runs(R, seeds=1, base=BASE)
+    fail(runs, [0])
+    fail(runs, [1], "planned", None)
+    found = find(tables.judged(runs, published=()))
+    assert found.answer == "There is no result yet: 0 of 2 runs have finished; 1 diverged, 1 not run."
+    assert [one.title for one in found.chapters] == ["What is missing"]
+
+
+def test_only_one_cell_has_a_result(make_runs, fail):
+    runs = make_runs(R, seeds=2, errors=[0.5, 0.4, 0.3, 0.2], base=BASE)
+    fail(runs, [0, 1])
+    found = find(tables.judged(runs, published=()))
+    assert texts(found, "Lowest error") == ["Only one cell has a result: 0.250 ± 0.071 % (n=2), with r = 3."]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(1, "The predictions of 1 finished run"), (2, "The predictions of 2 finished runs")]
+)
+def test_missing_predictions_are_counted(make_runs, number, said):
+    comparisons = dataclasses.replace(judged(make_runs, R, None, 2), faults=["gone"] * number)
+    text = texts(find(comparisons), "What is missing")[-1]
+    assert text == f"{said} could not be read: intervals over test images and ensembles are without them."
+
+
+def test_the_lowest_is_told_apart_from_some(make_runs):
+    near = [0.11 + 0.02 * (-1) ** s for s in range(9)]  # above and below in turn
+    errors = [0.5 + 0.001 * s for s in range(9)] + [0.1 + 0.002 * s for s in range(9)] + near
+    found = find(judged(make_runs, {"epochs": [1, 2, 3]}, errors, 9, base={}))
+    assert texts(found, "Lowest error") == [
+        "The lowest mean test error is 0.1080 ± 0.0055 % (n=9), with epochs = 2.",
+        "It is lower than that of 1 of the 2 other cells, but cannot be told apart from that of epochs = 3. "
+        "p is multiplied by 3, the pairs of cells, because the lowest was chosen among them.",
+        "Chosen for being the lowest, it is likely lower than the mean of new seeds would be.",
+    ]
+
+
+# --- properties
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_number_is_the_statistics(make_runs, fail, seed):
+    generator = np.random.default_rng(seed)
+    axes = {"routing_iterations": [1, 3], "batch_size": [32, 64, 128][: generator.integers(1, 4)]}
+    seeds = int(generator.integers(1, 13))
+    shifts = np.repeat(generator.normal(0, 0.2, 2 * len(axes["batch_size"])), seeds)
+    runs = make_runs(axes, seeds=seeds, errors=list(1 + shifts + 0.1 * generator.standard_normal(len(shifts))), base=BASE)
+    fail(runs, [int(i) for i in np.flatnonzero(generator.random(len(runs)) < 0.15)])
+    comparisons = tables.judged(runs, published=())
+    found = find(comparisons)
+    if not any(cell.error.n for cell in comparisons.cells):
+        return
+    told = chapter(found, "Each cell against the reference").findings
+    for difference, finding in zip(comparisons.differences, told, strict=True):
+        check(finding, difference.comparison, difference.p_holm)
+    of_axes = contrasts.of_axes(comparisons) if len(comparisons.cells[0].setting) > 1 else []
+    if of_axes and all(each.settings for each in of_axes):
+        for contrast, finding in zip(of_axes, chapter(found, "Each axis by itself").findings, strict=True):
+            check(finding, contrast.comparison, contrast.p_holm)
+    for text in everything(found):
+        assert not re.search(r"no (effect|influence|difference\b(?! can be claimed))|\bequal to\b|nan|None\b(?! can)", text), (
+            text
+        )
+        assert text == "" or text.endswith(".")
+        assert "  " not in text
+        assert not re.search(r"\b1 (seeds|pairs|runs|cells|points)\b", text)
+
+
+def check(finding, made, corrected):
+    """What a sentence says is what was computed."""
+    n = made.difference.n
+    claims = corrected <= ALPHA and n > 1
+    assert finding.claims == claims
+    assert ("lowers" in finding.text) == (claims and made.difference.mean < 0)
+    assert ("raises" in finding.text) == (claims and made.difference.mean > 0)
+    if n < 2:
+        assert "interval [" not in finding.text
+        return
+    assert f"n = {n})" in finding.text
+    assert f"p = {p_text(made.p)}" in finding.text
+    assert f"95% interval {interval_text(made.difference, signed=True)}," in finding.text
+    size = signed_text(made.difference.mean, made.difference)
+    assert (f"by {size.lstrip('+−')} points" if claims else f"({size} points") in finding.text
+
+
+def test_contrasts_of_a_whole_design_are_differences_of_main_effects(make_runs):
+    axes = {"routing_iterations": [1, 3], "batch_size": [32, 64, 128], "epochs": [1, 2]}
+    comparisons = judged(make_runs, axes, None, 5, base={})
+    errors = np.array([cell.finished.to_numpy() for cell in comparisons.cells]).T.reshape(5, 2, 2, 3)  # r, epochs, batch
+    made = {(c.axes[0], c.pairs[0]): c for c in contrasts.of_axes(comparisons)}
+    effects = statistics.main_effects(errors.mean(axis=(1, 2)))
+    for (high, low), (i, j) in {(64, 32): (1, 0), (128, 32): (2, 0), (128, 64): (2, 1)}.items():
+        contrast = made["batch_size", (high, low)]
+        assert contrast.comparison.difference.mean == pytest.approx(effects[i].mean - effects[j].mean)
+        assert (contrast.comparison.difference.n, contrast.settings) == (5, 4)
+    [both] = [c for c in contrasts.of_two_axes(comparisons) if c.axes == ("routing_iterations", "epochs")]
+    of_both = statistics.interaction(errors.mean(axis=3))
+    assert both.comparison.difference.mean == pytest.approx(4 * of_both[1][1].mean)
+
+
+def test_a_failed_run_costs_its_block_and_not_its_seed(make_runs, fail):
+    runs = make_runs(TWO, seeds=3, errors=[1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], base=BASE)
+    fail(runs, [0])  # r 1, weight 0, seed 0
+    [r, weight] = contrasts.of_axes(tables.judged(runs, published=()))
+    assert (r.comparison.difference.n, r.settings) == (3, 2)
+    assert r.comparison.difference.mean == pytest.approx(6)
+    assert (weight.comparison.difference.n, weight.settings) == (3, 2)
+
+
+def test_correction_is_for_the_pairs_of_one_axis(make_runs):
+    made = contrasts.of_axes(judged(make_runs, {**R, "batch_size": [32, 64, 128]}, None, 4))
+    r, *batch = made
+    assert r.p_holm == r.comparison.p
+    assert [c.p_holm for c in batch] == pytest.approx(list(statistics.holm([c.comparison.p for c in batch])))
+
+
+def test_the_order_of_rows_makes_no_difference(quick):
+    shuffled = quick.sample(frac=1, random_state=1).reset_index(drop=True)
+    assert find(tables.judged(quick)) == find(tables.judged(shuffled))
+
+
+@pytest.mark.parametrize("family", [1, 2, 3, 7, 11, 66])
+def test_seeds_that_are_needed_are_the_fewest(family):
+    assert statistics.smallest_p(needed(family)) * family <= ALPHA < statistics.smallest_p(needed(family) - 1) * family
+
+
+def test_words():
+    assert [count(n, "run") for n in (0, 1, 2, 1200)] == ["0 runs", "1 run", "2 runs", "1,200 runs"]
+    assert [listed("a"), listed("ab"), listed("abc")] == ["a", "a and b", "a, b and c"]
+    assert some([*"abcdefg"], "cell") == "a; b; c; d; e; f; and 1 more cell"
+    assert some([*"abcdefgh"], "cell").endswith("; and 2 more cells")
+    assert "at most 0.05" in findings.METHOD
