@@ -216,6 +216,20 @@ class Store:
         """The (name, YAML) of each grid launched into the experiment, as it stood at its last launch."""
         yield from ((name, text) for _, name, text in self._parents())
 
+    def parents(self) -> Iterator[tuple[str, str]]:
+        """The (run id, name) of each grid's parent run."""
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
+            yield run.info.run_id, run.data.tags[GRID]
+
+    def datasets(self) -> dict[str, tuple[str, str]]:
+        """Run id -> (name, SHA-256) of the data set of each child run that has read one."""
+        found = {}
+        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
+            for source in run.inputs.dataset_inputs[:1] if run.inputs else ():
+                profile = json.loads(source.dataset.profile or "{}")
+                found[run.info.run_id] = source.dataset.name, profile.get("sha256", source.dataset.digest)
+        return found
+
     def open_parents(self) -> Iterator[tuple[str, str, str]]:
         """The (run id, name, YAML) of each grid whose parent run has no end."""
         return self._parents(" and attributes.status = 'RUNNING'")
