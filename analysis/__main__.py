@@ -57,7 +57,7 @@ def main() -> int:
             cli.parse(figures_command.Figures, figures_command.PROG, figures_command.DESCRIPTION, sys.argv[2:])
         )
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
-    from analysis import plots, tables
+    from analysis import plots, report, tables
     from analysis.runs import UnconfirmedError, read_runs
 
     try:
@@ -80,6 +80,11 @@ def main() -> int:
             cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
         if command.only == "plots" or (command.only == "all" and (found.runs["status"] == "finished").any()):
             written += [*plots.curves(found.runs, found.curves, folder), *plots.axes(found.runs, folder)]
+        if command.only in ("report", "all"):
+            figures = [*folder.rglob("*.png"), *folder.rglob("*.gif")]
+            written.append(report.write(found, comparisons, figures, folder, command.where))
+            for fault in report.log(found, written[-1]):
+                cli.errors.print(f"[yellow]missing:[/] {cli.escaped(fault)}")
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
     cli.console.print(f"In {folder}: {', '.join(path.name for path in written)}")

@@ -1,0 +1,86 @@
+"""Where numbers come from: experiments and their stores, commits, data, seeds, machines; and where their runs can be seen."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urlsplit
+
+import pandas as pd
+
+from analysis.runs import Runs
+from capsnet.errors import brief
+from experiments import stores as addresses
+from experiments.tracking import FAULTS, Store
+
+LOCAL = "http://127.0.0.1:5000"  # where make ui serves
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What runs have in common, or not: its name, each value with the number of its runs, and which values raise doubts."""
+
+    name: str
+    entries: Sequence[tuple[str, str]]
+    doubts: Mapping[str, str]  # value -> what is wrong with it
+
+
+def origins(found: Runs) -> tuple[list[Origin], list[str]]:
+    """All that is known of where the runs come from, and what could not be read."""
+    began = found.runs[found.runs["run_id"].notna()]
+    data, faults = _data(found.stores, set(began["run_id"]))
+    seeds = sorted({int(seed) for seed in found.runs["seed"]})
+    last = pd.to_datetime(began["ended"], utc=True).max()
+    commits = _counted(began["git_commit"].fillna(UNKNOWN))
+    dirty = {value: "the code was changed since this commit" for value, _ in commits if "dirty" in value}
+    known = [
+        _listed("Experiment", (f"{name} (number {store.experiment_id} in MLflow)" for name, store in found.stores.items())),
+        _listed("Tracking store", sorted({store.shown for store in found.stores.values()})),
+        Origin("Code", commits, {**dirty, UNKNOWN: "the code was in no git checkout"}),
+        Origin("Data", data, {}),
+        _listed("Seeds", [", ".join(map(str, seeds))]),
+        Origin("Hardware", _counted(began["hardware"].fillna(UNKNOWN)), {}),
+        Origin("Versions", _counted(began["versions"].fillna(UNKNOWN)), {}),
+        _listed("Last run ended", [] if pd.isna(last) else [f"{last:%Y-%m-%d %H:%M:%S} UTC"]),
+    ]
+    left_out = [f"run {run_id}: {why}" for run_id, why in sorted(found.strangers.items())]
+    if found.repeated:
+        left_out.append(f"{found.repeated} finished runs of configs for which an earlier one speaks")
+    return [origin for origin in [*known, _listed("Left out", left_out)] if origin.entries], faults
+
+
+def user_interface(store: Store) -> str:
+    """The address of MLflow's user interface for a store, without user and password."""
+    if not addresses.is_server(store.uri):
+        return LOCAL
+    parts = urlsplit(store.uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+
+
+def run_address(store: Store, run_id: str) -> str:
+    """Where a run can be seen."""
+    return f"{user_interface(store)}/#/experiments/{quote(store.experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
+
+
+def _listed(name: str, values: Iterable[str]) -> Origin:
+    return Origin(name, [(value, "") for value in values], {})
+
+
+def _counted(values: Iterable[str]) -> list[tuple[str, str]]:
+    """Each value, with the number of runs that have it if they have not all the same."""
+    counts = Counter(values)
+    several = len(counts) > 1
+    return [(value, f"{counts[value]} run{'s' * (counts[value] > 1)}" if several else "") for value in sorted(counts)]
+
+
+def _data(stores: Mapping[str, Store], runs: set[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    sources: list[str] = []
+    faults: list[str] = []
+    for name, store in stores.items():
+        try:
+            known = store.datasets()
+        except FAULTS as error:
+            faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
+        else:
+            sources += [f"{data}, SHA-256 {digest}" for run_id, (data, digest) in known.items() if run_id in runs]
+    return _counted(sources), faults

@@ -1,0 +1,195 @@
+"""The report of experiments: one HTML file that holds all it shows, fetches nothing, and is the same on every build.
+
+Whoever a text comes from, the template escapes it. The page's own style and script are named by their digests in a content
+security policy: nothing else applies or runs, and nothing is fetched.
+"""
+
+import base64
+import hashlib
+import math
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from analysis import expenses, findings, tables
+from analysis.cells import legend, text_of
+from analysis.comparisons import Comparisons
+from analysis.expenses import Expense
+from analysis.formats import Table, html
+from analysis.illustrations import illustrate
+from analysis.origins import origins
+from analysis.roster import FINISHED, WAITING, roster
+from analysis.runs import Runs
+from analysis.sentences import percent
+from capsnet.errors import brief
+from experiments import stores
+from experiments.overview import duration
+from experiments.sources import parse_grid
+from experiments.tracking import FAULTS
+
+NAME = "report.html"
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A grid: its name and experiment, what it is to answer, paragraph by paragraph, and its YAML."""
+
+    name: str
+    experiment: str
+    paragraphs: Sequence[str]
+    text: str
+
+
+def write(found: Runs, comparisons: Comparisons, figures: Sequence[Path], folder: Path, where: Sequence[str] = ()) -> Path:
+    """Write the report.
+
+    Args:
+        found: the runs; their stores are asked for grids, data sets, power, and the seconds of what didn't finish.
+        comparisons: of their cells.
+        figures: what is to be shown; files that are no PNG or GIF are passed over.
+        folder: where it goes.
+        where: what the runs were chosen by, in the words of the command line.
+
+    Raises:
+        OSError: nothing can be written to the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / NAME
+    # YAML and databases may hold halves of surrogate pairs, for which UTF-8 has no bytes
+    path.write_bytes(render(found, comparisons, figures, where).encode("utf-8", "replace"))
+    return path
+
+
+def log(found: Runs, path: Path) -> list[str]:
+    """Keep the report as ``report/report.html`` of each grid's parent run; say where that failed, and why."""
+    faults = []
+    with TemporaryDirectory() as folder:  # with nothing else in it, because a folder is kept whole
+        shutil.copy(path, Path(folder) / NAME)
+        for name, store in found.stores.items():
+            try:
+                if not store.answers():
+                    raise ConnectionError(f"{store.shown} does not answer")
+                for run_id, _ in store.parents():
+                    store.attach(run_id, Path(folder), "report")
+            except FAULTS as error:
+                faults.append(f"the report is not kept with the runs of {name}: {stores.shown(brief(error))}")
+    return faults
+
+
+def render(found: Runs, comparisons: Comparisons, figures: Sequence[Path] = (), where: Sequence[str] = ()) -> str:
+    """The report as a page."""
+    style, script = ((HERE / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    illustrations, unread = illustrate(figures)
+    spent, unknown = expenses.of_runs(comparisons.cells, found.stores)
+    total = sum(spent.values(), Expense())
+    sources, missing = origins(found)
+    asked, gone = _asked(found)
+    lines = roster(found, comparisons.cells, spent)
+    environment = Environment(
+        autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
+    )
+    environment.filters["tied"] = _tied
+    return environment.get_template("report.html.j2").render(
+        policy=_policy(style, script),
+        style=Markup(style),  # ours, like the script: no user's text is in them
+        script=Markup(script),
+        title=" + ".join(found.stores),
+        findings=findings.find(comparisons),
+        method=findings.METHOD,
+        legend=legend(comparisons.cells[0].setting),
+        facts=_facts(found, comparisons, total),
+        asked=asked,
+        where=where,
+        tables=_tables(found, comparisons, spent),
+        illustrations=illustrations,
+        lines=lines,
+        failed=[line for line in lines if line.outcome not in (FINISHED, WAITING)],
+        waiting=[line for line in lines if line.outcome == WAITING],
+        faults=[*comparisons.faults, *unread, *unknown, *missing, *gone],
+        cost=expenses.told(total),
+        origins=sources,
+        local=not all(stores.is_server(store.uri) for store in found.stores.values()),
+        again=_again(found, comparisons, where),
+    )
+
+
+def _tied(text: str) -> str:
+    """With no line's end between a sign and its number, nor within an interval."""
+    whole = r"\[[^\[\]]{,30}\]| ± | [=<] (?=[\d−+])| (?=[%=])"
+    return re.sub(whole, lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing is fetched, and what is in the page counts only if it is ours."""
+    own = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{own[0]}'; script-src 'sha256-{own[1]}'; img-src data:; base-uri 'none'; "
+        "form-action 'none'"
+    )
+
+
+def _facts(found: Runs, comparisons: Comparisons, total: Expense) -> list[tuple[str, str]]:
+    """What one wants to know first: (what, how much)."""
+    finished = [cell for cell in comparisons.cells if cell.error.n]
+    best = min(finished, key=lambda cell: cell.error.mean, default=None)
+    facts = [
+        ("configurations", f"{len(comparisons.cells):,}"),
+        ("runs finished", f"{sum(cell.error.n for cell in finished):,} of {len(found.runs):,}"),
+        ("seeds", f"{found.runs['seed'].nunique():,}"),
+        ("lowest mean test error", percent(best).partition(" (")[0] if best else "—"),
+        ("of training", "—" if math.isnan(total.seconds) else duration(total.seconds)),
+    ]
+    return facts
+
+
+def _asked(found: Runs) -> tuple[list[Asked], list[str]]:
+    """The grids, and which can't be read."""
+    asked: list[Asked] = []
+    faults: list[str] = []
+    for name, store in found.stores.items():
+        try:
+            for grid, text in store.grids():
+                described = parse_grid(text, grid, f"grid {grid}").description
+                parts = [part for part in re.split(r"\n\s*\n", described) if part.strip()]
+                asked.append(Asked(grid, name, parts, text.strip()))
+        except FAULTS as error:
+            faults.append(f"the grids of {name} can't be read: {stores.shown(brief(error))}")
+    return asked, faults
+
+
+def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense]) -> dict[str, Markup]:
+    """Those that there are, without the footer, which would stand below each of them."""
+    made: dict[str, Table | None] = {
+        "accuracy": tables.accuracy(comparisons, found.runs),
+        "differences": tables.differences(comparisons, found.runs),
+        "cells": tables.ablation(comparisons, found.runs),
+        "effects": tables.effects(comparisons, found.runs),
+        "cost": expenses.table(comparisons.cells, spent),
+    }
+    footer = tables.footer(found.runs)
+    return {
+        name: Markup(html(replace(table, notes=[note for note in table.notes if note != footer])))  # escaped when made
+        for name, table in made.items()
+        if table
+    }
+
+
+def _again(found: Runs, comparisons: Comparisons, where: Sequence[str]) -> str:
+    """The command that makes the report."""
+    names: list[Any] = list(found.stores)
+    reference = comparisons.reference.setting if comparisons.reference and comparisons.why == "as asked for" else {}
+    if len(names) == 1 and not where and not reference:
+        return f"make report EXPERIMENT={shlex.quote(names[0])}"
+    words = [*names, "--only", "report", *(word for each in where for word in ("--where", each))]
+    if reference:
+        words += ["--reference", " ".join(f"{axis}={text_of(value)}" for axis, value in reference.items())]
+    return f".venv/bin/python -m analysis {shlex.join(words)}"
