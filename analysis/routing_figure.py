@@ -60,7 +60,7 @@ def _passes(panel: Axes, values: Sequence[float], own: int) -> None:
     panel.plot(passes[own:], values[own:], "o", color=BLUE, ms=4, mfc="white")
     scale([panel])
     panel.set_xlim(0.5, len(values) + 0.5)
-    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 
 
 def _histogram(panel: Axes, found: Diagnosis) -> None:

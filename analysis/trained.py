@@ -1,6 +1,5 @@
 """A finished run with what it left behind: its network and its answers on the test set. And which run is the best."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from analysis.cells import text_of
 from analysis.runs import read_runs
 from capsnet.config import FIELDS, RunConfig, from_params
 from capsnet.data import Split
@@ -85,7 +85,7 @@ class Trained:
         error = 100 * (self.predictions != self.labels).double().mean().item()
         return (
             f"run {self.run_id[:8]}: {config.dataset}, {config.routing} routing, r = {config.routing_iterations}, "
-            f"reconstruction weight {json.dumps(config.reconstruction_weight)}, test error {error:.2f} %"
+            f"reconstruction weight {text_of(config.reconstruction_weight)}, test error {error:.2f} %"
         )
 
     @property

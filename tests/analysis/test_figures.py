@@ -273,6 +273,7 @@ def test_without_routing_there_is_one_pass(made_up, drawn, tmp_path):
         assert told["coupling_entropy_relative"] == pytest.approx([1])
         assert told["mean_logit_change"] == []
         assert "one pass" in texts(drawn["routing"])
+        assert [tick for tick in drawn["routing"].axes[0].get_xticks() if 0.5 <= tick <= 1.5] == [1]
         assert "hollow" not in texts(drawn["routing"])
 
 
