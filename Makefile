@@ -4,7 +4,7 @@ PYTHON     ?= python3
 PORT       ?= 5000
 DASHBOARD_PORT ?= 8080
 # handed on in the environment, so that a name may hold spaces and quotes
-export GRID SEARCH EXPERIMENT DATA WORKERS KILLS
+export GRID SEARCH EXPERIMENT DATA WORKERS KILLS RUN
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ablation plan search dashboard sync tables plots ui test test-slow test-gpu chaos lint format lock clean
+.PHONY: help setup ablation plan search dashboard sync tables plots figures report ui test test-slow test-gpu chaos lint format lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ help: ## list these commands
 	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid; of a search, its name and -search)'
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
 	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
-	@echo '  FLAGS="--fresh"          more flags of the runner; python -m experiments run --help lists them'
+	@echo '  FLAGS="--fresh"          more flags; python -m experiments run --help, or python -m analysis --help, lists them'
 	@echo '  PORT=n                   where make ui serves (default: 5000)'
 
 setup: $(READY) ## make .venv from requirements.lock
@@ -38,21 +38,21 @@ $(READY): requirements.lock requirements-uv.lock
 		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@touch $@
 
-ablation: $(READY) ## train what is not finished of a grid, then make its tables and plots
+ablation: $(READY) ## train what is not finished of a grid, then make its tables, plots, figures and report
 	@$(PY) -m experiments run $${GRID:+"$$GRID"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
 		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
-	$(NAME); $(PY) -m analysis $${name:+"$$name"} && exit $$code
+	$(NAME); $(PY) -m analysis $${name:+"$$name"} $${DATA:+--data "$$DATA"} && exit $$code
 
 plan: $(READY) ## list the cells of a grid (GRID=quick by default), what is finished of them, and what the rest costs
 	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"} \
 		$${WORKERS:+--workers "$$WORKERS"}
 
-search: $(READY) ## find good settings with Optuna, confirm the best on fresh seeds, then make their tables and plots
+search: $(READY) ## find good settings with Optuna, confirm the best on fresh seeds, then make their tables and report
 	@$(PY) -m experiments search $${SEARCH:+"$$SEARCH"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
 		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
-	$(PY) -m analysis $${EXPERIMENT:+"$$EXPERIMENT"} && exit $$code
+	$(PY) -m analysis $${EXPERIMENT:+"$$EXPERIMENT"} $${DATA:+--data "$$DATA"} && exit $$code
 
 dashboard: $(READY) ## look at the studies of searches in a browser, on this machine only
 	@exec $(VENV)/bin/optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) \
@@ -62,10 +62,16 @@ sync: $(READY) ## tell MLflow what it missed while it was away
 	@$(PY) -m experiments sync
 
 tables: $(READY) ## make the tables of an experiment again (the one launched last, or EXPERIMENT=)
-	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only tables
+	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only tables $(FLAGS)
 
 plots: $(READY) ## make the plots of an experiment again (the one launched last, or EXPERIMENT=)
-	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only plots
+	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only plots $(FLAGS)
+
+figures: $(READY) ## picture what the best run's network sees and does (or that of RUN=its id), into results and MLflow
+	@$(PY) -m analysis figures $${RUN:+"$$RUN"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} $(FLAGS)
+
+report: $(READY) ## make the report of an experiment again, one HTML file (the one launched last, or EXPERIMENT=)
+	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only report $${DATA:+--data "$$DATA"} $(FLAGS)
 
 ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 	@case "$$MLFLOW_TRACKING_URI" in \

@@ -1,11 +1,12 @@
-"""``python -m analysis``: the tables and plots of an experiment."""
+"""``python -m analysis``: tables, plots, figures and the report of experiments."""
 
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,6 +14,10 @@ from analysis import figures_command
 from capsnet import cli
 from capsnet.errors import InputError
 from experiments import stores
+
+if TYPE_CHECKING:  # both take seconds
+    from analysis.comparisons import Comparisons
+    from analysis.runs import Runs
 
 DESCRIPTION = """Make the tables, plots, figures and the report of experiments from their tracked runs.
 
@@ -46,6 +51,9 @@ class Command:
         ),
     ] = ""
     only: Annotated[Literal["tables", "plots", "report", "all"], tyro.conf.arg(help="what to make")] = "all"
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
+    ] = None
     mlruns: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")] = Path("mlruns")
     results: Annotated[Path, tyro.conf.arg(metavar="DIR", help="all goes to its subfolder EXPERIMENT")] = Path("results")
 
@@ -57,7 +65,7 @@ def main() -> int:
             cli.parse(figures_command.Figures, figures_command.PROG, figures_command.DESCRIPTION, sys.argv[2:])
         )
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
-    from analysis import plots, report, tables
+    from analysis import tables
     from analysis.runs import UnconfirmedError, read_runs
 
     try:
@@ -66,34 +74,74 @@ def main() -> int:
         cli.console.print(cli.escaped(error))
         return 0
     for run_id, reason in found.strangers.items():
-        cli.errors.print(f"[yellow]left out:[/] run {run_id}: {cli.escaped(reason)}")
+        _warn("left out", f"run {run_id}: {reason}")
     if found.repeated:
-        cli.errors.print(f"[yellow]left out:[/] {found.repeated} finished runs of configs for which an earlier one speaks")
+        _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in comparisons.faults:
-        cli.errors.print(f"[yellow]missing:[/] {cli.escaped(fault)}")
+        _warn("missing", fault)
     folder = command.results / folder_name(found.experiment)
     written: list[Path] = []
     try:
         if command.only in ("tables", "all"):
             written += tables.write(comparisons, found.runs, folder)
             cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
-        if command.only == "plots" or (command.only == "all" and (found.runs["status"] == "finished").any()):
-            written += [*plots.curves(found.runs, found.curves, folder), *plots.axes(found.runs, folder)]
+        if command.only != "tables":
+            written += _drawn(found, comparisons, command, folder)
         if command.only in ("report", "all"):
-            figures = [*folder.rglob("*.png"), *folder.rglob("*.gif")]
-            written.append(report.write(found, comparisons, figures, folder, command.where))
-            for fault in report.log(found, written[-1]):
-                cli.errors.print(f"[yellow]missing:[/] {cli.escaped(fault)}")
+            written.append(_reported(found, comparisons, command, folder, written))
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
-    cli.console.print(f"In {folder}: {', '.join(path.name for path in written)}")
+    cli.console.print(f"In {folder}: {', '.join(str(path.relative_to(folder)) for path in written)}")
     server = stores.shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
     for store in found.stores.values():
         runs = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
         cli.console.print(f"To browse the runs: {start}{address}/{runs}")
     return 0
+
+
+def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path) -> list[Path]:
+    """Plots of metrics and mistakes, the figures of searches, and the pictures of the best run; what is left out is told."""
+    import torch
+
+    from analysis import mistakes, plots
+    from analysis.trained import best_run
+    from capsnet.data import default_folder, read
+
+    paths, skipped = plots.write(comparisons, found.runs, found.curves, folder)
+    data, images = command.data or default_folder(), None
+    try:
+        if config := mistakes.tested(comparisons):
+            images = read(config, data, torch.device("cpu")).test.images.numpy()
+    except InputError as fault:
+        skipped.append(f"the pixels of mistaken images: {fault}")
+    more, left = mistakes.write(comparisons, images, folder)
+    paths, skipped = [*paths, *more], [*skipped, *left]
+    try:
+        if command.only != "plots" and (run_id := best_run(found.runs)):
+            paths += figures_command.make(run_id, command.mlruns, data, folder)
+    except InputError as fault:
+        skipped.append(f"the figures of the best run: {fault}")
+    for reason in skipped:
+        _warn("not drawn", reason)
+    return paths
+
+
+def _reported(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path, written: Sequence[Path]) -> Path:
+    """The report, with what was drawn now and the pictures of runs that were asked for before."""
+    from analysis import report
+
+    known = {str(run_id)[: figures_command.SHORT] for run_id in found.runs["run_id"].dropna()}
+    before = [path for path in sorted((folder / "figures").glob("*/*")) if path.parent.name in known and path not in written]
+    path = report.write(found, comparisons, [*written, *before], folder, command.where)
+    for fault in report.log(found, path):
+        _warn("missing", fault)
+    return path
+
+
+def _warn(what: str, why: str) -> None:
+    cli.errors.print(f"[yellow]{what}:[/] {cli.escaped(why)}")
 
 
 def folder_name(experiment: str) -> str:

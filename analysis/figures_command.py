@@ -13,7 +13,7 @@ from capsnet import cli
 from capsnet.errors import InputError
 
 if TYPE_CHECKING:  # it takes seconds
-    from experiments.tracking import Store
+    from experiments.tracking import Store, TrackedRun
 
 PROG = "python -m analysis figures"
 DESCRIPTION = """Make the figures of one trained network, and log them to its run in MLflow.
@@ -22,6 +22,7 @@ Reconstructions (the paper's figure 3), perturbations (figure 4, and as a GIF), 
 A network without a decoder has only the last two.
 
 Example: python -m analysis figures 0123abcd"""
+SHORT = 8  # characters of a run's id that name its folder
 ARTIFACTS = "figures"  # the folder of the run's artifacts in MLflow
 
 
@@ -56,31 +57,68 @@ class Figures:
 
 def main(command: Figures) -> int:
     """Make the figures of the run, log them to it, and say where they are."""
+    from analysis.__main__ import folder_name
+    from analysis.trained import choose
+    from capsnet.data import default_folder
+
+    store, run = choose(command.run_id, command.experiment, command.mlruns)
+    folder = command.results / folder_name(store.name)
+    try:
+        paths = _drawn(store, run, command.data or default_folder(), folder)
+    except OSError as error:
+        raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
+    for path in paths:
+        cli.console.print(cli.escaped(path))
+    cli.console.print(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
+    return 0
+
+
+def make(run_id: str, mlruns: Path, data: Path, results: Path) -> list[Path]:
+    """The figures of a finished run as part of an experiment's results; those that are there already are left as they are.
+
+    Args:
+        run_id: of a finished run.
+        mlruns: folder of the tracking database.
+        data: folder of the data sets.
+        results: folder of the experiment's results.
+
+    Raises:
+        InputError: the run's files or its data set are gone.
+    """
+    from experiments.tracking import Store
+
+    if there := sorted(_place(results, run_id).glob("[!.]*")):
+        return there
+    return _drawn(*Store.holding(run_id, mlruns), data, results)
+
+
+def _place(results: Path, run_id: str) -> Path:
+    return results / "figures" / run_id[:SHORT]
+
+
+def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path) -> list[Path]:
+    """The figures, drawn and logged: all or none, so that those that are there are whole."""
     import torch
 
     from analysis import figures
-    from analysis.__main__ import folder_name
-    from analysis.trained import Trained, choose
-    from capsnet.data import default_folder, read
+    from analysis.trained import Trained
+    from capsnet.data import read
 
-    store, run = choose(command.run_id, command.experiment, command.mlruns)
     with TemporaryDirectory() as fetched:
         trained = Trained.load(store, run, Path(fetched))
-    data = read(trained.config, command.data or default_folder(), torch.device("cpu"))
+    found = read(trained.config, data, torch.device("cpu"))
     cli.console.print(cli.escaped(trained.title))
-    folder = command.results / folder_name(store.name) / "figures" / run.run_id[:8]
-    try:
+    folder = _place(results, run.run_id)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".") as drawn:
         with cli.console.status("drawing; to follow routing on all test images takes a CPU minutes for the full-size network"):
-            paths = figures.write(trained, data, folder)
-    except OSError as error:
-        raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
+            paths = figures.write(trained, found, Path(drawn))
+        folder.mkdir(exist_ok=True)
+        paths = [path.replace(folder / path.name) for path in paths]
     if trained.without_decoder:
         cli.errors.print(f"[yellow]no reconstructions:[/] {cli.escaped(trained.without_decoder)}")
-    for path in paths:
-        cli.console.print(cli.escaped(path))
     log(store, run.run_id, paths)
-    cli.console.print(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
-    return 0
+    return paths
 
 
 def log(store: "Store", run_id: str, paths: Sequence[Path]) -> None:
