@@ -25,7 +25,7 @@ from experiments.search import Search
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study, Trial
 from experiments.sync import sync
-from experiments.tracking import GRID, TRIAL, TrackedRun, answering
+from experiments.tracking import FIGURES, GRID, TRIAL, TrackedRun, answering
 from experiments.trials import Trials
 from experiments.worker import Place, run
 
@@ -143,7 +143,7 @@ def _report(search: Search, study: Study, place: Place) -> None:
         console.print(f"importance of each parameter for {search.objectives[0]} (PED-ANOVA): {escaped(listed)}")
     with TemporaryDirectory() as folder, study.answering(), answering(place.store.uri):
         if drawn := study_figures.draw(study, Path(folder)):
-            place.store.attach(place.parent, Path(folder), "figures")
+            place.store.attach(place.parent, Path(folder), FIGURES)
             console.print(f"figures, among the artifacts of run {escaped(search.name)}: {', '.join(drawn)}")
 
 

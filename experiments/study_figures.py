@@ -1,12 +1,17 @@
 """The figures of a study, by Optuna: what MLflow keeps beside the search's runs."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.search import OBJECTIVES
@@ -14,6 +19,7 @@ from experiments.study import Study
 
 NAMES = {"validation_error": "validation error (%)", "seconds": "seconds of training", "parameters": "parameters"}
 assert NAMES.keys() == OBJECTIVES.keys()
+PAGE, ACROSS = 7.0, 3  # inches that a page is wide, and panels beside each other
 
 
 def draw(study: Study, folder: Path) -> list[str]:
@@ -21,7 +27,7 @@ def draw(study: Study, folder: Path) -> list[str]:
 
     Args:
         study: of which at least two trials are complete, or nothing is drawn.
-        folder: where they go, as PNG.
+        folder: where they go, as PNG and PDF.
 
     Returns:
         Their names.
@@ -45,27 +51,72 @@ def draw(study: Study, folder: Path) -> list[str]:
     if len(objectives) in (2, 3):
         drawn["pareto_front"] = partial(plots.plot_pareto_front, study.study, target_names=[NAMES[name] for name in objectives])
     folder.mkdir(parents=True, exist_ok=True)
-    return [name for name, plot in drawn.items() if _save(plot, folder / f"{name}.png")]
+    return [name for name, plot in drawn.items() if _save(plot, folder / name)]
 
 
 def _value(i: int, trial: FrozenTrial) -> float:
     return float(trial.values[i])
 
 
-def _save(plot: Callable[[], Any], path: Path) -> bool:
+def _save(plot: Callable[[], Any], stem: Path) -> bool:
     """Whether there was something to draw."""
     from matplotlib import pyplot as plt
 
     before = mpl.get_backend()
     plt.switch_backend("agg")
     try:
-        with warnings.catch_warnings(action="ignore"), plt.rc_context({"figure.figsize": (9, 5), "savefig.dpi": 150}):
+        with warnings.catch_warnings(action="ignore"), plt.rc_context({"pdf.fonttype": 42}):
             plot()
             figure = plt.gcf()
-            figure.savefig(path, bbox_inches="tight")
+            _fit(figure, stem.name)
+            box = None if figure.get_layout_engine() else "tight"
+            figure.savefig(f"{stem}.png", dpi=150, bbox_inches=box, metadata={"Software": None})
+            figure.savefig(f"{stem}.pdf", bbox_inches=box, metadata={"CreationDate": None})
     except (ValueError, RuntimeError, ZeroDivisionError):  # such as an importance of a parameter that never varied
         return False
     finally:
         plt.close("all")
         plt.switch_backend(before)
     return True
+
+
+def _fit(figure: Figure, name: str) -> None:
+    """Optuna's figure as wide as a page, with letters of 7 points, dark on white, and no label over another."""
+    panels = [panel for panel in figure.axes if panel.get_label() != "<colorbar>"]
+    figure.set_size_inches(PAGE, 3.6)
+    if name.startswith("slice") and len(panels) > 1:
+        _in_rows(figure, panels)
+    if len(panels) == len(figure.axes):  # the layout can't place the bar of a figure that was made without it
+        figure.set_layout_engine("constrained")
+    for panel in figure.axes:
+        panel.set_facecolor("white")
+        for axis in (panel.xaxis, panel.yaxis):
+            if axis.get_scale() == "log":
+                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+                axis.set_minor_formatter(NullFormatter())
+    for panel in panels:
+        if name.startswith("parallel"):  # whose labels lie on the lines
+            for label in panel.get_yticklabels():
+                label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
+        else:
+            panel.grid(color="0.85", lw=0.5)
+            panel.set_axisbelow(True)
+        if panel.get_legend():
+            panel.legend(loc="best")
+    for text in figure.findobj(Text):
+        text.set_fontsize(7)
+
+
+def _in_rows(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Panels that stood side by side, below each other; their colour's bar goes, since a title can say it."""
+    for bar in set(figure.axes) - set(panels):
+        bar.remove()
+    down = -(-len(panels) // ACROSS)
+    figure.set_size_inches(PAGE, 1.9 * down + 0.3)
+    grid = GridSpec(down, ACROSS, figure=figure)
+    for i, panel in enumerate(panels):
+        panel.set_subplotspec(grid[i // ACROSS, i % ACROSS])
+        panel.tick_params(labelleft=i % ACROSS == 0)
+        panel.set_ylabel(panels[0].get_ylabel() if i % ACROSS == 0 else "")
+    figure.suptitle("Slice Plot (the darker, the later the trial)")

@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 # before the import, which reads it: nobody is told of a user's runs unless the user says so
@@ -52,6 +54,7 @@ PAGE = 1000  # runs that a search returns at once
 BATCH = 1000  # metrics that one call may log
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 KEY, SUPERSEDED = "journal", "superseded"
+FIGURES = "figures"  # the folder of a search's artifacts that holds them
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
 
@@ -277,6 +280,25 @@ class Store:
             return Path(self.client.download_artifacts(run_id, name, str(place)))
         except FAULTS as error:
             raise MissingError(f"run {run_id} has no {name}: {stores.shown(brief(error))}") from None
+
+    def search_figures(self, folder: Path) -> list[Path]:
+        """Copy the figures of the experiment's searches, if it has any, to ``search_<figure>.png`` and ``.pdf``.
+
+        Of several searches, each figure's name begins with that of its search.
+
+        Raises:
+            MissingError: the store lists figures that it can't give.
+        """
+        searches = list(_search(self.client, [self.experiment_id], f"tags.{KIND} = 'search'"))
+        copies = []
+        for run in sorted(searches, key=lambda run: run.data.tags[GRID]):
+            start = f"search_{run.data.tags[GRID]}_" if len(searches) > 1 else "search_"
+            for name in sorted(item.path for item in self.client.list_artifacts(run.info.run_id, FIGURES)):
+                copies.append(folder / re.sub(r"[^\w.+=-]", "_", start + Path(name).name))
+                folder.mkdir(parents=True, exist_ok=True)
+                with TemporaryDirectory() as fetched:
+                    shutil.copyfile(self.artifact(run.info.run_id, name, Path(fetched)), copies[-1])
+        return copies
 
     def attach(self, run_id: str, folder: Path, name: str) -> None:
         """Keep all files of a folder as artifacts of a run, in a folder of that name."""

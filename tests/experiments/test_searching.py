@@ -108,7 +108,7 @@ def test_a_trial_is_the_run_that_a_grid_would_have_made(mlruns: Path, tmp_path: 
     assert run.metrics.keys() >= other.metrics.keys() - {n for n in other.metrics if n.startswith("system/")}
 
 
-def test_the_parent_holds_the_search_its_provenance_and_its_figures(mlruns: Path) -> None:
+def test_the_parent_holds_the_search_its_provenance_and_its_figures(mlruns: Path, tmp_path: Path) -> None:
     searched(mlruns)
     store = opened(mlruns)
     [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'search'")
@@ -117,12 +117,37 @@ def test_the_parent_holds_the_search_its_provenance_and_its_figures(mlruns: Path
     assert tags["optuna"] == optuna.__version__
     assert (tags["sampler"], tags["pruner"]) == ("random(seed=0)", "none()")
     figures = {item.path for item in store.client.list_artifacts(parent.info.run_id, "figures")}
-    assert figures >= {f"figures/{name}.png" for name in ("history", "importances", "parallel_coordinates", "slice")}
+    names = [
+        f"{name}.{kind}" for name in ("history", "importances", "parallel_coordinates", "slice") for kind in ("pdf", "png")
+    ]
+    assert figures == {f"figures/{name}" for name in names}
+    copies = store.search_figures(tmp_path / "results")
+    assert copies == [tmp_path / "results" / f"search_{name}" for name in names]
+    kept_in = Path(store.client.download_artifacts(parent.info.run_id, "figures"))
+    assert all(copy.read_bytes() == (kept_in / name).read_bytes() for copy, name in zip(copies, names, strict=True))
+    assert all(b"CreationDate" not in copy.read_bytes() for copy in copies)
     for run in trial_runs(store).values():
         assert run.tags["mlflow.parentRunId"] == parent.info.run_id
     kept = study(mlruns).user_attrs["launches"]
     assert [(launch["sampler"], launch["optuna"], launch["from_trial"]) for launch in kept] == [
         ("random(seed=0)", optuna.__version__, 0)
+    ]
+
+
+def test_an_experiment_without_a_search_has_no_figures_of_one_and_two_searches_do_not_mix_theirs(
+    mlruns: Path, tmp_path: Path
+) -> None:
+    store = opened(mlruns)
+    assert store.search_figures(tmp_path / "results") == []
+    assert not (tmp_path / "results").exists()
+    for name in ("one", "other/two"):
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        (tmp_path / "drawn" / "history.png").write_text(name)
+        store.attach(store.parent(name, "", "", kind="search"), tmp_path / "drawn", "figures")
+    copies = store.search_figures(tmp_path / "results")
+    assert [(copy.name, copy.read_text()) for copy in copies] == [
+        ("search_one_history.png", "one"),
+        ("search_other_two_history.png", "other/two"),
     ]
 
 
