@@ -92,7 +92,9 @@ def main() -> int:
             written.append(_reported(found, comparisons, command, folder, written))
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
-    cli.console.print(f"In {folder}: {', '.join(str(path.relative_to(folder)) for path in written)}")
+    stems = dict.fromkeys(str(path.relative_to(folder).with_suffix("")) for path in written if path.name != "report.html")
+    report = ["report.html (all of it on one page)"] if folder / "report.html" in written else []
+    cli.console.print(f"In {folder}: {cli.escaped(', '.join([*report, *stems]))}")
     server = stores.shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
     for store in found.stores.values():

@@ -1,6 +1,7 @@
 """One row per run -> one cell per configuration: which axes vary, what is constant, and what became of every run."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 
 from analysis.published import Published, find
 from analysis.statistics import Estimate, t_interval
-from capsnet.config import FIELDS
+from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
 from experiments.sources import shortened
 
@@ -96,6 +97,13 @@ def cells(runs: pd.DataFrame, published: Iterable[Published] = ()) -> list[Cell]
     ordered = runs.sort_values([*axes, "seed"], kind="stable")
     groups = [rows for _, rows in ordered.groupby(axes, sort=True, dropna=False)] if axes else [ordered]
     return [_cell(rows, axes, published) for rows in groups]
+
+
+def config_of(row: Mapping[str, Any]) -> RunConfig:
+    """The configuration of a row of the table of runs, as ``to_dict`` gives it."""
+    values = {field: row[field].item() if hasattr(row[field], "item") else row[field] for field in FIELDS}
+    is_list = {field: isinstance(info.default, tuple) for field, info in FIELDS.items()}
+    return make_config({k: json.loads(v) if is_list[k] else v for k, v in values.items()}, "a row of the table of runs")
 
 
 def tidy(cells: list[Cell]) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def _passes(panel: Axes, values: Sequence[float], own: int) -> None:
     panel.plot(passes, values, color=BLUE, lw=0.8, ls=":")
     panel.plot(passes[:own], values[:own], "o-", color=BLUE, ms=4)
     panel.plot(passes[own:], values[own:], "o", color=BLUE, ms=4, mfc="white")
-    scale([panel])
+    scale([panel], values)
     panel.set_xlim(0.5, len(values) + 0.5)
     panel.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
 

@@ -32,12 +32,23 @@ def test_from_yaml_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "— (n=0 of 2; 2 diverged)" in analysed.stdout
 
     made = tmp_path / "results" / "small_rates"
-    before = {path.name: path.read_bytes() for path in made.iterdir()}
-    assert {"accuracy.md", "accuracy.tex", "cells.csv", "error_by_epoch.png", "test_error_by_axis.pdf"} <= before.keys()
+
+    def files() -> dict[str, bytes]:
+        return {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
+
+    before = files()
+    tables = {"accuracy.md", "accuracy.tex", "accuracy.html", "ablation.md", "differences.tex", "effects.html", "cells.csv"}
+    assert tables | {"error_by_epoch.png", "test_error_by_axis.pdf", "mistaken_images.png", "report.html"} <= before.keys()
+    assert {Path(name).name for name in before} >= {
+        "reconstructions.png",
+        "perturbations.pdf",
+        "perturbation.gif",
+        "routing.png",
+    }
     again = call("experiments", "run", str(tmp_path / "small_rates.yaml"))
     assert "8 runs, 8 of them settled already" in again.stdout
     assert call("analysis", "small_rates", "--results", str(tmp_path / "results")).returncode == 0
-    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+    assert files() == before
 
     unknown = call("analysis", "small_rate", "--results", str(tmp_path / "results"))
     assert unknown.returncode == 2

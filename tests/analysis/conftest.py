@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.cells import Cell, cells
+from analysis.comparisons import Comparisons, Images, compare
+from analysis.published import Published
 from capsnet.config import RunConfig
 from tests.experiments.conftest import launched
 
@@ -81,7 +85,7 @@ def make_runs() -> Callable[..., pd.DataFrame]:
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The figures that are saved, by name, instead of the files."""
-    from analysis import figures, plots, routing_figure
+    from analysis import figures, routing_figure
 
     kept: dict[str, Any] = {}
 
@@ -90,7 +94,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         kept[stem.name] = figure
         return []
 
-    for module in (figures, plots, routing_figure):
+    for module in (figures, routing_figure):
         monkeypatch.setattr(module, "save", save)
     return kept
 
@@ -155,5 +159,28 @@ def make_curves() -> Callable[[pd.DataFrame], pd.DataFrame]:
                     metrics["validation_error"] = round((2 + 60 * fall) * 2.37) / 2.37
                 rows += [(run["run_id"], epoch, metric, float(value)) for metric, value in metrics.items()]
         return pd.DataFrame(rows, columns=["run_id", "epoch", "metric", "value"])
+
+    return make
+
+
+@pytest.fixture
+def judge() -> Callable[..., Comparisons]:
+    """(runs, published, images) -> their cells compared; with made-up answers of each cell's finished runs if images > 0."""
+
+    def answers(cell: Cell, images: int, generator: np.random.Generator) -> Images | None:
+        if not (runs := cell.error.n):
+            return None
+        labels = np.arange(images) % 10
+        wrong = generator.random((runs, images)) < np.linspace(0, 0.9, images) ** 3
+        given = np.where(wrong, (labels + generator.integers(1, 10, wrong.shape)) % 10, labels)
+        votes = (given[:, :, None] == np.arange(10)).sum(axis=0)
+        low, high = max(cell.error.mean - 1.1, 0.0), cell.error.mean + 1.3
+        interval = replace(cell.error, low=low, high=high, kind="95% bootstrap interval over seeds and test images")
+        return Images(interval, 1.0, labels, votes, generator.random((images, 10)))
+
+    def make(runs: pd.DataFrame, published: tuple[Published, ...] = (), images: int = 0) -> Comparisons:
+        made = compare(cells(runs, published), {})
+        generator = np.random.default_rng(2)
+        return replace(made, images=[answers(cell, images, generator) for cell in made.cells]) if images else made
 
     return make

@@ -5,8 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.cells import cells, constants, legend, name_of, text_of, tidy, varying
-from capsnet.config import FIELDS
+from analysis.cells import cells, config_of, constants, legend, name_of, text_of, tidy, varying
+from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 
 
@@ -81,3 +81,11 @@ def test_every_name_leads_back_to_its_field():
     assert len(set(names)) == len(names)
     for field, name in zip(FIELDS, names, strict=True):
         assert name.replace(" ", "_") == field or legend([field]) == f"{name}: {field}"
+
+
+def test_a_rows_config_is_the_one_it_was_made_of(make_runs):
+    values = {"decoder_hidden": (8, 16), "capsule_bias": True, "learning_rate": 3e-3, "lr_schedule": "one_cycle(rise=0.4)"}
+    runs = make_runs({"routing_iterations": [1, 3]}, base=values)
+    configs = [RunConfig(**values, routing_iterations=r, seed=seed) for r in (1, 3) for seed in range(3)]
+    assert [config_of(row) for row in runs.to_dict("records")] == configs
+    assert config_of(dict(runs.iloc[4])) == configs[4]  # NumPy's types

@@ -1,125 +1,203 @@
-"""Plots: what they show, that they are made without a warning, and that a second build is the same to the byte."""
+"""Test errors by cell and by axis, main effects, and what is made of all plots: each number where it belongs."""
 
-import math
+import os
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
-from matplotlib.text import Text
 
-from analysis import plots
+from analysis import mistakes, plots, published
+from analysis.comparisons import main_effects
+from analysis.style import NothingToDrawError, style, write_all
 from capsnet.errors import InputError
-from tests.analysis.looks import clashes, inside, shown_axes, texts
+from tests.analysis.legibility import faults, legend_of, texts
+
+ROOT = Path(plots.__file__).parents[1]
+DATA = {"_points", "_estimate", "_wider", "_means", "_published", "_line", "_arrow"}
 
 
-def legend_of(figure):
-    return [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()]
+@pytest.fixture(autouse=True)
+def styled():
+    with style():
+        yield
 
 
-def test_lines_are_means_and_bands_are_ranges(quick, make_curves, drawn):
-    metrics = make_curves(quick)
-    plots.curves(quick, metrics, plots.Path())
-    figure = drawn["error_by_epoch"]
-    assert len(shown_axes(figure)) == 3
-    assert all(len(panel.lines) == 4 for panel in shown_axes(figure))
-    cell = quick.query("routing_iterations == 1 and reconstruction_weight == 0 and lr_schedule == 'constant'")["run_id"]
-    values = metrics[metrics["run_id"].isin(cell) & (metrics["metric"] == "validation_error")].groupby("epoch")["value"]
-    panel = shown_axes(figure)[0]
-    assert panel.lines[0].get_ydata() == pytest.approx(values.mean().to_numpy())
-    band = panel.collections[0].get_paths()[0].vertices[:, 1]
-    assert set(np.round(band, 9)) == set(np.round([*values.min(), *values.max()], 9))
-    assert panel.get_yscale() == "log"
+def marks(panel, kind):
+    """What of one kind is drawn: (x, y) of points, (low, high, y) of intervals, (x, y) of lines' ends."""
+    collections = [c for c in panel.collections if c.get_label() == f"_{kind}"]
+    if kind in ("estimate", "wider"):
+        return [(*segment[:, 0], segment[0, 1]) for c in collections for segment in c.get_segments()]
+    points = [tuple(point) for c in collections for point in c.get_offsets()]
+    return points + [xy for line in panel.lines if line.get_label() == f"_{kind}" for xy in line.get_xydata().tolist()]
 
 
-def test_legend_says_what_a_line_and_a_band_are(quick, make_curves, drawn, fail):
-    fail(quick, [0])
-    plots.curves(quick, make_curves(quick), plots.Path())
-    figure = drawn["error_by_epoch"]
-    assert "band: lowest to highest seed" in figure.legends[0].get_title().get_text()
-    assert "r: routing_iterations" in figure.legends[0].get_title().get_text()
-    assert legend_of(figure) == [
-        "r 1, reconstruction weight 0 (by panel: n=2 of 3; 1 diverged | n=3 | n=3)",
-        "r 1, reconstruction weight 0.0005 (n=3)",
-        "r 3, reconstruction weight 0 (n=3)",
-        "r 3, reconstruction weight 0.0005 (n=3)",
+def table(panel):
+    """The rows of texts beside a panel, from top to bottom; the header's last line is the first."""
+    lines = {}
+    for text in panel.texts:
+        place = -1.0 if text.xycoords[1] == "axes fraction" else text.xy[1]
+        lines.setdefault(place, []).append((text.xyann[0], -text.xyann[1], text.get_text()))
+    rows = []
+    for _, found in sorted(lines.items()):
+        columns = {}
+        for x, _, text in sorted(found):
+            columns.setdefault(x, []).append(text)
+        rows.append([" ".join(words) for words in columns.values()])
+    return rows
+
+
+# --- by cell
+
+
+def test_a_cells_row_has_its_runs_its_mean_and_both_intervals(make_runs, judge, fail):
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 3]}, errors=[1, 2, 3, 4, 5, 7, 2, 2, 2, 3, 4, 5])
+    fail(runs, [3, 4, 5])
+    fail(runs, [6], "planned", None)
+    comparisons = judge(runs, images=50)
+    [figure] = plots.by_cell(comparisons)
+    [panel] = figure.axes
+    assert table(panel) == [
+        ["r", "epochs", "n"],
+        ["1", "2", "3"],
+        ["1", "3", "0 of 3; 3 diverged"],
+        ["3", "2", "2 of 3; 1 not run"],
+        ["3", "3", "3"],
+    ]
+    middles = list(panel.get_yticks())
+    by_row = [sorted(x for x, y in marks(panel, "points") if abs(y - middle) < 0.13) for middle in middles]
+    assert by_row == [[1, 2, 3], [], [2, 2], [3, 4, 5]]
+    assert len(set(marks(panel, "points"))) == 8  # none hides another
+    known = [
+        (cell.error, images.interval) for cell, images in zip(comparisons.cells, comparisons.images, strict=True) if images
+    ]
+    assert [x for x, _ in marks(panel, "means")] == [error.mean for error, _ in known] == [2, 2, 4]
+    assert [mark[:2] for mark in marks(panel, "estimate")] == [(error.low, error.high) for error, _ in known]
+    assert [mark[:2] for mark in marks(panel, "wider")] == [(interval.low, interval.high) for _, interval in known]
+    rows = [0, 2, 3]
+    for kind in ("means", "estimate", "wider"):
+        assert [mark[-1] for mark in marks(panel, kind)] == pytest.approx([middles[i] for i in rows], abs=0.1)
+    assert legend_of(figure)[:3] == [
+        "one run",
+        "mean and 95% Student-t interval",
+        "95% bootstrap interval over seeds and test images",
     ]
 
 
-def test_few_cells_share_one_panel(paper, make_curves, drawn):
-    plots.curves(paper, make_curves(paper), plots.Path())
-    assert len(drawn["error_by_epoch"].axes) == 1
-    assert len(legend_of(drawn["error_by_epoch"])) == 4
-    assert [panel.get_ylabel().split("\n")[0] for panel in drawn["loss_by_epoch"].axes] == [
-        "training loss (total)",
-        "margin loss",
-        "reconstruction: squared",
+def test_cells_stand_in_the_tables_order_beside_the_reference_and_the_published(paper, judge):
+    comparisons = judge(paper, published.load())
+    assert [cell.published.value for cell in comparisons.cells] == [0.34, 0.29, 0.35, 0.25]
+    [figure] = plots.by_cell(comparisons)
+    [panel] = figure.axes
+    assert [row[:2] for row in table(panel)[1:]] == [["1", "0"], ["1", "0.0005"], ["3", "0"], ["3", "0.0005"]]
+    assert [x for x, _ in marks(panel, "means")] == [cell.error.mean for cell in comparisons.cells]
+    assert [x for x, _ in marks(panel, "published")] == [0.34, 0.29, 0.35, 0.25]
+    assert [y for _, y in marks(panel, "published")] == pytest.approx(list(panel.get_yticks()), abs=0.1)
+    assert {x for x, _ in marks(panel, "line")} == {comparisons.reference.error.mean}
+    assert "mean of the reference: r 3, reconstruction weight 0.0005" in legend_of(figure)
+    assert "published: Sabour, Frosst and Hinton 2017 (arXiv 1710.09829), Table 1" in legend_of(figure)
+
+
+def test_what_is_not_there_is_not_in_the_legend(make_runs, judge):
+    [figure] = plots.by_cell(judge(make_runs({}, seeds=1)))
+    assert legend_of(figure) == ["one run", "mean"]
+    assert {mark.get_label() for mark in [*figure.axes[0].collections, *figure.axes[0].lines]} & DATA == {"_points", "_means"}
+
+
+def test_an_interval_of_two_seeds_does_not_press_the_rest_together(make_runs, judge):
+    runs = make_runs({"epochs": [1, 2, 3]}, seeds=2, errors=[2.0, 2.1, 3.0, 3.1, 2.0, 4.0])
+    [figure] = plots.by_cell(judge(runs))
+    [panel] = figure.axes
+    low, high = panel.get_xlim()
+    assert marks(panel, "estimate")[2][:2] == pytest.approx((3 - 12.706, 3 + 12.706), abs=1e-3)
+    assert (low, high) == (pytest.approx(0, abs=0.2), pytest.approx(7, abs=0.5))
+    assert low < 0  # so that a point at 0 is seen whole
+    y = marks(panel, "estimate")[2][2]
+    assert marks(panel, "arrow") == [[low, y], [high, y]]
+    assert legend_of(figure)[-1] == "the interval goes on beyond the axis"
+
+
+def test_all_points_are_seen_whatever_their_size(make_runs, judge):
+    for errors, scale in (([0.3, 0.4, 0.5, 90.0], "log"), ([0.0, 0.4, 0.5, 90.0], "linear"), ([2.0, 2.0, 2.0, 2.0], "linear")):
+        [figure] = plots.by_cell(judge(make_runs({"epochs": [1, 2]}, seeds=2, errors=errors)))
+        [panel] = figure.axes
+        assert panel.get_xscale() == scale
+        assert all(panel.get_xlim()[0] < error < panel.get_xlim()[1] for error in errors)
+
+
+def test_a_large_grid_has_pages_with_one_axis_and_a_larger_one_is_refused(make_runs, judge):
+    runs = make_runs({"routing_iterations": [1, 2, 3, 4, 5], "class_dim": list(range(1, 13))}, seeds=2, base={"epochs": 1})
+    pages = plots.by_cell(judge(runs))
+    assert len(pages) == 2
+    assert len({page.axes[0].get_xlim() for page in pages}) == 1
+    assert sum(len(marks(page.axes[0], "means")) for page in pages) == 60
+    assert [row[:2] for page in pages for row in table(page.axes[0])[1:]] == [
+        [str(dim), str(r)] for dim in range(1, 13) for r in range(1, 6)
     ]
-    assert [len(panel.lines) for panel in drawn["loss_by_epoch"].axes] == [4, 4, 2]
+    with pytest.raises(NothingToDrawError, match="241 cells are too many"):
+        plots.by_cell(judge(make_runs({"class_dim": list(range(1, 242))}, seeds=1)))
 
 
-def test_a_failed_runs_epochs_are_not_in_the_mean(make_runs, make_curves, fail, drawn):
-    runs = make_runs({}, base={"epochs": 3})
-    fail(runs, [2])
-    metrics = make_curves(runs)
-    metrics.loc[metrics["run_id"] == "run002", "value"] = 1e6
-    plots.curves(runs, metrics, plots.Path())
-    assert drawn["error_by_epoch"].axes[0].lines[0].get_ydata().max() < 100
-    assert legend_of(drawn["error_by_epoch"]) == ["all runs (n=2 of 3; 1 diverged)"]
+# --- by axis
 
 
-def test_training_error_stands_in_and_says_so(make_runs, make_curves, drawn):
-    runs = make_runs({"routing_iterations": [1, 3]}, base={"validation_size": 0, "epochs": 4, "reconstruction_weight": 0.0})
-    plots.curves(runs, make_curves(runs), plots.Path())
-    assert drawn["error_by_epoch"].axes[0].get_ylabel() == "training error (%)\n(no validation set)"
-    assert len(drawn["loss_by_epoch"].axes) == 2  # no reconstruction anywhere
+def test_points_means_and_intervals_of_an_axis(make_runs):
+    [figure] = plots.by_axis(make_runs({"routing_iterations": [1, 3]}, seeds=2, errors=[1.0, 3.0, 2.0, 2.0]))
+    [panel] = figure.axes
+    assert sorted(x for x, _ in marks(panel, "points")) == [1, 2, 2, 3]
+    assert len(set(marks(panel, "points"))) == 4  # none hides another
+    assert marks(panel, "estimate")[0][:2] == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
+    assert "over the other axes" not in texts(figure)
 
 
-def test_zero_errors_stay_on_the_axis(make_runs, make_curves, drawn):
-    runs = make_runs({"routing_iterations": [1, 3]}, base={"epochs": 6})
-    metrics = make_curves(runs)
-    metrics.loc[(metrics["metric"] == "validation_error") & (metrics["epoch"] >= 5), "value"] = 0.0
-    plots.curves(runs, metrics, plots.Path())
-    panel = drawn["error_by_epoch"].axes[0]
-    assert panel.get_yscale() == "symlog"
-    assert panel.get_ylim()[0] == 0
-    ys = panel.lines[0].get_ydata()
-    zero, smallest, largest = panel.transData.transform([(1, 0), (1, min(ys[ys > 0])), (1, max(ys))])[:, 1]
-    assert zero < smallest < (zero + largest) / 2  # zero is near what is small, and most of the axis is for what isn't
-
-
-def test_points_means_and_intervals_of_an_axis(make_runs, drawn):
-    runs = make_runs({"routing_iterations": [1, 3]}, seeds=2, errors=[1.0, 3.0, 2.0, 2.0])
-    plots.axes(runs, plots.Path())
-    panel = drawn["test_error_by_axis"].axes[0]
-    assert [sorted(points.get_offsets()[:, 0]) for points in panel.collections[::2]] == [[1, 3], [2, 2]]
-    assert len({tuple(point) for points in panel.collections[::2] for point in points.get_offsets()}) == 4  # none hides another
-    half = math.tan(0.475 * math.pi)
-    assert panel.collections[1].get_segments()[0][:, 0] == pytest.approx([2 - half, 2 + half])
-    assert "over the other axes" not in texts(drawn["test_error_by_axis"])
-
-
-def test_an_interval_does_not_take_twins_of_one_seed_for_repetitions(make_runs, drawn):
+def test_an_interval_does_not_take_twins_of_one_seed_for_repetitions(make_runs):
     one = make_runs({"routing_iterations": [1, 3]}, seeds=3, errors=[1.0, 2.0, 4.0, 1.5, 2.5, 3.5])
-    plots.axes(one, plots.Path())
-    alone = drawn["test_error_by_axis"].axes[0].collections[1].get_segments()[0][:, 0]
+    alone = marks(plots.by_axis(one)[0].axes[0], "estimate")
     # an axis without any effect doubles the runs, but tells nothing new of the first axis
     axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
-    plots.axes(make_runs(axes, seeds=3, errors=[*[1.0, 2.0, 4.0] * 2, *[1.5, 2.5, 3.5] * 2]), plots.Path())
-    twins = drawn["test_error_by_axis"].axes[0].collections[1].get_segments()[0][:, 0]
-    assert twins == pytest.approx(alone)
+    twins = make_runs(axes, seeds=3, errors=[*[1.0, 2.0, 4.0] * 2, *[1.5, 2.5, 3.5] * 2])
+    assert np.array(marks(plots.by_axis(twins)[0].axes[0], "estimate")) == pytest.approx(np.array(alone))
 
 
-def test_every_axis_has_a_panel_that_says_what_it_averages(quick, drawn, fail):
+def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     fail(quick, [0, 1])
-    plots.axes(quick, plots.Path())
-    figure = drawn["test_error_by_axis"]
-    titles = [panel.get_title(loc="left") for panel in figure.axes]
-    assert titles == ["r: routing_iterations", "reconstruction weight", "lr schedule"]
+    [figure] = plots.by_axis(quick)
+    assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations", "reconstruction weight", "lr schedule"]
     assert "each the mean over the other axes" in texts(figure)
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["1 (n=3; 16 of 18 runs)", "3 (n=3; 18 runs)"]
+    assert table(figure.axes[0])[1:] == [["1", "3", "16 of 18"], ["3", "3", "18"]]
 
+
+# --- effects
+
+
+def test_effects_are_those_of_the_table_around_zero(quick, judge):
+    comparisons = judge(quick)
+    [figure] = plots.effects(comparisons.cells)
+    found = main_effects(comparisons.cells)
+    assert [x for panel in figure.axes for x, _ in marks(panel, "means")] == [effect.estimate.mean for effect in found]
+    drawn = [mark[:2] for panel in figure.axes for mark in marks(panel, "estimate")]
+    assert drawn == [(effect.estimate.low, effect.estimate.high) for effect in found]
+    assert {x for panel in figure.axes for x, _ in marks(panel, "line")} == {0}
+    values = [row[0] for panel in figure.axes for row in table(panel)[1:]]
+    assert values[:4] == ["1", "3", "0", "0.0005"]
+    assert values[4:] == sorted(quick["lr_schedule"].unique())
+
+
+def test_an_axis_without_a_complete_design_is_named(make_runs, judge):
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [1, 2, 3]}, seeds=2)
+    runs = runs[(runs["routing_iterations"] == 1) | (runs["epochs"] == 1)]
+    [figure] = plots.effects(judge(runs[runs["routing_iterations"].isin([1, 3])]).cells)
+    assert len(figure.axes) == 2
+    both = runs[(runs["epochs"] == 1) | ((runs["routing_iterations"] == 1) & (runs["epochs"] == 2))]
+    diagonal = both[(both["routing_iterations"] == 3) | (both["epochs"] == 2)]
+    with pytest.raises(NothingToDrawError, match="no cells that have all values"):
+        plots.effects(judge(diagonal).cells)
+
+
+# --- all of them
 
 LONG = [
     "constant",
@@ -127,78 +205,95 @@ LONG = [
     "one_cycle(rise=0.25, start=0.05, final=0.001)",
     "plateau(factor=0.5, patience=3, floor=0.001)",
 ]
-GRIDS = {
-    "quick": {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4], "lr_schedule": LONG[:3]},
-    "one axis": {"lr_schedule": LONG},
-    "no axis": {},
-    "two axes": {"routing_iterations": [1, 3], "lr_schedule": LONG},
-    "large": {"augmentation": ["none", "shift(pixels=2)"], "routing_iterations": [1, 2, 3, 4, 5], "lr_schedule": LONG},
+QUICK = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4], "lr_schedule": LONG[:3]}
+ALL = ["test_error_by_cell", "test_error_by_axis", "main_effects", "interactions", "heat_map", "error_by_epoch"]
+ALL += ["loss_by_epoch", "learning_rate_by_step", "confusion", "mistaken_images"]
+FORMS = ["test_error_by_cell", "heat_map", "error_by_epoch", "mistaken_images"]  # one of each way to draw
+LARGE = {"augmentation": ["none", "shift(pixels=2)"], "routing_iterations": [1, 2, 3, 4, 5], "lr_schedule": LONG}
+GRIDS = {  # axes, seeds, runs that failed, base
+    "a single cell": ({}, 3, [], {}),
+    "quick with failures": (QUICK, 3, [1, 10, 22], {}),
+    "one seed and epoch": (QUICK, 1, [], {"epochs": 1}),
+    "large": (LARGE, 2, [], {}),
 }
 
 
-@pytest.mark.parametrize(("grid", "epochs"), [*((grid, 12) for grid in GRIDS), ("two axes", 1)])
-def test_texts_fit_and_can_be_read(make_runs, make_curves, drawn, grid, epochs):
-    runs = make_runs(GRIDS[grid], seeds=2, base={"epochs": epochs})
-    plots.curves(runs, make_curves(runs), plots.Path())
-    plots.axes(runs, plots.Path())
-    assert len(drawn) == 3
-    for figure in drawn.values():
-        assert figure.get_figwidth() in {3.4, 7.0}
-        assert min(t.get_fontsize() for t in figure.findobj(Text) if t.get_text()) >= 7
-        with plots.style():  # ticks are made anew when they are measured
-            assert inside(figure)
-            for panel in shown_axes(figure):
-                assert clashes(panel.xaxis) == clashes(panel.yaxis) == []
+@pytest.fixture
+def readable(make_curves, judge):
+    """(runs) -> the names of the figures that they have; each was found to be legible, its first and last page."""
+
+    def look(runs):
+        comparisons, metrics, seen = judge(runs, images=60), make_curves(runs), []
+        for name, make in {**plots.figures(comparisons, runs, metrics), **mistakes.figures(comparisons, None)}.items():
+            try:
+                pages = make()
+            except NothingToDrawError:
+                continue
+            for page in {id(page): page for page in (pages[0], pages[-1])}.values():
+                assert faults(page) == [], name
+            seen.append(name)
+        return seen
+
+    return look
 
 
-def test_only_failures_are_an_input_error(quick, make_curves, fail, tmp_path):
-    metrics = make_curves(quick)
-    fail(quick, list(quick.index))
-    for draw in (lambda: plots.curves(quick, metrics, tmp_path), lambda: plots.axes(quick, tmp_path)):
-        with pytest.raises(InputError, match="none of the experiment's 36 runs is finished"):
-            draw()
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("grid", GRIDS)
+def test_every_figure_can_be_read(make_runs, fail, readable, grid):
+    axes, seeds, failed, base = GRIDS[grid]
+    runs = make_runs(axes, seeds=seeds, base={"epochs": 12, **base})
+    fail(runs, failed)
+    missing = {"a single cell": ["main_effects", "interactions", "heat_map"], "large": ["heat_map"]}.get(grid, [])
+    assert [name for name in ALL if name not in missing] == readable(runs)
 
 
-def test_no_run_and_no_metric_are_input_errors(quick, make_curves, tmp_path):
-    metrics = make_curves(quick)
-    with pytest.raises(InputError, match="no run"):
-        plots.axes(quick.iloc[:0], tmp_path)
-    with pytest.raises(InputError, match="no errors and losses"):
-        plots.curves(quick, metrics.iloc[:0], tmp_path)
+def test_settings_that_were_drawn_can_be_read(make_runs, readable):
+    fields = ["conv_channels", "primary_types", "class_dim", "routing_iterations", "batch_size", "epochs"]
+    runs = []
+    for i in range(7):
+        base = {name: 8 + i + j for j, name in enumerate(fields)} | {"learning_rate": 0.00123456 * (i + 1)}
+        schedule = f"exponential(gamma=0.{i + 1}23456, every=50, floor=0.001)"
+        runs.append(make_runs({}, seeds=2, base={**base, "lr_schedule": schedule}))
+    together = pd.concat(runs, ignore_index=True)
+    together["run_id"] = [f"run{i}" for i in range(len(together))]
+    assert set(ALL) - set(readable(together)) == {"main_effects", "interactions", "heat_map"}
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_a_single_cell_makes_files(make_runs, make_curves, tmp_path, seeds):
-    runs = make_runs({}, seeds=seeds, base={"epochs": 2})
-    paths = plots.curves(runs, make_curves(runs), tmp_path / "new") + plots.axes(runs, tmp_path / "new")
-    names = ["error_by_epoch", "loss_by_epoch", "test_error_by_axis"]
-    assert [path.name for path in paths] == [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
-    assert all(path.stat().st_size > 1000 for path in paths)
-
-
-def test_a_second_build_of_shuffled_rows_is_the_same_to_the_byte(make_runs, make_curves, tmp_path):
-    runs = make_runs({"routing_iterations": [1, 3]}, base={"epochs": 4})
+def test_what_has_no_data_is_left_out_with_a_reason(make_runs, make_curves, judge, fail, tmp_path):
+    runs = make_runs({"routing_iterations": [1, 3]}, base={"epochs": 2})
     metrics = make_curves(runs)
-    first = plots.curves(runs, metrics, tmp_path / "1") + plots.axes(runs, tmp_path / "1")
-    runs, metrics = (frame.sample(frac=1, random_state=3) for frame in (runs, metrics))
-    second = plots.curves(runs, metrics, tmp_path / "2") + plots.axes(runs, tmp_path / "2")
-    assert [path.name for path in first if path.read_bytes() != second[first.index(path)].read_bytes()] == []
-    assert not any(b"CreationDate" in path.read_bytes() for path in first)
+    fail(runs, list(runs.index))
+    paths, skipped = plots.write(judge(runs), runs, metrics, tmp_path)
+    assert {path.name for path in paths} == {"learning_rate_by_step.png", "learning_rate_by_step.pdf"}
+    assert skipped == [
+        "test_error_by_cell, test_error_by_axis, main_effects, error_by_epoch, loss_by_epoch: none of the experiment's 6 runs "
+        "is finished yet",
+        "interactions: fewer than two axes vary",
+        "heat_map: reconstruction weight does not vary",
+    ]
+    with pytest.raises(InputError, match="no run"):
+        plots.by_axis(runs.iloc[:0])
 
 
-def test_another_process_makes_the_same_bytes(make_runs, tmp_path):
+def test_another_process_makes_the_same_bytes_of_shuffled_rows(make_runs, make_curves, judge, tmp_path):
     # strings hash otherwise in every process, and matplotlib names the fonts in a PDF by a hash
-    runs = make_runs({"routing_iterations": [1, 3]}, seeds=2)
-    runs.to_pickle(tmp_path / "runs.pickle")
-    code = "import sys, pathlib, pandas; from analysis import plots; f = pathlib.Path(sys.argv[1])\n"
-    code += "plots.axes(pandas.read_pickle(f / 'runs.pickle'), f / 'other')"
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=plots.Path(plots.__file__).parents[1])
-    for path in plots.axes(runs, tmp_path / "here"):
-        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
-
-
-def test_drawing_leaves_the_callers_style_alone(make_runs, tmp_path):
-    with mpl.rc_context({"font.size": 33, "pdf.fonttype": 3}):
-        plots.axes(make_runs({}), tmp_path)
-        assert (mpl.rcParams["font.size"], mpl.rcParams["pdf.fonttype"]) == (33, 3)
+    axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+    runs = make_runs(axes, seeds=2, base={"epochs": 3})
+    metrics = make_curves(runs)
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    shuffled = [frame.sample(frac=1, random_state=3) for frame in (runs, metrics)]
+    with (tmp_path / "data.pickle").open("wb") as file:
+        pickle.dump((judge(shuffled[0], images=40), *shuffled, pixels), file)
+    code = f"""import pickle, pathlib
+from analysis import mistakes, plots, style
+with pathlib.Path({str(tmp_path / "data.pickle")!r}).open("rb") as file:
+    comparisons, runs, metrics, pixels = pickle.load(file)
+figures = {{**plots.figures(comparisons, runs, metrics), **mistakes.figures(comparisons, pixels)}}
+style.write_all({{name: figures[name] for name in {FORMS}}}, pathlib.Path({str(tmp_path / "other")!r}))"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": "7"})
+    comparisons = judge(runs, images=40)
+    figures = {**plots.figures(comparisons, runs, metrics), **mistakes.figures(comparisons, pixels)}
+    paths, skipped = write_all({name: figures[name] for name in FORMS}, tmp_path / "here")
+    assert ([path.name for path in paths], skipped) == ([f"{name}.{kind}" for name in FORMS for kind in ("png", "pdf")], [])
+    for path in paths:
+        assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes(), path.name
+        assert b"CreationDate" not in path.read_bytes()

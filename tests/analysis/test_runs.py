@@ -194,7 +194,8 @@ print(rows, min(times), min(added))
 """
 
 
-@pytest.mark.parametrize("count", [2500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2500, 10_000])
 def test_the_table_adds_at_most_a_quarter_to_the_search_and_leaves_no_page_out(
     mlruns: Path, tmp_path: Path, count: int
 ) -> None:

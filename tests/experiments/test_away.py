@@ -69,6 +69,7 @@ def test_a_server_killed_in_the_middle_stops_no_run_and_is_told_by_sync(
     assert_equal_to_the_bit(opened(mlruns), there)
 
 
+@pytest.mark.slow
 def test_the_next_launch_tells_it_too_and_trains_nothing(server: TrackingServer, mlruns: Path) -> None:
     text = TINY.replace("epochs: 2", "epochs: 60").replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
     from experiments.recorder import Recorder

@@ -12,6 +12,7 @@ import pytest
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+@pytest.mark.slow
 def test_plan_run_plan(command: Command, tiny: Path) -> None:
     planned = command("plan", str(tiny))
     assert planned.returncode == 0

@@ -361,6 +361,7 @@ def test_whether_an_address_is_this_machine(address: str, here: bool) -> None:
     assert is_here(address) is here
 
 
+@pytest.mark.slow
 def test_shutdown_interrupts_and_leaves_nothing_running(tmp_path: Path) -> None:
     """The last test of this file: it ends its Ray."""
     import ray as library

@@ -79,6 +79,7 @@ def test_a_run_that_dies_of_an_exception_is_recorded_and_tried_again(
     assert (again.before, again.finished, again.failed) == (3, 1, [])
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(mlruns: Path, tiny: Path) -> None:
     # long enough to be interrupted in: the first run is short, the second endless
     text = tiny.read_text().replace("axes:\n  routing_iterations: [1, 3]", "axes:\n  epochs: [1, 100000]")

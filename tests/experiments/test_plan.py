@@ -348,7 +348,8 @@ print(search, min(plans))
 """
 
 
-@pytest.mark.parametrize("runs", [2500, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runs", [2500, 10_000])
 def test_a_plan_adds_at_most_a_quarter_to_the_search_and_leaves_no_run_out(mlruns: Path, runs: int) -> None:
     """With the grid's reading and the table's printing; in a process of its own, where shapes are not checked.
 

@@ -104,6 +104,7 @@ def longer(tiny: Path) -> Path:
     return tiny
 
 
+@pytest.mark.slow
 def test_a_launch_killed_again_and_again_equals_an_uninterrupted_one(uninterrupted: Path, longer: Path, mlruns: Path) -> None:
     for _ in range(2):
         with running(words(longer, mlruns)) as process:

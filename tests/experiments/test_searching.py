@@ -151,6 +151,7 @@ def test_an_experiment_without_a_search_has_no_figures_of_one_and_two_searches_d
     ]
 
 
+@pytest.mark.slow
 def test_the_best_are_confirmed_on_seeds_that_no_trial_had_and_only_these_are_results(mlruns: Path) -> None:
     from analysis.runs import read_runs
 
@@ -256,13 +257,8 @@ confirm: {top: 0}
 """
 
 
-@pytest.mark.parametrize(
-    "pruner",
-    [
-        "median(n_startup_trials=2, n_warmup_steps=3)",
-        pytest.param("hyperband(min_resource=3)", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("pruner", ["median(n_startup_trials=2, n_warmup_steps=3)", "hyperband(min_resource=3)"])
 def test_hopeless_trials_are_pruned_in_their_workers(mlruns: Path, pruner: str) -> None:
     searched(mlruns, PRUNING.replace("PRUNER", pruner))
     trials, runs, store = study(mlruns).trials, trial_runs(opened(mlruns)), opened(mlruns)
@@ -309,6 +305,7 @@ def test_every_sampler_goes_on_after_a_restart(mlruns: Path, sampler: str) -> No
     assert [trial.state for trial in study(mlruns).trials] == [TrialState.COMPLETE] * 8
 
 
+@pytest.mark.slow
 def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 

@@ -67,6 +67,7 @@ def test_wait_waits_and_then_finds_nothing_left_to_do(tiny: Path, mlruns: Path) 
     assert len(list(opened(mlruns).runs())) == 4
 
 
+@pytest.mark.slow
 def test_shards_on_a_fresh_folder_share_one_parent_and_one_database(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "fresh"  # both make the database, or neither
     with running([*words(tiny, folder), "--shard", "1/2"]) as one, running([*words(tiny, folder), "--shard", "2/2"]) as two:

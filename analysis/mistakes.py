@@ -1,0 +1,219 @@
+"""What is answered wrongly: a confusion matrix, and the test images that most runs get wrong."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from analysis import heat
+from analysis.cells import Cell, config_of
+from analysis.comparisons import Comparisons, Images
+from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, wrapped, write_all
+from analysis.wording import setting_text
+from capsnet.config import RunConfig
+
+ACROSS, DOWN = 5, 3  # test images on a page
+NO_PREDICTIONS = "no run's predictions can be read"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What all runs that were tested on the same images answered, of the group with the most cells.
+
+    Attributes:
+        cells: of the group.
+        left_out: how many cells were tested on other images, and of how many no prediction can be read.
+        labels: the true classes.
+        votes: how many runs answered which class.
+        lengths: mean over the runs of the lengths of the class capsules.
+    """
+
+    cells: Sequence[Cell]
+    left_out: tuple[int, int]
+    labels: Int[ndarray, " images"]
+    votes: Int[ndarray, "images classes"]
+    lengths: Float[ndarray, "images classes"]
+
+    @property
+    def wrong(self) -> Int[ndarray, " images"]:
+        """How many runs get an image wrong."""
+        return self.votes.sum(axis=1) - self.votes[np.arange(len(self.labels)), self.labels]
+
+
+def write(comparisons: Comparisons, images: ndarray | None, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write the confusion matrix and the images that are most often mistaken, as PNG and PDF.
+
+    Args:
+        comparisons: with what was answered.
+        images: pixels [n, channels, height, width] of the test images of :func:`tested`'s data set, as bytes or in [0, 1];
+            None: without pixels.
+        folder: where the files go.
+
+    Returns:
+        The files, and of the figures that are left out which and why.
+    """
+    return write_all(figures(comparisons, images), folder)
+
+
+def figures(comparisons: Comparisons, images: ndarray | None) -> dict[str, Callable[[], list[Figure]]]:
+    """Both figures by the name of their files; what makes one raises NothingToDrawError where there are no data."""
+    return {"confusion": lambda: confusion(comparisons), "mistaken_images": lambda: mistaken(comparisons, images)}
+
+
+def tested(comparisons: Comparisons) -> RunConfig | None:
+    """A configuration with the test images that the figure of mistakes is about; None without predictions."""
+    try:
+        row = seen(comparisons).cells[0].runs.iloc[0]
+    except NothingToDrawError:
+        return None
+    return config_of({str(name): value for name, value in row.items()})
+
+
+def seen(comparisons: Comparisons) -> Seen:
+    """Pool the answers of the cells that were tested on the same images.
+
+    Raises:
+        NothingToDrawError: no cell has predictions.
+    """
+    groups: dict[tuple[str, bytes], list[tuple[Cell, Images]]] = {}
+    for cell, images in zip(comparisons.cells, comparisons.images, strict=True):
+        if images is not None:
+            groups.setdefault((cell.runs["dataset"].iloc[0], images.labels.tobytes()), []).append((cell, images))
+    if not groups:
+        raise NothingToDrawError(NO_PREDICTIONS)
+    group = max(groups.values(), key=len)  # the first of the largest, in the table's order
+    unread = sum(images is None for images in comparisons.images)
+    runs = [int(images.votes[0].sum()) for _, images in group]
+    votes = np.sum([images.votes for _, images in group], axis=0)
+    lengths = np.average([images.scores for _, images in group], axis=0, weights=runs)
+    left_out = (len(comparisons.cells) - len(group) - unread, unread)
+    return Seen([cell for cell, _ in group], left_out, group[0][1].labels, votes, lengths)
+
+
+def counts(images: Images) -> Int[ndarray, "classes classes"]:
+    """Answers by true class (rows) and class answered (columns), summed over a cell's runs."""
+    table = np.zeros((images.votes.shape[1],) * 2, dtype=np.int64)
+    np.add.at(table, images.labels, images.votes)
+    return table
+
+
+def confusion(comparisons: Comparisons) -> list[Figure]:
+    """The confusion matrix of the reference cell, or of the first cell with predictions if it has none.
+
+    Raises:
+        NothingToDrawError: no cell has predictions, or there are too many classes.
+    """
+    found = [(c, images) for c, images in zip(comparisons.cells, comparisons.images, strict=True) if images is not None]
+    if not found:
+        raise NothingToDrawError(NO_PREDICTIONS)
+    cell, images = next((pair for pair in found if pair[0] is comparisons.reference), found[0])
+    table = counts(images)
+    totals = table.sum(axis=1, keepdims=True)
+    percent = 100 * table / np.where(totals, totals, 1)
+    right = np.eye(len(table), dtype=bool)
+    texts = [[_percent(p) for p in line] for line in percent]
+    names = list(map(str, range(len(table))))
+    which = "the reference" if cell is comparisons.reference else "the first cell with predictions"
+    title = setting_text(cell) + (f" ({which})" if len(comparisons.cells) > 1 else "")
+    values = np.where(right, np.nan, percent)
+    runs, each = int(images.votes[0].sum()), np.bincount(images.labels)
+    note = f"% of the answers to the images of a class, in {runs} run{'s' * (runs > 1)} with "
+    note += f"{each.min()} to {each.max()} images per class; empty: none; grey: right answers"
+    field = heat.Field(title, ("true class", "answer"), names, names, values.tolist(), texts, pad=0.035)
+    largest = float(np.nanmax(values, initial=0))
+    return heat.draw([field], SEQUENTIAL, Normalize(0, largest or 1), note)
+
+
+def mistaken(comparisons: Comparisons, images: ndarray | None) -> list[Figure]:
+    """The test images that most runs get wrong, with the two most frequent answers to each.
+
+    Raises:
+        NothingToDrawError: no cell has predictions, or no run is ever wrong.
+        ValueError: the images are not as many as the runs were tested on.
+    """
+    group = seen(comparisons)
+    if images is not None and len(images) != len(group.labels):
+        raise ValueError(f"the runs were tested on {len(group.labels)} images, not on {len(images)}")
+    chosen = most_mistaken(group)
+    if not len(chosen):
+        raise NothingToDrawError("no run gets any test image wrong")
+    down = -(-len(chosen) // ACROSS)
+    note = wrapped(_note(group, len(chosen)), PAGE - 0.2)
+    figure = Figure(figsize=(PAGE, (1.8 + LINE) * down + LINE * note.count("\n") + 0.3), layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False)
+    for panel in panels.flat[len(chosen) :]:
+        panel.set_axis_off()
+    for panel, image in zip(panels.flat, chosen, strict=False):
+        if images is None:
+            _bars(panel, group, image)
+        else:
+            _pixels(panel, images[image])
+        panel.set_title(f"image {image}", fontsize=SMALL)
+        panel.set_xlabel("\n".join(answers_to(group, image)), fontsize=SMALL)
+    figure.supxlabel(note, fontsize=SMALL)
+    return [figure]
+
+
+def most_mistaken(group: Seen, most: int = ACROSS * DOWN) -> Int[ndarray, " chosen"]:
+    """The images with the most wrong answers, at least one; of equally many, those with the shortest true capsule."""
+    true = group.lengths[np.arange(len(group.labels)), group.labels]
+    order = np.lexsort((true, -group.wrong))[:most]
+    return order[group.wrong[order] > 0]
+
+
+def answers_to(group: Seen, image: int) -> list[str]:
+    """The true class and the two most frequent answers: their share of the runs and the mean length of their capsule."""
+    label, votes, lengths = group.labels[image], group.votes[image], group.lengths[image]
+    given = [answer for answer in np.lexsort((-lengths, -votes))[:2] if votes[answer] and answer != label]
+    named = [(f"true {label}", label), *((str(answer), answer) for answer in given)]
+    lines = [f"{name}: {100 * votes[i] / votes.sum():.0f}%, length {lengths[i]:.2f}" for name, i in named]
+    return [*lines, *[""] * (3 - len(lines))]
+
+
+def _note(group: Seen, count: int) -> str:
+    runs, cells = int(group.votes[0].sum()), len(group.cells)
+    who = f"most of {runs} runs ({cells} cell{'s' * (cells > 1)}) get" if runs > 1 else "the only run gets"
+    text = (
+        f"Test images that {who} wrong: of {len(group.labels):,}, {int((group.wrong > 0).sum()):,} are mistaken at all, these "
+    )
+    text += (
+        f"{count} by the most runs and, of equally many, with the shortest capsule of the true class. Below: the true class "
+    )
+    text += "and the two most frequent answers, their share of the runs, and the mean length of their capsules over all runs, "
+    text += "which is in [0, 1] but no probability: lengths don't sum to 1."
+    others, unread = group.left_out
+    text += f" Cells that were tested on other images, and are not counted: {others}." if others else ""
+    return text + (f" Cells without predictions: {unread}." if unread else "")
+
+
+def _pixels(panel: Axes, image: ndarray) -> None:
+    """An image [channels, height, width], bytes or in [0, 1]."""
+    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    panel.imshow(shown, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, interpolation="nearest")
+    panel.grid(visible=False)
+    panel.set_xticks([])
+    panel.set_yticks([])
+
+
+def _bars(panel: Axes, group: Seen, image: int) -> None:
+    """Mean lengths of all class capsules, in place of the pixels; the true class's is filled."""
+    lengths = group.lengths[image]
+    bars = panel.bar(np.arange(len(lengths)), lengths, color="white", edgecolor=COLOURS[0], lw=0.8)
+    bars[int(group.labels[image])].set_facecolor(COLOURS[0])
+    panel.set_ylim(0, 1)
+    panel.set_yticks([0, 0.5, 1], [])
+    panel.set_xticks(np.arange(0, len(lengths), max(1, len(lengths) // 10)))
+    panel.tick_params(length=0, pad=1)
+
+
+def _percent(percent: float) -> str:
+    """Four characters at most; nothing for nothing."""
+    if not percent:
+        return ""
+    return f"{percent:.2f}" if percent < 0.995 else f"{percent:.1f}" if percent < 99.95 else "100"
