@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from analysis import figures_command
+from analysis import duel, figures_command
 from capsnet import cli
 from capsnet.errors import InputError
 from experiments import stores
@@ -22,7 +22,10 @@ if TYPE_CHECKING:  # both take seconds
 DESCRIPTION = """Make the tables, plots, figures and the report of experiments from their tracked runs.
 
 Example: python -m analysis quick --where routing_iterations=3
-Of one run, from its weights: python -m analysis figures RUN_ID"""
+
+Of one run, from its weights: python -m analysis figures RUN_ID
+
+Of two runs, image by image: python -m analysis compare RUN_ID RUN_ID"""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,12 @@ class Command:
 
 def main() -> int:
     """Read the runs, write the files, print the table and say where the rest is."""
-    if sys.argv[1:2] == ["figures"]:
-        return figures_command.main(
-            cli.parse(figures_command.Figures, figures_command.PROG, figures_command.DESCRIPTION, sys.argv[2:])
-        )
+    match sys.argv[1:2]:
+        case ["figures"]:
+            arguments = figures_command.Figures, figures_command.PROG, figures_command.DESCRIPTION, sys.argv[2:]
+            return figures_command.main(cli.parse(*arguments))
+        case ["compare"]:
+            return duel.main(cli.parse(duel.Compare, duel.PROG, duel.DESCRIPTION, sys.argv[2:]))
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
     from analysis import tables
     from analysis.runs import UnconfirmedError, read_runs

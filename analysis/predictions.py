@@ -52,7 +52,7 @@ def read_answers(cell: Cell, stores: Mapping[str, Store]) -> tuple[Answers | Non
     with TemporaryDirectory() as folder:
         for run_id, seed, experiment in zip(rows["run_id"], rows["seed"], rows["experiment"], strict=True):
             try:
-                found.append((seed, _load(stores[experiment].artifact(run_id, PREDICTIONS, Path(folder)))))
+                found.append((seed, load(stores[experiment].artifact(run_id, PREDICTIONS, Path(folder)))))
             except InputError as fault:
                 faults.append(str(fault))
     if not found:
@@ -65,7 +65,12 @@ def read_answers(cell: Cell, stores: Mapping[str, Store]) -> tuple[Answers | Non
     return Answers(seeds, labels, predictions, np.stack([each["class_lengths"] for each in tensors])), faults
 
 
-def _load(path: Path) -> dict[str, ndarray]:
+def load(path: Path) -> dict[str, ndarray]:
+    """A run's ``labels``, ``predictions`` and ``class_lengths``.
+
+    Raises:
+        MissingError: the file is damaged.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

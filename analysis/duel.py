@@ -1,0 +1,70 @@
+"""``python -m analysis compare``: two finished runs on the same test images, by McNemar's test."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from capsnet import cli
+from capsnet.errors import InputError
+
+if TYPE_CHECKING:  # it takes seconds
+    from numpy import ndarray
+
+PROG = "python -m analysis compare"
+DESCRIPTION = """Compare two finished runs, image by image, by McNemar's exact test of their stored test predictions.
+
+It asks whether these two networks differ, not whether two settings do: for that, compare cells over seeds.
+
+Example: python -m analysis compare 0123abcd 4567cdef"""
+
+RunId = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_ID", help="of a finished run, or its first characters")]
+
+
+@dataclass(frozen=True)
+class Compare:
+    """The flags of ``python -m analysis compare``."""
+
+    first: RunId
+    second: RunId
+    mlruns: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")] = Path("mlruns")
+
+
+def main(command: Compare) -> int:
+    """Print how many images each run alone gets wrong, and what chance would make of it."""
+    from analysis.statistics import mcnemar
+    from analysis.wording import p_text
+
+    (name, first), (other, second) = (_answers(run_id, command.mlruns) for run_id in (command.first, command.second))
+    labels = first["labels"]
+    if labels.shape != second["labels"].shape or (labels != second["labels"]).any():
+        raise InputError(f"runs {name} and {other} were tested on different images, so they can't be compared by image")
+    wrong = [answers["predictions"] != labels for answers in (first, second)]
+    made = mcnemar(*wrong)
+    for run_id, errors in zip((name, other), wrong, strict=True):
+        cli.console.print(f"run {run_id}: {errors.sum()} of {len(labels)} test images wrong ({100 * errors.mean():.2f} %)")
+    cli.console.print(
+        f"wrong in the first alone: {made.only_first}; in the second alone: {made.only_second}; "
+        f"in both: {int((wrong[0] & wrong[1]).sum())}"
+    )
+    p = p_text(made.p)
+    cli.console.print(f"McNemar's exact test: p {p.replace('<', '< ') if '<' in p else f'= {p}'}")
+    return 0
+
+
+def _answers(run_id: str, folder: Path) -> "tuple[str, Mapping[str, ndarray]]":
+    """A run's id and its labels and predictions.
+
+    Raises:
+        InputError: there is no such finished run, or its predictions are gone.
+    """
+    from analysis.predictions import load
+    from experiments.journal import PREDICTIONS
+    from experiments.tracking import Store
+
+    store, run = Store.holding(run_id, folder)
+    with TemporaryDirectory() as fetched:
+        return run.run_id, load(store.artifact(run.run_id, PREDICTIONS, Path(fetched)))
