@@ -125,6 +125,11 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
         skipped.append(f"the pixels of mistaken images: {fault}")
     more, left = mistakes.write(comparisons, images, folder)
     paths, skipped = [*paths, *more], [*skipped, *left]
+    for store in found.stores.values():
+        try:
+            paths += store.search_figures(folder)
+        except InputError as fault:
+            skipped.append(f"the figures of a search: {fault}")
     try:
         if command.only != "plots" and (run_id := best_run(found.runs)):
             paths += figures_command.make(run_id, command.mlruns, data, folder)

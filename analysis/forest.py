@@ -96,7 +96,8 @@ def _view(rows: Sequence[Row], line: float | None, least: float) -> _View:
     low = max(min([low, *(e.low for e in estimates)]), low - room)
     high = min(max([high, *(e.high for e in estimates)]), high + room)
     pad = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
-    return _View(max(low - pad, least - pad / 2), high + pad, log=False)  # half a point at the end is to be seen, too
+    edge = least - 0.03 * (high + pad - least)  # a mark at the least value is to be seen whole
+    return _View(max(low - pad, edge), high + pad, log=False)
 
 
 def _centres(row: Row) -> list[float]:
@@ -163,8 +164,8 @@ def _write(panel: Axes, text: str, x: float, at: tuple[float, str], *, first: fl
 
 
 def _spread(points: Sequence[float]) -> "np.ndarray[Any, Any]":
-    """From -1 to 1."""
-    return np.linspace(-1, 1, len(points)) if len(points) > 1 else np.zeros(len(points))
+    """From -1 to 1; a single run stands above its mean, which would hide it."""
+    return np.linspace(-1, 1, len(points)) if len(points) > 1 else np.full(len(points), -0.8)
 
 
 def _arrows(panel: Axes, known: Iterable[tuple[Estimate, float]], view: _View, colour: str) -> None:

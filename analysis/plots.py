@@ -147,14 +147,3 @@ def _told(estimates: Iterable[Estimate | None]) -> str:
 def _axis(axes: Iterable[str]) -> str:
     names = legend(axes)
     return f"{ERROR}\n{names}" if names else ERROR
-
-
-def curves(runs: pd.DataFrame, metrics: pd.DataFrame, folder: Path) -> list[Path]:
-    """Errors and losses by epoch."""
-    found = {"error_by_epoch": lambda: by_epoch.errors(runs, metrics), "loss_by_epoch": lambda: by_epoch.losses(runs, metrics)}
-    return write_all(found, folder)[0]
-
-
-def axes(runs: pd.DataFrame, folder: Path) -> list[Path]:
-    """Test error by axis."""
-    return write_all({"test_error_by_axis": lambda: by_axis(runs)}, folder)[0]

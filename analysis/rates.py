@@ -71,7 +71,8 @@ def learning_rates(runs: pd.DataFrame, metrics: pd.DataFrame) -> list[Figure]:
     drawn_values = np.concatenate([values for _, lines in known for _, values in lines])
     scale([panel], drawn_values)
     if panel.get_yscale() != "linear":  # what is a millionth of the highest trains nothing any more
-        panel.set_ylim(bottom=max(panel.get_ylim()[0], 1e-6 * drawn_values.max()))
+        highest = drawn_values.max()
+        panel.set_ylim(max(panel.get_ylim()[0], 1e-6 * highest), 1.5 * highest)
     figure.legend(handles, labels, loc="outside lower center")
     return [figure]
 

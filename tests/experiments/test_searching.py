@@ -252,7 +252,7 @@ space:
   class_dim: {low: 4, high: 12}
 trials: 14
 sampler: random(seed=1)
-pruner: PRUNER
+pruner: median(n_startup_trials=2, n_warmup_steps=3)
 confirm: {top: 0}
 """
 
@@ -260,7 +260,7 @@ confirm: {top: 0}
 @pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["median(n_startup_trials=2, n_warmup_steps=3)", "hyperband(min_resource=3)"])
 def test_hopeless_trials_are_pruned_in_their_workers(mlruns: Path, pruner: str) -> None:
-    searched(mlruns, PRUNING.replace("PRUNER", pruner))
+    searched(mlruns, PRUNING.replace("median(n_startup_trials=2, n_warmup_steps=3)", pruner))
     trials, runs, store = study(mlruns).trials, trial_runs(opened(mlruns)), opened(mlruns)
     by_state = Counter(trial.state for trial in trials)
     assert len(trials) == 14
