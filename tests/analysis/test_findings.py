@@ -197,6 +197,36 @@ def test_axes_out_of_reach_say_how_many_seeds_each_takes(make_runs):
     assert "out of reach" not in " ".join(everything(found))
 
 
+def test_an_axis_of_more_values_takes_more_seeds(make_runs):
+    found = find(judged(make_runs, {**R, "batch_size": [32, 64, 128]}, None, 6))
+    assert chapter(found, "Each axis by itself").lead.endswith(", however large: it takes 7 for batch size.")
+
+
+STEP = [0.05] * 6 + [-0.001]  # 4 of 128 sign flips are as extreme: p = 0.031, and 0.094 as the least of three
+
+
+def three_sizes():
+    """Batches of 64 have the error of 32 and STEP, those of 128 have it a little higher and lower in turn."""
+    base = [0.3 + 0.01 * (seed % 3) for seed in range(7)]
+    swing = [b + 0.01 * (-1) ** seed for seed, b in enumerate(base)]
+    return [*base, *(b + step for b, step in zip(base, STEP, strict=True)), *swing]
+
+
+def test_what_correction_takes_away_is_not_claimed(make_runs):
+    found = find(judged(make_runs, {**R, "batch_size": [32, 64, 128]}, three_sizes() * 2, 7))
+    [one] = [text for text in texts(found, "Each axis by itself") if text.startswith("batch size = 64 against 32")]
+    assert "no difference can be claimed (" in one
+    assert "p = 0.031, corrected 0.094, n = 7);" in one
+    assert found.answer.startswith("No difference can be claimed. The lowest")
+
+
+def test_the_lowest_is_chosen_and_its_p_multiplied(make_runs):
+    found = find(judged(make_runs, {"batch_size": [32, 64, 128]}, three_sizes(), 7))
+    assert texts(found, "Lowest error")[1].startswith(
+        "It cannot be told apart from that of any other cell. p is multiplied by 3"
+    )
+
+
 def test_values_that_nothing_else_is_equal_beside_cannot_be_compared(make_runs):
     parts = [
         make_runs({"learning_rate": [rate], "class_dim": [dim]}, seeds=6, base=BASE) for rate, dim in ((0.001, 8), (0.002, 16))

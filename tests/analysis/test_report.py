@@ -188,6 +188,7 @@ def test_two_builds_have_the_same_bytes_whatever_the_order(quick, tmp_path):
     failed(quick, 4, "diverged", "why")
     failed(quick, 9, "killed")
     failed(quick, 30, "planned")
+    quick.loc[[3, 20], "git_commit"] = ["fedcba9-dirty-0123", "0000000"]
     figures = drawn(tmp_path)
     first = rendered(made(quick), figures)
     assert first == rendered(made(quick), figures)
