@@ -5,7 +5,7 @@ seeds are what intervals and tests count: runs of one seed share first weights a
 """
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,8 @@ from analysis.statistics import Comparison
 MOST_VALUES = 4  # of an axis whose values are all compared to each other; of a longer one, each to the reference's value
 
 Pair = tuple[Any, Any]  # a value, and the one that it is compared to
+Errors = Mapping[int, float]  # seed -> test error of a run that finished
+Measured = tuple[Mapping[str, Any], Errors]  # a cell's setting, and its runs
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,35 @@ class Contrast:
 
 def of_axes(comparisons: Comparisons) -> list[Contrast]:
     """Each two values of each axis; Holm's correction is for the pairs of one axis, each axis being a question of its own."""
-    return [contrast for axis in _axes(comparisons) for contrast in _corrected(_contrasts(comparisons, (axis,)))]
+    cells = _measured(comparisons)
+    return [c for axis in _axes(comparisons) for c in _corrected(_contrasts(cells, {axis: _pairs(comparisons, axis)}))]
 
 
 def of_two_axes(comparisons: Comparisons) -> list[Contrast]:
     """Each two values of each two axes that have a whole block; Holm's correction is for all of them."""
-    every = itertools.combinations(_axes(comparisons), 2)
-    return _corrected([contrast for axes in every for contrast in _contrasts(comparisons, axes) if contrast.settings])
+    cells, pairs = _measured(comparisons), {axis: _pairs(comparisons, axis) for axis in _axes(comparisons)}
+    every = (_contrasts(cells, dict(two)) for two in itertools.combinations(pairs.items(), 2))
+    return _corrected(contrast for contrasts in every for contrast in contrasts if contrast.settings)
 
 
-def of_cells(cell: Cell, other: Cell) -> Comparison:
-    """A cell against another, by the seeds that both have finished."""
-    errors, others = _errors(cell), _errors(other)
-    seeds = sorted(errors.keys() & others.keys())
-    return statistics.compare([errors[seed] for seed in seeds], [others[seed] for seed in seeds])
+def of_cells(cells: Sequence[Cell], other: Cell) -> list[Comparison]:
+    """Each cell against the other, by the seeds that both have finished."""
+    others, found = _errors(other), []
+    for cell in cells:
+        errors = _errors(cell)
+        seeds = sorted(set(errors) & set(others))
+        found.append(statistics.compare([errors[seed] for seed in seeds], [others[seed] for seed in seeds]))
+    return found
 
 
-def _contrasts(comparisons: Comparisons, axes: tuple[str, ...]) -> Iterator[Contrast]:
-    rows: dict[tuple[Any, ...], dict[tuple[Any, ...], Mapping[int, float]]] = {}  # other axes -> values -> seed -> error
-    for cell in comparisons.cells:
-        rest = tuple(value for axis, value in cell.setting.items() if axis not in axes)
-        rows.setdefault(rest, {})[tuple(cell.setting[axis] for axis in axes)] = _errors(cell)
-    for pairs in itertools.product(*(_pairs(comparisons, axis) for axis in axes)):
+def _contrasts(cells: Sequence[Measured], asked: Mapping[str, Sequence[Pair]]) -> Iterator[Contrast]:
+    """Of each pair of one axis, or each two pairs of two."""
+    axes = tuple(asked)
+    rows: dict[tuple[Any, ...], dict[tuple[Any, ...], Errors]] = {}  # values of the other axes -> of these -> errors
+    for setting, errors in cells:
+        rest = tuple(value for axis, value in setting.items() if axis not in axes)
+        rows.setdefault(rest, {})[tuple(setting[axis] for axis in axes)] = errors
+    for pairs in itertools.product(*asked.values()):
         corners = list(itertools.product(*pairs))
         # with one axis value - other; with two (11 - 10) - (01 - 00): the corners with an even number of others are added
         added = [sum(v != pair[0] for v, pair in zip(corner, pairs, strict=True)) % 2 == 0 for corner in corners]
@@ -90,15 +99,19 @@ def _pairs(comparisons: Comparisons, axis: str) -> list[Pair]:
     return [(value, other) for value in values if value != other]
 
 
-def _corrected(contrasts: Iterator[Contrast] | Sequence[Contrast]) -> list[Contrast]:
-    contrasts = list(contrasts)
+def _corrected(found: Iterable[Contrast]) -> list[Contrast]:
+    contrasts = list(found)
     adjusted = statistics.holm([contrast.comparison.p for contrast in contrasts])
     return [replace(contrast, p_holm=float(p)) for contrast, p in zip(contrasts, adjusted, strict=True)]
 
 
-def _errors(cell: Cell) -> dict[int, float]:
-    """Seed -> test error of the runs that finished."""
-    return dict(zip(cell.runs["seed"][cell.finished.index], cell.finished, strict=True))
+def _measured(comparisons: Comparisons) -> list[Measured]:
+    return [(cell.setting, _errors(cell)) for cell in comparisons.cells]
+
+
+def _errors(cell: Cell) -> Errors:
+    finished = cell.finished
+    return dict(zip(cell.runs["seed"][finished.index], finished, strict=True))
 
 
 def _axes(comparisons: Comparisons) -> list[str]:

@@ -122,7 +122,7 @@ def _lowest(cells: Sequence[Cell]) -> Chapter:
 
 def _apart(best: Cell, rest: Sequence[Cell]) -> Finding:
     """Which of the rest have a higher error than the best."""
-    compared = [(cell, contrasts.of_cells(cell, best)) for cell in rest]
+    compared = list(zip(rest, contrasts.of_cells(rest, best), strict=True))
     known = [made for _, made in compared if made.difference.n]
     pairs = (len(rest) + 1) * len(rest) // 2
     if not known:

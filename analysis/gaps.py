@@ -14,11 +14,11 @@ def missing_runs(comparisons: Comparisons) -> Chapter:
     """Runs without a result, cells without an interval, predictions that could not be read."""
     cells = comparisons.cells
     said = [f"{progress(cells)}."]
-    lacking = [f"{setting(cell.setting)}: {cell.count}" for cell in cells if cell.failures]
-    said += [f"{each}." for each in lacking[:NAMED]] if len(cells) > 1 else []
+    lacking = [cell for cell in cells if cell.error.n < len(cell.runs)]
+    said += [f"{setting(cell.setting)}: {cell.count}." for cell in lacking[:NAMED]] if len(cells) > 1 else []
     if len(lacking) > NAMED:
         said.append(f"{count(len(lacking) - NAMED, 'more cell')} lack{'s' * (len(lacking) == NAMED + 1)} runs.")
-    if any("diverged" in cell.failures and cell.error.n for cell in cells):
+    if any("diverged" in cell.failures and cell.error.n for cell in lacking):
         said.append("Where runs diverged, the mean is of the others, and flatters the cell.")
     single = sum(cell.error.n == 1 for cell in cells)
     if single == len(cells):
@@ -31,7 +31,7 @@ def missing_runs(comparisons: Comparisons) -> Chapter:
     if comparisons.faults:
         lost = f"The predictions of {count(len(comparisons.faults), 'finished run')} could not be read"
         said.append(f"{lost}: intervals over test images and ensembles are without them.")
-    elif not any(comparisons.images):
+    elif not any(comparisons.images) and any(cell.error.n for cell in cells):
         said.append("Predictions were not read, so there is no interval over test images.")
     return Chapter("What is missing", "", [Finding(each) for each in said])
 

@@ -1,7 +1,6 @@
 """Figures for a page that holds all it shows: the images themselves as text, with their captions."""
 
 import base64
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -25,8 +24,13 @@ CAPTIONS = {
     "mistaken_images": "The test images that most runs get wrong, and their most frequent answers.",
     "reconstructions": "Test images above what the decoder makes of their class capsules.",
     "perturbations": "What the decoder draws when one dimension of a class capsule is changed.",
-    "perturbation": "The same, moving: each dimension of a class capsule is changed in turn.",
+    "perturbation": "What the decoder draws while each dimension of a class capsule is changed.",
     "routing": "What routing does in a trained network, pass by pass.",
+    "history": "The trials of the search in their order, and the best value so far.",
+    "importances": "How much of the objective each parameter explains.",
+    "parallel_coordinates": "The trials as lines through their parameters.",
+    "slice": "The objective by each parameter.",
+    "pareto_front": "The trials by their objectives, and those that none beats in all of them.",
 }
 """Stem of a figure's file -> what it shows, in the order of a report."""
 
@@ -72,25 +76,27 @@ def _illustration(path: Path) -> Illustration:
         dpi = image.info.get("dpi", (96 * ZOOM,))[0]
         width, height = (round(size / dpi * 96 * ZOOM) for size in image.size)
         still = _address(_first(image), "image/png") if getattr(image, "is_animated", False) else ""
-    stem, page = _stem(path)
+    stem, part = _stem(path)
     title = stem.replace("_", " ")
-    caption = CAPTIONS.get(stem, f"{title.capitalize()}.") + (f" Page {page}." if page else "")
+    caption = CAPTIONS.get(stem, f"{title.capitalize()}.")
+    if part:
+        caption += f" Page {part}." if part.isdecimal() else f" Objective: {part.replace('_', ' ')}."
     if path.parent.parent.name == "figures":  # of one run, whose id its folder has
         caption += f" Run {path.parent.name}."
     return Illustration(caption, f"Figure: {title}", _address(data, TYPES[path.suffix.lower()]), still, width, height)
 
 
-def _stem(path: Path) -> tuple[str, int]:
-    """The figure's name, and the number of its page if it has several."""
-    paged = re.fullmatch(r"(.+)-(\d+)", path.stem)
-    return (paged[1], int(paged[2])) if paged else (path.stem, 0)
+def _stem(path: Path) -> tuple[str, str]:
+    """The figure's name, and which page of it this is, or which of a search's objectives it shows, if there are several."""
+    stem, _, part = path.stem.partition("-")
+    return (stem, part) if stem in CAPTIONS else (path.stem, "")
 
 
 def _place(path: Path) -> tuple[int, str, int, str]:
-    """Where a figure stands: in the order of CAPTIONS, run by run, page by page, and after them by name."""
-    stem, page = _stem(path)
+    """Where a figure stands: in the order of CAPTIONS, page by page, and after them by name."""
+    stem, part = _stem(path)
     place = list(CAPTIONS).index(stem) if stem in CAPTIONS else len(CAPTIONS)
-    return place, stem, page, str(path)
+    return place, stem, int(part) if part.isdecimal() else 0, str(path)
 
 
 def _first(image: Image.Image) -> bytes:

@@ -104,7 +104,7 @@ def render(found: Runs, comparisons: Comparisons, figures: Sequence[Path] = (), 
         script=Markup(script),
         title=" + ".join(found.stores),
         findings=findings.find(comparisons),
-        method=findings.METHOD,
+        method=findings.METHOD if comparisons.reference else "",
         legend=legend(comparisons.cells[0].setting),
         facts=_facts(found, comparisons, total),
         asked=asked,
@@ -141,14 +141,14 @@ def _facts(found: Runs, comparisons: Comparisons, total: Expense) -> list[tuple[
     """What one wants to know first: (what, how much)."""
     finished = [cell for cell in comparisons.cells if cell.error.n]
     best = min(finished, key=lambda cell: cell.error.mean, default=None)
-    facts = [
-        ("configurations", f"{len(comparisons.cells):,}"),
+    cells, seeds = len(comparisons.cells), found.runs["seed"].nunique()
+    return [
+        ("configuration" + "s" * (cells > 1), f"{cells:,}"),
         ("runs finished", f"{sum(cell.error.n for cell in finished):,} of {len(found.runs):,}"),
-        ("seeds", f"{found.runs['seed'].nunique():,}"),
-        ("lowest mean test error", percent(best).partition(" (")[0] if best else "—"),
+        ("seed" + "s" * (seeds > 1), f"{seeds:,}"),
+        ("lowest mean test error" if cells > 1 else "test error", percent(best).partition(" (")[0] if best else "—"),
         ("of training", "—" if math.isnan(total.seconds) else duration(total.seconds)),
     ]
-    return facts
 
 
 def _asked(found: Runs) -> tuple[list[Asked], list[str]]:

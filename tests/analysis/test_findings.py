@@ -274,7 +274,20 @@ def test_nothing_has_finished(make_runs, fail):
     fail(runs, [1], "planned", None)
     found = find(tables.judged(runs, published=()))
     assert found.answer == "There is no result yet: 0 of 2 runs have finished; 1 diverged, 1 not run."
-    assert [one.title for one in found.chapters] == ["What is missing"]
+    assert texts(found, "What is missing") == [
+        "0 of 2 runs have finished; 1 diverged, 1 not run.",
+        "r = 1: n=0 of 1; 1 diverged.",
+        "r = 3: n=0 of 1; 1 not run.",
+    ]
+
+
+def test_many_cells_that_lack_runs_are_counted(make_runs, fail):
+    runs = make_runs({"epochs": [*range(1, 10)]}, seeds=2)
+    fail(runs, [*range(0, 14, 2)], "killed", None)
+    found = find(tables.judged(runs, published=()))
+    assert "1 more cell lacks runs." in texts(found, "What is missing")
+    fail(runs, [14], "killed", None)
+    assert "2 more cells lack runs." in texts(find(tables.judged(runs, published=())), "What is missing")
 
 
 def test_only_one_cell_has_a_result(make_runs, fail):

@@ -231,7 +231,10 @@ def test_what_is_not_there_has_no_section(make_runs):
     assert "Effects of the axes" not in words
     assert "Figures" not in words
     assert "No run has failed." in words
-    assert "The test error is 1.20 ± 0.20 % (n=3)." in words
+    assert (
+        "The test error is 1.20 ± 0.20 % (n=3). configuration 1 runs finished 3 of 3 seeds 3 test error 1.20 ± 0.20 %" in words
+    )
+    assert "sign-flip" not in words
 
 
 def test_many_findings_are_folded(make_runs):
@@ -316,7 +319,8 @@ def test_figures_keep_their_size_and_order(tmp_path):
 
 def test_pages_and_runs_are_named(tmp_path):
     source = next(path for path in drawn(tmp_path) if path.name == "test_error_by_axis.png")
-    names = ["test_error_by_cell-2.png", "test_error_by_cell-10.png", "figures/0a1b2c3d/routing.png", "somebody_s.png"]
+    names = ["test_error_by_cell-2.png", "test_error_by_cell-10.png", "figures/0a1b2c3d/routing.png"]
+    names += ["history-validation_error.png", "some-body_s.png"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, tmp_path / name)
@@ -325,7 +329,8 @@ def test_pages_and_runs_are_named(tmp_path):
         "Test error of each cell: its runs, their mean and its intervals. Page 2.",
         "Test error of each cell: its runs, their mean and its intervals. Page 10.",
         "What routing does in a trained network, pass by pass. Run 0a1b2c3d.",
-        "Somebody s.",
+        "The trials of the search in their order, and the best value so far. Objective: validation error.",
+        "Some-body s.",
     ]
 
 
