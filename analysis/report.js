@@ -59,3 +59,13 @@
   });
   addEventListener("afterprint", () => folded.forEach((details) => { details.open = false; }));
 })();
+
+// MLflow shows an artifact in a frame that may go nowhere, not even to its own sections.
+if (location.protocol === "blob:") {
+  for (const link of document.querySelectorAll("nav a")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      document.querySelector(link.hash).scrollIntoView();
+    });
+  }
+}

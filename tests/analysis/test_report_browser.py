@@ -204,6 +204,31 @@ def test_who_wants_no_motion_sees_a_still_image(show):
     assert show(reduced_motion="reduce").evaluate(shown) == ["image/png", "image/png"]
 
 
+def test_it_works_in_the_frame_that_mlflow_shows_artifacts_in(browser, path):
+    page = browser.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.evaluate(
+        """(text) => {
+          const frame = document.createElement("iframe");
+          frame.sandbox = "allow-scripts";
+          frame.src = URL.createObjectURL(new Blob([text], { type: "text/html" }));
+          document.body.append(frame);
+        }""",
+        path.read_text(encoding="utf-8"),
+    )
+    frame = page.frame_locator("iframe")
+    head = frame.locator("#accuracy th").first
+    head.click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    section = frame.locator("#cost")
+    assert section.evaluate("(element) => element.getBoundingClientRect().top > innerHeight")
+    frame.locator("nav a", has_text="Cost").click()
+    assert section.evaluate("(element) => element.getBoundingClientRect().top < innerHeight")
+    assert complaints == []
+    page.close()
+
+
 def test_what_gets_into_the_page_all_the_same_can_do_nothing(browser, path):
     """The second lock, should a text ever become markup."""
     page = browser.new_page()
