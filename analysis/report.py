@@ -176,11 +176,16 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
         "cost": expenses.table(comparisons.cells, spent),
     }
     footer = tables.footer(found.runs)
-    return {
-        name: Markup(html(replace(table, notes=[note for note in table.notes if note != footer])))  # escaped when made
+    shown = {
+        name: replace(
+            table,
+            rows=[[_tied(text) for text in row] for row in table.rows],
+            notes=[note for note in table.notes if note != footer],
+        )
         for name, table in made.items()
         if table
     }
+    return {name: Markup(html(table)) for name, table in shown.items()}  # escaped when it was made
 
 
 def _again(found: Runs, comparisons: Comparisons, where: Sequence[str]) -> str:
