@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -30,10 +31,15 @@ class Cell:
     error: Estimate  # of the test error in %, over the finished runs
     published: Published | None
 
-    @property
+    @cached_property
     def finished(self) -> "pd.Series[float]":
         """Test errors in % of the runs that have one."""
         return self.runs["test_error"][_outcomes(self.runs) == "finished"]
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """Seed -> test error in % of the runs that have one."""
+        return dict(zip(self.runs["seed"][self.finished.index], self.finished, strict=True))
 
     @property
     def failures(self) -> str:

@@ -216,14 +216,9 @@ def _difference(answers: Answers | None, reference: Answers | None) -> Estimate 
 
 def _by_seed(cells: Sequence[Cell]) -> Float[ndarray, "seeds cells"]:
     """Test errors of the seeds that every cell has finished."""
-    found = [_errors(cell) for cell in cells]
+    found = [cell.by_seed for cell in cells]
     seeds = sorted(set.intersection(*(set(errors) for errors in found))) if found else []
     return np.array([[errors[seed] for errors in found] for seed in seeds], dtype=float).reshape(len(seeds), len(cells))
-
-
-def _errors(cell: Cell) -> dict[int, float]:
-    """Seed -> test error of the runs that finished."""
-    return dict(zip(cell.runs["seed"][cell.finished.index], cell.finished, strict=True))
 
 
 def _axes(cells: Sequence[Cell]) -> list[str]:
@@ -245,7 +240,7 @@ def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
     by_seed: dict[int, list[list[float]]] = {}
     for block in blocks.values():
         if len(block) == len(combinations):
-            errors = [_errors(block[values]) for values in combinations]
+            errors = [block[values].by_seed for values in combinations]
             for seed in set.intersection(*map(set, errors)):
                 by_seed.setdefault(seed, []).append([each[seed] for each in errors])
     if not by_seed or len(combinations) < 2:

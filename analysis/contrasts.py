@@ -58,9 +58,9 @@ def of_two_axes(comparisons: Comparisons) -> list[Contrast]:
 
 def of_cells(cells: Sequence[Cell], other: Cell) -> list[Comparison]:
     """Each cell against the other, by the seeds that both have finished."""
-    others, found = _errors(other), []
+    others, found = other.by_seed, []
     for cell in cells:
-        errors = _errors(cell)
+        errors = cell.by_seed
         seeds = sorted(set(errors) & set(others))
         found.append(statistics.compare([errors[seed] for seed in seeds], [others[seed] for seed in seeds]))
     return found
@@ -106,12 +106,7 @@ def _corrected(found: Iterable[Contrast]) -> list[Contrast]:
 
 
 def _measured(comparisons: Comparisons) -> list[Measured]:
-    return [(cell.setting, _errors(cell)) for cell in comparisons.cells]
-
-
-def _errors(cell: Cell) -> Errors:
-    finished = cell.finished
-    return dict(zip(cell.runs["seed"][finished.index], finished, strict=True))
+    return [(cell.setting, cell.by_seed) for cell in comparisons.cells]
 
 
 def _axes(comparisons: Comparisons) -> list[str]:
