@@ -110,9 +110,9 @@ def test_a_server_that_accepts_and_never_answers_holds_no_run_up(mlruns: Path, m
             journal.begin(Record({}, "r", "", {}))
             start = time.monotonic()
             found = recorder.Recorder(store, journal)
-            assert time.monotonic() - start < 0.5
+            assert time.monotonic() - start < 1.5
             assert found.close() == "the tracking store doesn't answer"
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 8
 
 
 def test_a_thread_that_waited_too_long_writes_to_no_journal_that_another_holds(mlruns: Path) -> None:

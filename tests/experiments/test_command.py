@@ -33,7 +33,7 @@ def test_without_cuda_and_without_a_grid_quick_is_chosen_and_the_reason_given(tm
 
 
 def seconds_and_modules(*arguments: str) -> tuple[float, int, str]:
-    """The processor time that a command takes (a busy machine takes longer), its exit code, and what it printed, which ends in the heavy modules it imported."""
+    """Processor time of a command (a busy machine is no fault), its exit code, its output, then the heavy modules imported."""
     code = (
         "import sys, runpy, atexit\n"
         "atexit.register(lambda: print('heavy:', *sorted({'torch', 'mlflow', 'pandas', 'optuna'} & set(sys.modules))))\n"

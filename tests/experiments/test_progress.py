@@ -331,7 +331,7 @@ def test_a_journal_that_hangs_holds_up_neither_the_launch_nor_its_end(
         began = time.monotonic()
         it.begin("b", 10, list)
         it.end("b", "test error 1.00 %")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # not the 30 for which it hangs
     written = out.file.getvalue()
     assert "1/2 b: test error 1.00 %" in written
     released.set()
