@@ -85,7 +85,8 @@ def main() -> int:
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in comparisons.faults:
         _warn("missing", fault)
-    folder = command.results / folder_name(found.experiment)
+    # what is chosen by a filter is no result of the experiment as a whole, and must not take its place
+    folder = command.results / folder_name(" where ".join([found.experiment, *command.where]))
     written: list[Path] = []
     try:
         if command.only in ("tables", "all"):
@@ -147,6 +148,9 @@ def _reported(found: "Runs", comparisons: "Comparisons", command: Command, folde
     known = {str(run_id)[: figures_command.SHORT] for run_id in found.runs["run_id"].dropna()}
     before = [path for path in sorted((folder / "figures").glob("*/*")) if path.parent.name in known and path not in written]
     path = report.write(found, comparisons, [*written, *before], folder, command.where)
+    if command.where or command.reference or len(found.stores) > 1:
+        cli.console.print("MLflow keeps the report of a whole experiment against the paper's cell only, so not this one")
+        return path
     for fault in report.log(found, path):
         _warn("missing", fault)
     return path

@@ -34,7 +34,7 @@ class Cell:
     @cached_property
     def finished(self) -> "pd.Series[float]":
         """Test errors in % of the runs that have one."""
-        return self.runs["test_error"][_outcomes(self.runs) == "finished"]
+        return self.runs["test_error"][outcomes(self.runs) == "finished"]
 
     @cached_property
     def by_seed(self) -> dict[int, float]:
@@ -44,7 +44,7 @@ class Cell:
     @property
     def failures(self) -> str:
         """What became of the other runs: ``1 diverged, 2 not run``; empty if all finished."""
-        counts = _outcomes(self.runs).value_counts().drop("finished", errors="ignore")
+        counts = outcomes(self.runs).value_counts().drop("finished", errors="ignore")
         return ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts.index, key=lambda k: (k == "not run", k)))
 
     @property
@@ -120,7 +120,7 @@ def tidy(cells: list[Cell]) -> pd.DataFrame:
 
 def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...]) -> Cell:
     first = {field: rows[field].iloc[0] for field in FIELDS}
-    errors = rows["test_error"][_outcomes(rows) == "finished"]
+    errors = rows["test_error"][outcomes(rows) == "finished"]
     return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), find(first, published))
 
 
@@ -144,7 +144,7 @@ def _numbers(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _outcomes(runs: pd.DataFrame) -> "pd.Series[str]":
+def outcomes(runs: pd.DataFrame) -> "pd.Series[str]":
     """What became of each run: finished, diverged, out of memory, failed, killed, running, not run."""
     outcome = runs["status"].astype(object)
     outcome = outcome.where(runs["status"] != "failed", runs["failure"].astype(object).fillna("failed"))

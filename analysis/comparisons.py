@@ -5,6 +5,7 @@ is less noisy than either. Runs of different seeds are the independent units, ne
 """
 
 import itertools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,12 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import statistics
-from analysis.cells import Cell, name_of, text_of
+from analysis.cells import NAMES, Cell, name_of, text_of
 from analysis.predictions import Answers, read_answers
 from analysis.statistics import Comparison, Estimate
-from capsnet.config import FIELDS
+from capsnet.config import FIELDS, VARIANTS
 from capsnet.errors import InputError, unknown
+from capsnet.variants import parse
 from experiments.tracking import Store
 
 ALPHA = 0.05
@@ -147,26 +149,51 @@ def interactions(cells: Sequence[Cell]) -> list[Effect]:
 
 
 def ranks(cells: Sequence[Cell]) -> tuple[list[float], int]:
-    """Each cell's mean rank by test error over the seeds that all cells have finished (1 = best), and how many those are."""
-    errors = _by_seed(cells)
-    return ([float("nan")] * len(cells), 0) if not len(errors) else (list(statistics.ranks(errors)), len(errors))
+    """Each cell's mean rank by test error (1 = best) over the seeds that all cells with a result have finished; their number.
+
+    A cell without a result has none, and nor has any if the cells are of several data sets.
+    """
+    able = [i for i, cell in enumerate(cells) if cell.error.n]
+    errors = _by_seed([cells[i] for i in able])
+    found = [float("nan")] * len(cells)
+    if len(errors) and len({_dataset(cells[i]) for i in able}) == 1:  # errors on different data sets have no order
+        for i, rank in zip(able, statistics.ranks(errors), strict=True):
+            found[i] = float(rank)
+        return found, len(errors)
+    return found, 0
 
 
 def _named(cells: Sequence[Cell], wanted: str) -> Cell:
     found = list(cells)
     axes = list(cells[0].setting)
+    if not axes:
+        raise InputError(f"reference {wanted!r}: there is a single cell, and nothing to compare it to")
+    own = {shown: field for field, shown in NAMES.items()}
     for part in re.split(r"[,\s]+(?=\w+=)(?![^(]*\))", wanted.strip()):  # not at a parameter's name=value
         axis, equals, value = (text.strip() for text in part.partition("="))
+        axis = own.get(axis, axis)
         if not equals:
             raise InputError(f"reference {wanted!r} must be axis=value, as in: {_label(cells[0])}")
         if axis not in axes:
             raise InputError(unknown("axis", axis, axes, f"reference {wanted!r}"))
-        found = [cell for cell in found if value in (text_of(cell.setting[axis]), str(cell.setting[axis]))]
+        found = [cell for cell in found if _is(cell.setting[axis], value, axis)]
     if len(found) != 1:
         listed = "; ".join(map(_label, cells[:12])) + (f"; and {len(cells) - 12} more" if len(cells) > 12 else "")
         many = f"{len(found)} cells are" if found else "no cell is"
         raise InputError(f"{many} the reference {wanted!r}; there are: {listed}")
     return found[0]
+
+
+def _is(value: Any, text: str, axis: str) -> bool:
+    """Whether a text means the value: as a table shows it, or as YAML may spell it."""
+    if text in (text_of(value), str(value)):
+        return True
+    try:
+        if axis in VARIANTS:
+            return parse(text, VARIANTS[axis], axis).text == value
+        return bool(json.loads(text) == (json.loads(value) if isinstance(value, str) else value))
+    except (json.JSONDecodeError, InputError):
+        return False
 
 
 def _label(cell: Cell) -> str:
@@ -198,8 +225,10 @@ def _images(answers: Answers) -> Images:
 
 
 def _pairs(cell: Cell, reference: Cell) -> tuple[Float[ndarray, " pairs"], Float[ndarray, " pairs"]]:
-    """Test errors of the seeds that both have finished."""
-    errors = _by_seed([cell, reference])
+    """Test errors of the seeds that both have finished; none if they are of different data sets, which no pair can be."""
+    errors = _by_seed([cell, reference] if _dataset(cell) == _dataset(reference) else [])
+    if not errors.size:
+        return np.empty(0), np.empty(0)
     return errors[:, 0], errors[:, 1]
 
 
@@ -221,16 +250,23 @@ def _by_seed(cells: Sequence[Cell]) -> Float[ndarray, "seeds cells"]:
     return np.array([[errors[seed] for errors in found] for seed in seeds], dtype=float).reshape(len(seeds), len(cells))
 
 
+def _dataset(cell: Cell) -> str:
+    return str(cell.runs["dataset"].iloc[0])
+
+
 def _axes(cells: Sequence[Cell]) -> list[str]:
-    return list(cells[0].setting) if cells else []
+    """What can have an effect: a data set is no treatment of another."""
+    return [axis for axis in cells[0].setting if axis != "dataset"] if cells else []
 
 
 def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
     """Of the combinations of the axes' values.
 
     A block is a seed at one setting of all other axes. Only blocks that are whole count, those of a seed are averaged, and
-    the seeds are what intervals count: a failed run costs its block, not its seed.
+    the seeds are what intervals count: a failed run costs its block, not its seed, and a value with which no run finished costs
+    itself.
     """
+    cells = [cell for cell in cells if cell.error.n]
     levels = [sorted({cell.setting[axis] for cell in cells}) for axis in axes]
     combinations = list(itertools.product(*levels))
     blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], Cell]] = {}  # setting of the other axes -> values -> cell
@@ -243,7 +279,7 @@ def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
             errors = [block[values].by_seed for values in combinations]
             for seed in set.intersection(*map(set, errors)):
                 by_seed.setdefault(seed, []).append([each[seed] for each in errors])
-    if not by_seed or len(combinations) < 2:
+    if not by_seed or min(map(len, levels)) < 2:
         return []
     means = np.array([np.mean(by_seed[seed], axis=0) for seed in sorted(by_seed)]).reshape(-1, *map(len, levels))
     found: Iterable[Estimate] = (

@@ -110,4 +110,5 @@ def _measured(comparisons: Comparisons) -> list[Measured]:
 
 
 def _axes(comparisons: Comparisons) -> list[str]:
-    return list(comparisons.cells[0].setting) if comparisons.cells else []
+    """A data set is no treatment of another."""
+    return [axis for axis in comparisons.cells[0].setting if axis != "dataset"] if comparisons.cells else []

@@ -17,6 +17,7 @@ def of_cells(comparisons: Comparisons) -> pd.DataFrame:
     frame["low_images"] = [interval.low if interval else math.nan for interval in seen]
     frame["high_images"] = [interval.high if interval else math.nan for interval in seen]
     frame["interval_images"] = [interval.kind if interval else None for interval in seen]
+    frame["n_images"] = [interval.n if interval else 0 for interval in seen]
     frame["ensemble"] = [images.ensemble if images else math.nan for images in comparisons.images]
     frame["rank"], seeds = ranks(comparisons.cells)
     frame["rank_seeds"] = seeds
@@ -44,6 +45,7 @@ def of_differences(comparisons: Comparisons) -> pd.DataFrame:
                 "low_images": seen.low if seen else math.nan,
                 "high_images": seen.high if seen else math.nan,
                 "interval_images": seen.kind if seen else None,
+                "pairs_images": seen.n if seen else 0,
                 "effect": made.effect,
                 "p": made.p,
                 "p_holm": difference.p_holm,

@@ -70,9 +70,9 @@ def learning_rates(runs: pd.DataFrame, metrics: pd.DataFrame) -> list[Figure]:
     panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     drawn_values = np.concatenate([values for _, lines in known for _, values in lines])
     scale([panel], drawn_values)
-    if panel.get_yscale() != "linear":  # what is a millionth of the highest trains nothing any more
-        highest = drawn_values.max()
-        panel.set_ylim(max(panel.get_ylim()[0], 1e-6 * highest), 1.5 * highest)
+    if panel.get_yscale() != "linear":  # a millionth of a curve's highest trains nothing any more
+        lowest = min(values.max() for _, lines in known for _, values in lines)
+        panel.set_ylim(max(panel.get_ylim()[0], 1e-6 * lowest), 1.5 * drawn_values.max())
     figure.legend(handles, labels, loc="outside lower center")
     return [figure]
 

@@ -42,7 +42,8 @@ class Runs:
         stores: (experiment -> where its runs are tracked).
         runs: one row per config, sorted by it: every field of RunConfig in its type (``decoder_hidden`` as JSON),
             ``experiment, run_id, status`` (finished, failed, killed, running or planned), ``failure, reason``, the last
-            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``ended``.
+            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``ended``. Its ``attrs`` hold ``where``,
+            by which the rows were chosen, and how many were ``left_out``.
         strangers: (run id -> why) of runs that are left out because they are of no config of this version.
         repeated: finished runs of configs for which another one, that finished before, speaks.
     """
@@ -108,7 +109,8 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     frame = pd.DataFrame(rows)
     frame["experiment"] = frame["run_id"].map(places).fillna(frame["experiment"])
     frame = _typed(frame)
-    frame = frame[_chosen(where, frame)]
+    everything, frame = len(frame), frame[_chosen(where, frame)]
+    frame.attrs = {"where": tuple(where), "left_out": everything - len(frame)}  # for whoever has to say so
     if frame.empty:
         raise InputError(f"no run of {'+'.join(stores)} has all of --where {' --where '.join(where)}")
     speaking = {run.run_id for run in known.values()}

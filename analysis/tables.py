@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import frames
-from analysis.cells import Cell, cells, constants, legend, name_of, text_of, varying, widest
+from analysis.cells import Cell, cells, constants, legend, name_of, outcomes, text_of, varying, widest
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
@@ -65,15 +65,17 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     for cell, images, rank in zip(comparisons.cells, comparisons.images, mean_ranks, strict=True):
         error = cell.error
         spread = f"{cell.finished.min():.2f}–{cell.finished.max():.2f}" if error.n > 1 else "—"
-        results = [error_text(cell), interval_text(error), interval_text(images.interval) if images else "—", spread]
-        results.append(f"{images.ensemble:.2f}" if images and not math.isnan(images.ensemble) else "—")
+        seen = _partly(interval_text(images.interval), images.interval.n, error.n) if images else "—"
+        results = [error_text(cell), interval_text(error), seen, spread]
+        together = images is not None and not math.isnan(images.ensemble)
+        results.append(_partly(f"{images.ensemble:.2f}", images.interval.n, error.n) if images and together else "—")
         results.append("—" if math.isnan(rank) else f"{rank:.1f}")
         body.append([*(text_of(value) for value in cell.setting.values()), *results, _seconds(cell)])
     notes = [
         "95% over seeds: Student-t interval of the mean, for this test set; over seeds and images: "
-        + next((images.interval.kind for images in comparisons.images if images), "not available without predictions")
+        + (" or ".join(dict.fromkeys(i.interval.kind for i in comparisons.images if i)) or "not available without predictions")
         + ". Ensemble: error of the runs' mean scores."
-        + (f" Rank: mean over the {seeds} seed{'s' * (seeds > 1)} that all cells have finished, 1 is best." if seeds else "")
+        + (f" Rank: by test error, 1 is best; {_over(seeds)} that all cells with a result have finished." if seeds else "")
     ]
     caption = f"All cells: test error in %.{_legend(axes)}"
     notes += [*_faults(comparisons), footer(runs)]
@@ -93,13 +95,14 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         f"Difference of the test error to the reference ({setting_text(reference)}; {comparisons.why}), in percentage points, "
         f"paired by seed; the reference has {error_text(reference)} %.{_legend(axes)}"
     )
-    count = len(comparisons.differences)
+    count = sum(d.comparison.difference.n > 0 for d in comparisons.differences)
     most = max((d.comparison.difference.n for d in comparisons.differences), default=0)
     test = "exact two-sided sign-flip permutation test" + f" (t-test of over {MOST_PAIRS} pairs)" * (most > MOST_PAIRS)
     note = (
         f"p: {test} of the paired differences, by Holm's method corrected for "
-        f"{count} comparison{'s' * (count > 1)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
-        f"smallest true difference that a paired t-test of this n finds in 80% of experiments (alpha {ALPHA:g}, uncorrected)."
+        f"{count} comparison{'s' * (count != 1)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
+        f"smallest true difference that a paired t-test of this n, uncorrected, finds in 80% of experiments (alpha {ALPHA:g}); "
+        "the corrected p finds it less often."
     )
     notes = [note, *reach_notes(comparisons), *_faults(comparisons), footer(runs)]
     marked = frozenset(i for i, d in enumerate(comparisons.differences) if d.p_holm <= ALPHA)
@@ -130,8 +133,10 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         "95%: Student-t interval over n seeds, not corrected for the number of effects. A seed counts with those settings "
         "of the other axes for which it finished with every value."
     )
+    absent = [name_of(axis) for axis in varying(runs) if (axis,) not in {effect.axes for effect in found}]
+    without = f" Without {', '.join(absent)}, for want of a complete design." if absent else ""
     header = ["axis", "value", "effect (points)", "95% interval", "n"]
-    return Table(f"tab:{_slug(runs)}-effects", caption, header, body, 2, [note, footer(runs)])
+    return Table(f"tab:{_slug(runs)}-effects", caption, header, body, 2, [note + without, footer(runs)])
 
 
 def all_effects(comparisons: Comparisons) -> list[Effect]:
@@ -181,7 +186,7 @@ def reach_notes(comparisons: Comparisons) -> list[str]:
     if not compared or comparisons.in_reach:
         return []
     least, count = min(c.smallest_p for c in compared), len(compared)
-    corrected = f" and {p_text(min(1.0, least * count))} after the correction" if count > 1 else ""
+    corrected = f" and {p_text(min(1.0, least * count))} after the correction" if count > 1 and least < 1 else ""
     pairs = max(c.difference.n for c in compared)
     needed = math.ceil(math.log2(2 * count / ALPHA))
     return [
@@ -193,7 +198,7 @@ def reach_notes(comparisons: Comparisons) -> list[str]:
 def verdict(difference: Difference) -> str:
     """What may be said of a difference."""
     if not difference.comparison.difference.n:
-        return "no pair of runs"
+        return "no pair of runs"  # or of another data set
     if difference.p_holm <= ALPHA:
         return "lower error" if difference.comparison.difference.mean < 0 else "higher error"
     return "no difference can be claimed"
@@ -209,10 +214,27 @@ def footer(runs: pd.DataFrame) -> str:
         f"Experiment {_experiments(runs)}",
         f"commit{'s' * (len(commits) > 1)} {', '.join(commits) or 'unknown'}",
         f"seed{'s' * (len(seeds) > 1)} {f'{seeds[0]} to {seeds[-1]}' if consecutive else ', '.join(map(str, seeds))}",
-        f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((runs['status'] == 'finished').sum())} finished",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((outcomes(runs) == 'finished').sum())} finished",
+        *_filter(runs),
         "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
     ]
     return "; ".join(parts) + "."
+
+
+def _over(seeds: int) -> str:
+    return f"mean over the {seeds} seeds" if seeds > 1 else "of the one seed"
+
+
+def _partly(text: str, n: int, of: int) -> str:
+    """Says so if predictions of some runs are gone."""
+    return text if n == of else f"{text} (n={n})"
+
+
+def _filter(runs: pd.DataFrame) -> list[str]:
+    """What the runs were chosen by."""
+    if not (where := runs.attrs.get("where")):
+        return []
+    return [f"only those with {' and '.join(where)}, which leaves out {runs.attrs['left_out']}"]
 
 
 def _difference_row(difference: Difference, comparisons: Comparisons) -> list[str]:
@@ -220,11 +242,14 @@ def _difference_row(difference: Difference, comparisons: Comparisons) -> list[st
     estimate = made.difference
     if not estimate.n:
         return [*labels, "0", *["—"] * 7, verdict(difference)]
-    seen = interval_text(difference.images, signed=True) if difference.images else "—"
-    results = [str(estimate.n), signed_text(estimate.mean, estimate), interval_text(estimate, signed=True), seen]
+    seen = _partly(interval_text(difference.images, signed=True), difference.images.n, estimate.n) if difference.images else "—"
+    interval = "all equal" if estimate.sd == 0 else interval_text(estimate, signed=True)  # no spread is no certainty
+    results = [str(estimate.n), signed_text(estimate.mean, estimate), interval, seen]
     results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
     results += [p_text(made.p), p_text(difference.p_holm)]
-    results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if made.detectable > 0 else "—")
+    # nothing can be detected where no p can be small enough
+    detectable = made.detectable > 0 and comparisons.in_reach
+    results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if detectable else "—")
     said = verdict(difference) if comparisons.in_reach else "out of reach"
     return [*labels, *results, said]
 
@@ -291,7 +316,8 @@ def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
     rest = " (all but validation's)" if told.get("train_size") == 0 else ""
     same = ", ".join(f"{name_of(k)} {text_of(v)}" + (rest if k == "train_size" else "") for k, v in told.items())
     columns = f" Columns: {name_of(across)}." if across else ""
-    return f"Test error in %, mean ± sample sd over n seeds.{columns} Constant: {same}.{_legend([*TABLE1, *axes, *told])}"
+    constant = f" Constant: {same}." if same else ""
+    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{_legend([*TABLE1, *axes, *told])}"
 
 
 def _legend(fields: Iterable[str]) -> str:

@@ -485,14 +485,14 @@ def _refuse_unfinished(run: Run, experiment: Experiment) -> None:
     elif tags.get(KIND) in {"grid", "search"}:
         fault = f"is that of the whole {tags[KIND]} {tags[GRID]!r}, which has no network: take one of the runs below it"
     elif tags.get(KIND) != "run":
-        fault = f"of experiment {experiment.name!r} was not logged by this program"
+        fault = f"of experiment {experiment.name!r} was not logged by this program, so it has no network to show"
     elif status == "RUNNING":
         fault = "is still being trained, or was interrupted: wait for it, or launch its grid again"
     elif status != "FINISHED":
         fault = f"didn't finish ({tags.get(FAILURE, status.lower())}), and only finished runs keep their weights"
     else:
         return
-    raise InputError(f"run {run_id} {fault}, or name another run")
+    raise InputError(f"run {run_id} {fault}; or name another run")
 
 
 def _search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:

@@ -50,6 +50,11 @@ def test_from_yaml_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert call("analysis", "small_rates", "--results", str(tmp_path / "results")).returncode == 0
     assert files() == before
 
+    some = call("analysis", "small_rates", "--where", "routing_iterations=1", "--only", "tables", "--results", str(made.parent))
+    assert "4 runs, 2 finished; only those with routing_iterations=1, which leaves out 4;" in some.stdout
+    assert (made.parent / "small_rates_where_routing_iterations=1" / "accuracy.tex").exists()
+    assert files() == before  # what is filtered takes the place of nothing
+
     unknown = call("analysis", "small_rate", "--results", str(tmp_path / "results"))
     assert unknown.returncode == 2
     assert "did you mean 'small_rates'" in unknown.stderr

@@ -89,6 +89,7 @@ def test_the_papers_cell_is_the_reference_or_the_one_nearest_to_it(make_runs, ax
         "routing_iterations=1 reconstruction_weight=0",
         "reconstruction_weight=0, routing_iterations=1",
         "routing_iterations=1,reconstruction_weight=0.0",
+        "r=1 reconstruction_weight=0e0",
     ],
 )
 def test_a_reference_is_named_by_its_axes(make_runs, wanted):
@@ -176,6 +177,30 @@ def test_where_no_data_could_be_significant_it_says_so(make_runs, seeds, cells_c
     assert compare(cells(enough), {}).in_reach
 
 
+def test_p_is_corrected_for_the_cells_that_have_pairs(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 2, 3]}, seeds=3)
+    fail(runs, [0, 1, 2])
+    made = compare(cells(runs), {})
+    assert "corrected for 1 comparison." in tables.differences(made, runs).notes[0]
+
+
+def test_runs_of_different_data_sets_are_no_pairs_and_have_no_ranks(make_runs):
+    runs = make_runs({"dataset": ["mnist", "fashion_mnist"], "routing_iterations": [1, 3]})
+    made = compare(cells(runs), {})
+    of = {tuple(d.cell.setting.values()): d.comparison.difference.n for d in made.differences}
+    assert made.reference.setting == {"dataset": "mnist", "routing_iterations": 3}
+    assert of == {("mnist", 1): 3, ("fashion_mnist", 1): 0, ("fashion_mnist", 3): 0}
+    assert ranks(made.cells)[1] == 0
+    assert {effect.axes for effect in main_effects(made.cells)} == {("routing_iterations",)}
+    assert interactions(made.cells) == []
+
+
+def test_equal_pairs_are_no_certainty(make_runs):
+    runs = make_runs(TWO, errors=[1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+    [row] = tables.differences(compare(cells(runs), {}), runs).rows
+    assert row[3] == "all equal"
+
+
 # --- effects
 
 
@@ -216,6 +241,16 @@ def test_settings_that_lack_a_value_have_no_part_in_its_axis(make_runs):
         assert found["routing_iterations", r] == pytest.approx(means[5e-4][r] - means[5e-4].mean())
     lower = (means[0.0][[1, 3]] - means[5e-4][[1, 3]]).mean()  # and r = 5 not with weight 0
     assert found["reconstruction_weight", 0.0] == pytest.approx(lower / 2)
+
+
+def test_a_value_with_which_nothing_finished_takes_no_other_with_it(make_runs, fail):
+    runs = make_runs({"learning_rate": [1e-3, 5e-3, 1e30], "routing_iterations": [1, 3]})
+    fail(runs, [i for i, rate in enumerate(runs["learning_rate"]) if rate == 1e30])
+    levels = {effect.levels for effect in main_effects(cells(runs))}
+    assert levels == {(1e-3,), (5e-3,), (1,), (3,)}
+    means, seeds = ranks(cells(runs))
+    assert seeds == 3
+    assert sorted(map(math.isnan, means)) == [False] * 4 + [True] * 2
 
 
 def test_ranks_are_over_the_seeds_that_all_have(make_runs, fail):
@@ -271,6 +306,7 @@ def test_predictions_that_are_gone_are_named_and_the_rest_is_built(make_runs, an
     table = tables.ablation(made, runs)
     assert "Without the predictions of 5 finished runs, which are gone." in table.notes
     assert [row[3] for row in table.rows][1] == "—"
+    assert table.rows[0][3].endswith("] (n=1)")  # the interval of the one run whose predictions are left
 
 
 def test_other_test_images_are_never_paired(make_runs, answered):

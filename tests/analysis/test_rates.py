@@ -43,6 +43,14 @@ def test_what_is_a_millionth_of_the_highest_does_not_press_the_rest_together(mak
     assert figure.axes[0].get_ylim() == pytest.approx((1e-9, 1.5e-3))
 
 
+def test_a_rate_that_cannot_work_hides_no_other(make_runs):
+    runs = make_runs({"learning_rate": [1e-3, 1e30]}, base={**BASE, "lr_schedule": "constant"})
+    [figure] = rates.learning_rates(runs, NONE)
+    low, high = figure.axes[0].get_ylim()
+    assert low < 1e-3
+    assert high > 1e30
+
+
 def test_lines_differ_in_schedule_peak_and_length_and_in_nothing_else(make_runs):
     axes = {"learning_rate": [1e-3, 2e-3], "batch_size": [50, 100], "routing_iterations": [1, 3]}
     runs = make_runs(axes, base={**BASE, "lr_schedule": "constant"})

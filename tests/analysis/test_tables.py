@@ -161,6 +161,13 @@ def test_footer_tells_the_origin(quick, fail):
     )
 
 
+def test_footer_tells_what_a_filter_left_out_and_counts_results(quick):
+    quick.loc[3, "test_error"] = float("nan")
+    quick.attrs = {"where": ("routing_iterations=1", "seed=0"), "left_out": 6}
+    footer = accuracy(quick).notes[-1]
+    assert "; 36 runs, 35 finished; only those with routing_iterations=1 and seed=0, which leaves out 6; " in footer
+
+
 def test_a_table_of_what_has_not_run(make_runs, fail):
     runs = make_runs({"routing_iterations": [1, 3]})
     fail(runs, list(runs.index), "planned", None)
