@@ -57,7 +57,7 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
 
 
 def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
-    """Every cell with both intervals, extremes, ensemble, rank and cost."""
+    """Every cell with both intervals, extremes, ensemble and rank."""
     axes = varying(runs)
     mean_ranks, seeds = ranks(comparisons.cells)
     header = [*map(name_of, axes), MEASURE, "95% over seeds", "95% over seeds and images", "min–max", "ensemble", "rank"]
@@ -70,7 +70,7 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         together = images is not None and not math.isnan(images.ensemble)
         results.append(_partly(f"{images.ensemble:.2f}", images.interval.n, error.n) if images and together else "—")
         results.append("—" if math.isnan(rank) else f"{rank:.1f}")
-        body.append([*(text_of(value) for value in cell.setting.values()), *results, _seconds(cell)])
+        body.append([*(text_of(value) for value in cell.setting.values()), *results])
     notes = [
         "95% over seeds: Student-t interval of the mean, for this test set; over seeds and images: "
         + (" or ".join(dict.fromkeys(i.interval.kind for i in comparisons.images if i)) or "not available without predictions")
@@ -79,7 +79,7 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     ]
     caption = f"All cells: test error in %.{_legend(axes)}"
     notes += [*_faults(comparisons), footer(runs)]
-    return Table(f"tab:{_slug(runs)}-ablation", caption, [*header, "s per run"], body, len(axes), notes)
+    return Table(f"tab:{_slug(runs)}-ablation", caption, header, body, len(axes), notes)
 
 
 def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -328,11 +328,6 @@ def _legend(fields: Iterable[str]) -> str:
 def _faults(comparisons: Comparisons) -> list[str]:
     count = len(comparisons.faults)
     return [f"Without the predictions of {count} finished run{'s' * (count > 1)}, which are gone."] if count else []
-
-
-def _seconds(cell: Cell) -> str:
-    mean = cell.runs["seconds"].mean()
-    return "—" if pd.isna(mean) else f"{mean:.2g}" if mean < 10 else f"{mean:.0f}"
 
 
 def _slug(runs: pd.DataFrame) -> str:

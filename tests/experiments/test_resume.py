@@ -26,7 +26,7 @@ from tests.experiments.conftest import TINY, launched, opened
 
 # 12 epochs of some 10 ms each: there is time to be killed between two checkpoints
 LONGER = ("epochs: 2", "epochs: 12")
-TIMES = {"seconds", "images_per_second"}
+TIMES = {"seconds", "images_per_second", "train_seconds"}
 
 
 def words(tiny: Path, mlruns: Path) -> list[str]:
