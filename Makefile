@@ -24,6 +24,7 @@ help: ## list these commands
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
 	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
 	@echo '  FLAGS="--fresh"          more flags; python -m experiments run --help, or python -m analysis --help, lists them'
+	@echo '  RUN=id                   the run that make figures pictures (default: the best one of the experiment)'
 	@echo '  PORT=n                   where make ui serves (default: 5000)'
 
 setup: $(READY) ## make .venv from requirements.lock
