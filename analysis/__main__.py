@@ -93,9 +93,10 @@ def main() -> int:
             written += tables.write(comparisons, found.runs, folder)
             cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
         if command.only != "tables":
-            written += _drawn(found, comparisons, command, folder)
-        if command.only in ("report", "all"):
-            written.append(_reported(found, comparisons, command, folder, written))
+            drawn, undrawn = _drawn(found, comparisons, command, folder)
+            written += drawn
+            if command.only != "plots":
+                written.append(_reported(found, comparisons, command, folder, written, undrawn))
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
     stems = dict.fromkeys(str(path.relative_to(folder).with_suffix("")) for path in written if path.name != "report.html")
@@ -109,8 +110,8 @@ def main() -> int:
     return 0
 
 
-def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path) -> list[Path]:
-    """Plots of metrics and mistakes, the figures of searches, and the pictures of the best run; what is left out is told."""
+def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path) -> tuple[list[Path], list[str]]:
+    """Plots of metrics and mistakes, figures of searches, pictures of the best run; and what is left out, which is told."""
     import torch
 
     from analysis import mistakes, plots
@@ -138,16 +139,23 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
         skipped.append(f"the figures of the best run: {fault}")
     for reason in skipped:
         _warn("not drawn", reason)
-    return paths
+    return paths, skipped
 
 
-def _reported(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path, written: Sequence[Path]) -> Path:
+def _reported(
+    found: "Runs",
+    comparisons: "Comparisons",
+    command: Command,
+    folder: Path,
+    written: Sequence[Path],
+    undrawn: Sequence[str],
+) -> Path:
     """The report, with what was drawn now and the pictures of runs that were asked for before."""
     from analysis import report
 
     known = {str(run_id)[: figures_command.SHORT] for run_id in found.runs["run_id"].dropna()}
     before = [path for path in sorted((folder / "figures").glob("*/*")) if path.parent.name in known and path not in written]
-    path = report.write(found, comparisons, [*written, *before], folder, command.where)
+    path = report.write(found, comparisons, [*written, *before], folder, command.where, undrawn)
     if command.where or command.reference or len(found.stores) > 1:
         cli.console.print("MLflow keeps the report of a whole experiment against the paper's cell only, so not this one")
         return path

@@ -49,7 +49,14 @@ class Asked:
     text: str
 
 
-def write(found: Runs, comparisons: Comparisons, figures: Sequence[Path], folder: Path, where: Sequence[str] = ()) -> Path:
+def write(
+    found: Runs,
+    comparisons: Comparisons,
+    figures: Sequence[Path],
+    folder: Path,
+    where: Sequence[str] = (),
+    undrawn: Sequence[str] = (),
+) -> Path:
     """Write the report.
 
     Args:
@@ -58,6 +65,7 @@ def write(found: Runs, comparisons: Comparisons, figures: Sequence[Path], folder
         figures: what is to be shown; files that are no PNG or GIF are passed over.
         folder: where it goes.
         where: what the runs were chosen by, in the words of the command line.
+        undrawn: figures that could not be drawn, with why.
 
     Raises:
         OSError: nothing can be written to the folder.
@@ -65,7 +73,7 @@ def write(found: Runs, comparisons: Comparisons, figures: Sequence[Path], folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / NAME
     # YAML and databases may hold halves of surrogate pairs, for which UTF-8 has no bytes
-    path.write_bytes(render(found, comparisons, figures, where).encode("utf-8", "replace"))
+    path.write_bytes(render(found, comparisons, figures, where, undrawn).encode("utf-8", "replace"))
     return path
 
 
@@ -85,7 +93,13 @@ def log(found: Runs, path: Path) -> list[str]:
     return faults
 
 
-def render(found: Runs, comparisons: Comparisons, figures: Sequence[Path] = (), where: Sequence[str] = ()) -> str:
+def render(
+    found: Runs,
+    comparisons: Comparisons,
+    figures: Sequence[Path] = (),
+    where: Sequence[str] = (),
+    undrawn: Sequence[str] = (),
+) -> str:
     """The report as a page."""
     style, script = ((HERE / f"report.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     illustrations, unread = illustrate(figures)
@@ -114,7 +128,7 @@ def render(found: Runs, comparisons: Comparisons, figures: Sequence[Path] = (), 
         lines=lines,
         failed=[line for line in lines if line.outcome not in (FINISHED, WAITING)],
         waiting=[line for line in lines if line.outcome == WAITING],
-        faults=[*comparisons.faults, *unread, *unknown, *missing, *gone],
+        faults=[*comparisons.faults, *unread, *unknown, *missing, *gone, *(f"not drawn: {reason}" for reason in undrawn)],
         cost=expenses.told(total),
         origins=sources,
         local=not all(stores.is_server(store.uri) for store in found.stores.values()),

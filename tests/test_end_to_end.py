@@ -32,6 +32,8 @@ def test_from_yaml_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "— (n=0 of 2; 2 diverged)" in analysed.stdout
 
     made = tmp_path / "results" / "small_rates"
+    page = (made / "report.html").read_text()
+    assert "not drawn: heat_map: reconstruction weight does not vary" in page
 
     def files() -> dict[str, bytes]:
         return {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
