@@ -436,7 +436,10 @@ def test_four_workers_and_a_study_in_postgresql(postgres: str, mlruns: Path, mon
     found._storage._backend.engine.dispose()
     assert len(trials) == 14
     states = Counter(trial.state for trial in trials)
-    assert states.keys() == {TrialState.COMPLETE, TrialState.PRUNED}
+    # which are pruned, if any, depends on what four workers have told when
+    assert states.keys() <= {TrialState.COMPLETE, TrialState.PRUNED}
+    assert states[TrialState.COMPLETE] >= 2
+    assert all(trial.intermediate_values for trial in trials)
     numbers = [int(number) for run in opened(mlruns).runs() for number in run.tags["trial"].split(", ")]
     assert sorted(numbers) == list(range(14))
 
