@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from capsnet import cli
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
+from capsnet.execution import Execution
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     from capsnet.state import EpochMetrics, TrainingState
@@ -32,6 +33,8 @@ class Command:
         Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
     ] = None
     device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
+    compile: Annotated[str, tyro.conf.arg(help=cli.COMPILE)] = "auto"
+    graph: Annotated[str, tyro.conf.arg(help=cli.GRAPH)] = "auto"
     log_interval: Annotated[int, tyro.conf.arg(help="steps between two progress reports; 0 = after epochs only")] = 100
     checkpoints: Annotated[
         Path | None,
@@ -47,11 +50,15 @@ def main() -> int:
     if command.log_interval < 0:
         raise InputError(f"--log-interval must be 0 or more, not {command.log_interval}")
     config = make_config(asdict(command.config), "the flags", "{}")
+    execution = Execution(command.compile, command.graph)
 
     from capsnet.data import default_folder, read
+    from capsnet.precision import require
     from capsnet.training import DivergedError, choose_device, evaluate, train
 
     device = choose_device(command.device)
+    require(config, device)
+    settled = execution.settle(config, device)
     if command.checkpoints:
         _writable(command.checkpoints)
     state = _state(config, command, device)
@@ -59,12 +66,12 @@ def main() -> int:
     parameters = sum(p.numel() for p in state.model.parameters())
     cli.console.print(
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
-        f"{parameters:,} parameters; on {device}"
+        f"{parameters:,} parameters; on {device}, steps {settled}"
     )
     shown = Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines())
     try:
         with shown as display:
-            for metrics in train(state, data, log_interval=command.log_interval, on_step=display.step):
+            for metrics in train(state, data, execution=execution, log_interval=command.log_interval, on_step=display.step):
                 display.epoch(metrics)
                 if command.checkpoints:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))

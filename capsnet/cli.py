@@ -17,6 +17,9 @@ from capsnet.errors import InputError
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+COMPILE = "steps by torch.compile: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
+GRAPH = "steps as a CUDA graph: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
+
 # one flag for every field, unchecked: make_config checks flags and YAML alike and says everything wrong at once
 ConfigFlags = make_dataclass(
     "ConfigFlags",

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
-from capsnet.registry import DATASETS, MODELS, ROUTINGS, DatasetFacts
+from capsnet.registry import DATASETS, MODELS, PRECISIONS, ROUTINGS, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -61,6 +61,7 @@ class RunConfig(BaseModel):
         "exponential(gamma=0.96, every=2000, floor=0.001)",
         description="constant, exponential, step, cosine, one_cycle or plateau, counted in steps: name(key=value, ...)",
     )
+    precision: str = Field("fp32", description="of what matrix products multiply: fp32, tf32 (CUDA only) or bf16")
     seed: int = Field(0, ge=0, lt=2**31, description="of initialisation, shuffling and augmentation, each its own stream")
 
     @field_validator("dataset")
@@ -77,6 +78,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_routing(cls, value: str) -> str:
         return _known("routing", value, ROUTINGS)
+
+    @field_validator("precision")
+    @classmethod
+    def _known_precision(cls, value: str) -> str:
+        return _known("precision", value, PRECISIONS)
 
     @field_validator(*VARIANTS)
     @classmethod

@@ -128,7 +128,7 @@ def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diag
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
-            inputs = network.primary(network.conv(images).relu())
+            inputs = network.primary_capsules(images)
             found = passes(layer.votes(inputs), count, layer.bias)
             share = len(images) / len(split)
             entropy += share * found.entropy.cpu()

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from capsnet.precision import exact, full
+
 Routing = Callable[..., Tensor]
 
 
@@ -30,8 +32,11 @@ class PrimaryCaps(nn.Module):
 
     def forward(self, features: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
         """``inputs`` runs over types, then rows, then columns."""
-        maps = self.conv(features)  # [batch, types * dim, rows, columns]
-        grouped = maps.unflatten(1, (self.types, self.dim)).flatten(3)  # [batch, types, dim, positions]
+        return self.capsules(self.conv(features))
+
+    def capsules(self, maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch inputs dim"]:
+        """What the convolution made, read as capsules."""
+        grouped = full(maps).unflatten(1, (self.types, self.dim)).flatten(3)  # [batch, types, dim, positions]
         # the permutation keeps a capsule's numbers at one position; a bare view would mix positions
         return squash(grouped.permute(0, 1, 3, 2).flatten(1, 2))
 
@@ -45,13 +50,22 @@ class ClassCaps(nn.Module):
         classes, dim: number and dimensions of the class capsules.
         routing: votes -> capsules, with its number of ``iterations``.
         bias: add a learned bias, from 0.1, to each weighted sum, as in the authors' code.
+        direct: the same function of inputs and matrices, which needs no votes; None = routing takes the votes.
     """
 
     def __init__(
-        self, inputs: int, input_dim: int, classes: int, dim: int, routing: Routing, iterations: int, bias: bool
+        self,
+        inputs: int,
+        input_dim: int,
+        classes: int,
+        dim: int,
+        routing: Routing,
+        iterations: int,
+        bias: bool,
+        direct: Routing | None = None,
     ) -> None:
         super().__init__()
-        self.classes, self.routing, self.iterations = classes, routing, iterations
+        self.classes, self.routing, self.iterations, self.direct = classes, routing, iterations, direct
         self.weight = nn.Parameter(torch.empty(inputs, input_dim, classes * dim))
         self.bias = nn.Parameter(torch.empty(classes, dim)) if bias else None
 
@@ -67,6 +81,12 @@ class ClassCaps(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch classes dim"]:
         """Route the votes to the class capsules."""
+        with exact(inputs.device):
+            if self.direct and not torch.compiler.is_exporting():  # a program of torch.export is of plain operations
+                return self.direct(full(inputs), self.weight, self.classes, self.iterations, self.bias)
+            return self._routed(full(inputs))
+
+    def _routed(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch classes dim"]:
         return self.routing(self.votes(inputs), self.iterations, self.bias)
 
 
@@ -90,4 +110,5 @@ class Decoder(nn.Module):
         self, capsules: Float[Tensor, "batch classes dim"], which: Float[Tensor, "batch classes"]
     ) -> Float[Tensor, "batch channels height width"]:
         """``which`` has a 1 at the class to keep and 0 elsewhere."""
-        return self.layers((capsules * which[:, :, None]).flatten(1)).unflatten(1, self.shape)
+        hidden = self.layers[:-1]((capsules * which[:, :, None]).flatten(1))
+        return self.layers[-1](full(hidden)).unflatten(1, self.shape)

@@ -5,7 +5,7 @@ weight 20 times the formula's.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 M_PLUS = 0.9  # length that the right class's capsule should exceed
@@ -18,9 +18,14 @@ def margin(lengths: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"
 
     T max(0, 0.9 - |v|)^2 + 0.5 (1 - T) max(0, |v| - 0.1)^2, where T is 1 for the right class.
     """
-    present = torch.nn.functional.one_hot(labels, lengths.shape[1])
-    loss = present * (M_PLUS - lengths).relu() ** 2 + DOWN_WEIGHT * (1 - present) * (lengths - M_MINUS).relu() ** 2
+    absent = (lengths - M_MINUS).relu() ** 2
+    loss = torch.where(one_hot(labels, lengths.shape[1]), (M_PLUS - lengths).relu() ** 2, DOWN_WEIGHT * absent)
     return loss.sum(dim=1).mean()
+
+
+def one_hot(labels: Int[Tensor, " batch"], classes: int) -> Bool[Tensor, "batch classes"]:
+    """Where the label is. torch's own looks at the labels first, for which it waits for the device."""
+    return labels[:, None] == torch.arange(classes, device=labels.device)
 
 
 def reconstruction(

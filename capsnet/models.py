@@ -4,8 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from capsnet import fourier
+from capsnet.agreement import WITHOUT_VOTES
 from capsnet.config import RunConfig
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
+from capsnet.losses import one_hot
+from capsnet.precision import OPERANDS, exact, rounded
 from capsnet.registry import MODELS, ROUTINGS, load
 
 
@@ -28,10 +32,13 @@ class CapsuleNetwork(nn.Module):
             config.primary_dim,
             classes,
             config.class_dim,
-            load(ROUTINGS[config.routing]),
+            routing := load(ROUTINGS[config.routing]),
             config.routing_iterations,
             config.capsule_bias,
+            WITHOUT_VOTES.get(routing),
         )
+        self.precision = config.precision
+        self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
         has_decoder = config.reconstruction_weight > 0
         self.decoder = Decoder(classes, config.class_dim, config.decoder_hidden, shape) if has_decoder else None
 
@@ -52,7 +59,25 @@ class CapsuleNetwork(nn.Module):
 
     def encode(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes dim"]:
         """Images in [0, 1] to class capsules."""
-        return self.capsules(self.primary(self.conv(images).relu()))
+        return self.capsules(self.primary_capsules(images))
+
+    def primary_capsules(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
+        """Images in [0, 1] to primary capsules."""
+        if self._takes_spectra(images):
+            with exact(images.device):
+                maps = fourier.primary_maps(images, self.conv, self.primary.conv, OPERANDS[self.precision])
+            return self.primary.capsules(maps)
+        with self._rounded(images):
+            return self.primary(self.conv(images).relu())
+
+    def _takes_spectra(self, images: Tensor) -> bool:
+        """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""
+        if torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32"):
+            return False
+        return fourier.pays(self.geometry, self.conv.out_channels, self.primary.conv.out_channels, len(images))
+
+    def _rounded(self, tensor: Tensor) -> torch.autocast:
+        return rounded("fp32" if torch.compiler.is_exporting() else self.precision, tensor.device)
 
     def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """The lengths of the class capsules, in [0, 1): the largest is the prediction."""
@@ -64,7 +89,8 @@ class CapsuleNetwork(nn.Module):
         """The decoder's image of one class's capsule: the true class in training, the longest capsule's at test."""
         if self.decoder is None:
             raise ValueError("this network was trained without reconstruction (reconstruction_weight 0) and has no decoder")
-        return self.decoder(capsules, nn.functional.one_hot(classes, capsules.shape[1]).to(capsules.dtype))
+        with self._rounded(capsules):
+            return self.decoder(capsules, one_hot(classes, capsules.shape[1]).to(capsules.dtype))
 
 
 def lengths(capsules: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:

@@ -28,6 +28,13 @@ ROUTINGS = {
     "uniform": "capsnet.routing:uniform",
 }
 
+PRECISIONS = {
+    "fp32": "float32 throughout",
+    "tf32": "matrix products of float32 numbers rounded to 10 bits (CUDA only)",
+    "bf16": "matrix products of numbers rounded to bfloat16",
+}
+"""What matrix products and convolutions multiply. They sum in float32, and weights, routing, losses and Adam are float32."""
+
 DATASETS = {
     "mnist": DatasetFacts(
         (1, 28, 28),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Generator, Tensor
@@ -79,7 +80,9 @@ class TrainingState:
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.model: CapsuleNetwork = build(config, stream(config.seed, "initialisation")).to(device)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate, fused=True)
+        cuda = device.type == "cuda"  # where a captured step reads the learning rate from memory
+        rate = torch.tensor(config.learning_rate, device=device) if cuda else config.learning_rate
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True, capturable=cuda)
         self.generators = {name: stream(config.seed, name) for name in STREAMS[1:]}
         self.history: list[EpochMetrics] = []
 
@@ -87,6 +90,23 @@ class TrainingState:
     def finished(self) -> bool:
         """Whether the last epoch is over."""
         return len(self.history) == self.config.epochs
+
+    def set_rate(self, rate: float | Float[Tensor, ""]) -> None:
+        """The learning rate of the next step."""
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def moving(self) -> list[Tensor]:
+        """The tensors that a step changes: weights, Adam's moments and its count of steps, which are made if there are none."""
+        for parameter in self.model.parameters():
+            if not self.optimizer.state[parameter]:
+                zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                self.optimizer.state[parameter] = {"step": torch.zeros((), device=self.device), **zeros}
+        moments = [tensor for parameter in self.model.parameters() for tensor in self.optimizer.state[parameter].values()]
+        return [*(parameter.detach() for parameter in self.model.parameters()), *moments]
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""

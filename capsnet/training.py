@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from capsnet import losses
 from capsnet.data import Data, Split
 from capsnet.errors import InputError
-from capsnet.models import CapsuleNetwork, lengths
+from capsnet.execution import AUTO, Execution, keep_freed_memory
+from capsnet.models import CapsuleNetwork
+from capsnet.precision import float32_products, require
 from capsnet.state import EpochMetrics, TrainingState
+from capsnet.step import Steps
 
 
 class DivergedError(RuntimeError):
@@ -43,45 +45,59 @@ class Evaluation:
 
 
 def train(
-    state: TrainingState, data: Data, *, log_interval: int = 0, on_step: Callable[[Step], None] | None = None
+    state: TrainingState,
+    data: Data,
+    *,
+    execution: Execution = AUTO,
+    log_interval: int = 0,
+    on_step: Callable[[Step], None] | None = None,
 ) -> Iterator[EpochMetrics]:
     """Train from where the state stands to its last epoch; between two yields the state is whole and may be saved.
 
     Args:
         state: changed in place.
         data: of the state's config, on its device.
+        execution: how steps are computed.
         log_interval: steps between two calls of ``on_step``, each of which waits for the device; 0 = never.
         on_step: told where the run stands within an epoch.
 
     Raises:
         DivergedError: the loss of an epoch, or a score of a validation image after it, is not finite.
+        InputError: the device hasn't what the config or the execution asks for.
     """
+    require(state.config, state.device)
+    settled = execution.settle(state.config, state.device)
+    if state.device.type == "cpu":
+        keep_freed_memory()
+    steps = None
     while not state.finished:
-        with deterministic():
-            metrics = _epoch(state, data, log_interval, on_step)
+        with computing(state.config.precision):
+            steps = steps or Steps(state, data, settled)
+            metrics = _epoch(state, data, steps, log_interval, on_step)
         state.history.append(metrics)
         yield metrics
 
 
-def _epoch(state: TrainingState, data: Data, log_interval: int, on_step: Callable[[Step], None] | None) -> EpochMetrics:
+def _epoch(
+    state: TrainingState, data: Data, steps: Steps, log_interval: int, on_step: Callable[[Step], None] | None
+) -> EpochMetrics:
     config, count, epoch = state.config, len(data.training), len(state.history) + 1
     past = [m.validation_error for m in state.history if m.validation_error is not None]
-    schedule, augment = config.schedule, config.augment
+    schedule, first = config.schedule, (epoch - 1) * config.steps_per_epoch
     started = time.perf_counter()
     # all that is random in an epoch is drawn on the host and moved in one go
-    order = torch.randperm(count, generator=state.generators["shuffling"]).to(state.device)
-    drawn = augment.draw(count, state.generators["augmentation"]).to(state.device)
-    totals = torch.zeros(4, dtype=torch.float64, device=state.device)
-    rate = 0.0
-    for i, start in enumerate(range(0, count, config.batch_size), start=1):
-        index = order[start : start + config.batch_size]
-        images = augment.apply(data.training.batch(index), drawn[start : start + config.batch_size])
-        rate = config.learning_rate * schedule((epoch - 1) * config.steps_per_epoch + i - 1, config.total_steps, past)
-        sums = training_step(state, images, data.training.labels[index], rate)
-        totals += sums
-        if on_step and log_interval and i % log_interval == 0:
-            on_step(Step(epoch, i, config.steps_per_epoch, sums[0].item() / len(index)))
-    loss, margin, reconstruction, wrong = (total / count for total in totals.tolist())  # only here the device is waited for
+    order = torch.randperm(count, generator=state.generators["shuffling"])
+    drawn = config.augment.draw(count, state.generators["augmentation"])
+    rates = [
+        config.learning_rate * schedule(step, config.total_steps, past) for step in range(first, first + config.steps_per_epoch)
+    ]
+    steps.begin(order, drawn, rates)
+    for i in range(config.steps_per_epoch):
+        steps.take(i)
+        if on_step and log_interval and (i + 1) % log_interval == 0:
+            images = min(config.batch_size, count - i * config.batch_size)
+            on_step(Step(epoch, i + 1, config.steps_per_epoch, steps.sums[0].item() / images))
+    loss, margin, reconstruction, wrong = (total / count for total in steps.totals.tolist())  # here the device is waited for
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
@@ -94,34 +110,10 @@ def _epoch(state: TrainingState, data: Data, log_interval: int, on_step: Callabl
         train_reconstruction_loss=reconstruction if config.reconstruction_weight else None,
         train_error=100 * wrong,
         validation_error=validation,
-        learning_rate=rate,
+        learning_rate=rates[-1],
         seconds=seconds,
         images_per_second=count / seconds,
     )
-
-
-def training_step(
-    state: TrainingState,
-    images: Float[Tensor, "batch channels height width"],
-    labels: Int[Tensor, " batch"],
-    rate: float,
-) -> Float[Tensor, "4"]:
-    """One step of Adam; the batch's sums of loss, margin loss, reconstruction loss and wrong answers, left on the device."""
-    model, weight = state.model, state.config.reconstruction_weight
-    capsules = model.encode(images)
-    scores = lengths(capsules)
-    margin = loss = losses.margin(scores, labels)
-    reconstruction = torch.zeros_like(margin)
-    if weight:
-        reconstruction = losses.reconstruction(images, model.reconstruct(capsules, labels))
-        loss = margin + weight * reconstruction
-    state.optimizer.zero_grad()
-    loss.backward()
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    state.optimizer.step()
-    wrong = (scores.detach().argmax(dim=1) != labels).sum()
-    return torch.cat([torch.stack([loss, margin, reconstruction]).detach() * len(labels), wrong[None]])
 
 
 @torch.inference_mode()
@@ -131,8 +123,9 @@ def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation
     Raises:
         DivergedError: a score is not finite, as after a last step that went astray, which no training loss has seen.
     """
-    batches = [model.scores(split.batch(slice(start, start + batch_size))) for start in range(0, len(split), batch_size)]
-    scores = torch.cat(batches)
+    starts = range(0, len(split), batch_size)
+    with float32_products(model.precision):
+        scores = torch.cat([model.scores(split.batch(slice(start, start + batch_size))) for start in starts])
     if not scores.isfinite().all():
         raise DivergedError("the network's scores are not finite numbers")
     predictions = scores.argmax(dim=1)
@@ -141,14 +134,15 @@ def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Only algorithms that give the same bits every time, inside; as it was before, outside."""
+def computing(precision: str) -> Iterator[None]:
+    """Only algorithms that give the same bits every time, and products of this precision, inside; as it was before, outside."""
     memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     memory.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     try:
-        yield
+        with float32_products(precision):
+            yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         memory.fill_uninitialized_memory = before[1]

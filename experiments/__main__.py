@@ -12,6 +12,7 @@ import tyro
 from capsnet import cli
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from capsnet.execution import Execution
 from experiments import interrupts, stores
 from experiments.executors import Engine, choose, is_here
 from experiments.locks import ALL, Launchers, Shard
@@ -65,6 +66,8 @@ class Launch:
         ),
     ] = None
     gpus_per_run: Annotated[float, tyro.conf.arg(help="share of a GPU for each run; 0.25 packs four on one")] = 1.0
+    compile: Annotated[str, tyro.conf.arg(help=cli.COMPILE)] = "auto"
+    graph: Annotated[str, tyro.conf.arg(help=cli.GRAPH)] = "auto"
     address: Annotated[
         str, tyro.conf.arg(metavar="HOST:PORT", help="a Ray cluster", help_behavior_hint="(default: this machine)")
     ] = ""
@@ -215,12 +218,20 @@ def _launchers(
     import torch
 
     from capsnet.data import default_folder, read
+    from capsnet.precision import require
     from experiments.tracking import Store
     from experiments.worker import Place
 
+    execution = Execution(command.compile, command.graph)
     folder = (command.data or default_folder()).resolve()
-    for config in {config.dataset: config for config in configs}.values():
-        read(config, folder, torch.device("cpu"))  # a data set that can't be read is found out before anything is recorded
+    # what can't be had is found out before anything is recorded
+    wanted = list(configs)
+    if engine.device == "cpu" or torch.cuda.is_available():  # else the cards are those of a cluster
+        for config in wanted:
+            require(config, torch.device(engine.device))
+            execution.settle(config, torch.device(engine.device))
+    for config in {config.dataset: config for config in wanted}.values():
+        read(config, folder, torch.device("cpu"))
     store = Store.open(experiment, command.mlruns, create=True)
     assert store is not None
     place = Place(
@@ -233,6 +244,7 @@ def _launchers(
         command.checkpoint_every,
         threads=engine.threads,
         expendable=engine.replaces,
+        execution=execution,
     )
     launchers = Launchers(command.mlruns, store.name, store.key)
     waiting = (lambda line: cli.console.print(cli.escaped(line))) if command.wait else None

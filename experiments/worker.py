@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
 from capsnet.errors import InputError, brief
+from capsnet.execution import AUTO, Execution
 from capsnet.files import replaced
 from capsnet.state import EpochMetrics, Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, evaluate, train
@@ -46,6 +47,7 @@ class Place:
     device: str
     checkpoint_every: float = 60.0  # seconds from one checkpoint to the next, at the end of an epoch
     threads: int = 0  # of the CPU for one run; 0 = torch's choice
+    execution: Execution = AUTO
     expendable: bool = False  # whether the process may end with a run, because another takes its place
 
 
@@ -210,6 +212,8 @@ class _Trainer:
         device = choose_device(self.place.device)
         data = read(self.config, self.place.data, device)
         counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
+        settled = self.place.execution.settle(self.config, device)
+        self.journal.update(tags={**self.journal.record.tags, "steps": str(settled)})
         self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))
         state = self.journal.load(self.config, device) or TrainingState(self.config, device)
         self._train(state, data)
@@ -227,7 +231,7 @@ class _Trainer:
 
     def _train(self, state: TrainingState, data: Data) -> None:
         saved = time.monotonic()
-        for metrics in train(state, data):
+        for metrics in train(state, data, execution=self.place.execution):
             state.history[-1] = self._written(metrics)
             if state.finished or time.monotonic() - saved >= self.place.checkpoint_every:
                 self.journal.save(state)

@@ -86,7 +86,7 @@ def test_a_process_trains_and_tells_in_plain_lines(tiny_flags):
     assert done.returncode == 0
     assert done.stderr == ""
     head, *middle, test = done.stdout.splitlines()
-    assert head == "digits: 100 training, 60 validation, 360 test images; 11,944 parameters; on cpu"
+    assert head == "digits: 100 training, 60 validation, 360 test images; 11,944 parameters; on cpu, steps eager"
     patterns = [STEP.format(1, 2), STEP.format(1, 4), EPOCH.format(1), STEP.format(2, 2), STEP.format(2, 4), EPOCH.format(2)]
     for pattern, line in zip(patterns, middle, strict=True):
         assert re.fullmatch(pattern, line)
@@ -174,6 +174,7 @@ VALUES = {
     "test_batch_size": "33",
     "learning_rate": "0.004",
     "lr_schedule": "cosine(final=0.1)",
+    "precision": "bf16",
     "seed": "7",
 }
 

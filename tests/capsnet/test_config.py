@@ -33,6 +33,7 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "test_batch_size": 77,
     "learning_rate": 0.1 + 0.2,  # 17 digits
     "lr_schedule": "plateau(factor=0.5, patience=3, floor=0.01, warmup=5)",
+    "precision": "bf16",
     "seed": 2**31 - 1,
 }
 
@@ -171,6 +172,7 @@ BAD = [
     ({"epochs": 0}, "epochs must be greater than or equal to 1"),
     ({"batch_size": 0}, "batch_size must be greater than or equal to 1"),
     ({"test_batch_size": 0}, "test_batch_size must be greater than or equal to 1"),
+    ({"precision": "fp16"}, "unknown precision 'fp16'; did you mean 'bf16'?"),
     ({"seed": 2**31}, "seed must be less than 2147483648"),
     ({"seed": -1}, "seed must be greater than or equal to 0"),
     *[

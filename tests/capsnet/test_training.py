@@ -110,6 +110,7 @@ def test_another_seed_gives_another_run_in_each_of_its_streams(tiny, cpu):
         {"learning_rate": 2e-3},
         {"lr_schedule": "constant"},
         {"decoder_hidden": (15,)},
+        {"precision": "bf16"},
     ],
     ids=str,
 )

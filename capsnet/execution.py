@@ -1,0 +1,87 @@
+"""How a run computes its steps: options that change its speed, and of its numbers no more than the rounding.
+
+They are no fields of a config, but are settled for the whole of a run by its config and its device, so that a run that is
+resumed goes on in the way it began.
+"""
+
+import ctypes
+import sys
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from capsnet.config import RunConfig
+from capsnet.errors import InputError, unknown
+
+if TYPE_CHECKING:  # a wrong flag is refused without loading torch
+    import torch
+
+CHOICES = ("auto", "on", "off")
+
+WORTH_COMPILING = 2_000
+"""Optimizer steps. Compiling takes a minute on a GPU and saves some tenths of a millisecond a step of a network that is large,
+a millisecond of a small one."""
+
+WORTH_CAPTURING = 200
+"""Optimizer steps. Capturing a CUDA graph takes as long as ten steps, and spares each of the others hundreds of launches."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """``auto``, ``on`` or ``off`` for each; auto is on where it pays back within the run."""
+
+    compile: str = "auto"  # steps by torch.compile
+    graph: str = "auto"  # steps captured in a CUDA graph and replayed
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value not in CHOICES:
+                raise InputError(unknown(name, value, CHOICES))
+
+    def settle(self, config: RunConfig, device: "torch.device") -> "Settled":
+        """What the options mean for a run.
+
+        Raises:
+            InputError: a graph is asked for where there is no CUDA device.
+        """
+        cuda = device.type == "cuda"
+        if self.graph == "on" and not cuda:
+            raise InputError("graph on captures CUDA graphs, and this is a CPU; choices here: auto, off")
+        steps = config.total_steps
+        return Settled(
+            _settled(self.compile, cuda and steps >= WORTH_COMPILING), _settled(self.graph, cuda and steps >= WORTH_CAPTURING)
+        )
+
+
+AUTO = Execution()
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a run does."""
+
+    compile: bool
+    graph: bool
+
+    def __str__(self) -> str:
+        ways = ["compiled"] * self.compile + ["replayed from a CUDA graph"] * self.graph
+        return " and ".join(ways) or "eager"
+
+
+def _settled(option: str, pays: bool) -> bool:
+    return pays if option == "auto" else option == "on"
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library keep memory that is freed, for as long as the process lives.
+
+    A step on the CPU frees some hundred megabytes and asks for them again; given back to the system in between, each page would
+    be cleared anew on its first use. On 2 cores of a Xeon that took a third of the step.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl hasn't
+    if mallopt:
+        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(option, 2**31 - 1)

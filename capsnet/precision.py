@@ -1,0 +1,63 @@
+"""What matrix products multiply, as ``RunConfig.precision`` says; all else is float32 whatever it says.
+
+Products sum in float32 or better. Weights, Adam's moments, squash, routing and losses are float32: only the operands of
+convolutions and fully connected layers are rounded, where a product of many terms averages the rounding out.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capsnet.config import RunConfig
+from capsnet.errors import InputError
+
+OPERANDS = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+
+
+def require(config: RunConfig, device: torch.device) -> None:
+    """Refuse a precision that the device hasn't.
+
+    Raises:
+        InputError: it says what there is instead.
+    """
+    if device.type == "cpu":
+        if config.precision == "tf32":
+            raise InputError("precision tf32 is for CUDA devices, and this is a CPU; choices here: fp32, bf16")
+    elif config.precision != "fp32" and torch.cuda.get_device_capability(device) < (8, 0):
+        name = torch.cuda.get_device_name(device)
+        raise InputError(
+            f"precision {config.precision} needs a GPU of compute capability 8.0, which {name} is not; choices: fp32"
+        )
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """How CUDA multiplies float32 numbers, inside; as it was before, outside. Its default would be tf32 in convolutions."""
+    backends: Any = torch.backends
+    places = backends.cuda.matmul, backends.cudnn.conv
+    before = [place.fp32_precision for place in places]
+    for place in places:
+        place.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.fp32_precision = value
+
+
+def rounded(precision: str, device: torch.device) -> torch.autocast:
+    """Inside, convolutions and fully connected layers round their operands to the precision's type."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
+
+
+def exact(device: torch.device) -> torch.autocast:
+    """Inside, nothing is rounded."""
+    return torch.autocast(device.type, enabled=False)
+
+
+def full(tensor: Tensor) -> Tensor:
+    """What was made by rounded products, in float32; float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,0 +1,159 @@
+"""One training step, and how an epoch's steps are taken: one after the other, or as replays of one captured CUDA graph.
+
+Nothing in a step waits for the device or for the host: the data set, the epoch's order, its augmentation and its learning rates
+lie on the device when the epoch begins, and sums of losses stay there until it ends.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+from capsnet import losses
+from capsnet.data import Data
+from capsnet.execution import Settled
+from capsnet.models import CapsuleNetwork, lengths
+from capsnet.state import TrainingState
+
+Losses = tuple[Float[Tensor, ""], Float[Tensor, "4"]]
+
+WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and take their workspaces
+
+
+def step_losses(
+    model: CapsuleNetwork,
+    weight: float,
+    images: Float[Tensor, "batch channels height width"],
+    labels: Int[Tensor, " batch"],
+) -> Losses:
+    """The loss to minimise, and the batch's sums of loss, margin loss, reconstruction loss and wrong answers."""
+    capsules = model.encode(images)
+    scores = lengths(capsules)
+    margin = loss = losses.margin(scores, labels)
+    reconstruction = torch.zeros_like(margin)
+    if weight:
+        reconstruction = losses.reconstruction(images, model.reconstruct(capsules, labels))
+        loss = margin + weight * reconstruction
+    wrong = (scores.detach().argmax(dim=1) != labels).sum()
+    return loss, torch.cat([torch.stack([loss, margin, reconstruction]).detach() * len(labels), wrong[None]])
+
+
+def training_step(
+    state: TrainingState,
+    images: Float[Tensor, "batch channels height width"],
+    labels: Int[Tensor, " batch"],
+    rate: float | Float[Tensor, ""],
+    compute: Callable[..., Losses] = step_losses,
+) -> Float[Tensor, "4"]:
+    """One step of Adam; the sums of :func:`step_losses`, left on the device."""
+    state.optimizer.zero_grad()
+    loss, sums = compute(state.model, state.config.reconstruction_weight, images, labels)
+    loss.backward()
+    state.set_rate(rate)
+    state.optimizer.step()
+    return sums
+
+
+class Steps:
+    """The steps of one run's epochs on its device."""
+
+    def __init__(self, state: TrainingState, data: Data, settled: Settled) -> None:
+        self.state, self.data = state, data
+        self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
+        self.compute = torch.compile(step_losses, dynamic=False) if settled.compile else step_losses
+        self.totals = torch.zeros(4, dtype=torch.float64, device=state.device)
+        self.sums = torch.zeros_like(self.totals)  # of the last step
+        self.rates: Sequence[float] = ()
+        self.graphs = Graphs(self) if settled.graph else None
+
+    def begin(self, order: Int[Tensor, " count"], drawn: Shaped[Tensor, "count k"], rates: Sequence[float]) -> None:
+        """Start an epoch.
+
+        Args:
+            order: of the training images.
+            drawn: what the augmentation drew for each place in the order.
+            rates: the learning rate of each step.
+        """
+        self.totals.zero_()
+        if self.graphs:
+            self.graphs.begin(order, drawn, rates)
+        else:
+            self.order, self.drawn = order.to(self.state.device), drawn.to(self.state.device)
+            self.rates = rates
+
+    def take(self, step: int) -> None:
+        """The step with this number, from 0."""
+        start = step * self.size
+        if self.graphs:
+            self.graphs.replay(min(self.size, self.count - start))
+        else:
+            piece = slice(start, start + self.size)
+            self.compute_on(self.order[piece], self.drawn[piece], self.rates[step])
+
+    def compute_on(
+        self, index: Int[Tensor, " batch"], drawn: Shaped[Tensor, "batch k"], rate: float | Float[Tensor, ""]
+    ) -> None:
+        """A step on these images."""
+        images = self.augment.apply(self.data.training.batch(index), drawn)
+        self.sums.copy_(training_step(self.state, images, self.data.training.labels[index], rate, self.compute))
+        self.totals += self.sums
+
+
+class Graphs:
+    """A run's steps as CUDA graphs, one for each size of batch. What they read and write lies always in the same memory."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps, device = steps, steps.state.device
+        self.order = torch.zeros(steps.count, dtype=torch.int64, device=device)
+        self.drawn = steps.augment.draw(steps.count, torch.Generator()).to(device)
+        self.rates = torch.zeros(steps.state.config.steps_per_epoch, device=device)
+        self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
+        self.captured: dict[int, torch.cuda.CUDAGraph] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+
+    def begin(self, order: Int[Tensor, " count"], drawn: Shaped[Tensor, "count k"], rates: Sequence[float]) -> None:
+        """Start an epoch; the first one captures the graphs."""
+        self.order.copy_(order)
+        self.drawn.copy_(drawn)
+        self.rates.copy_(torch.tensor(rates))
+        self.number.zero_()
+        if not self.captured:
+            count, size = self.steps.count, self.steps.size
+            whole, rest = divmod(count, size)
+            if whole:
+                self.captured[size] = self._capture(size, 0)
+            if rest:
+                self.captured[rest] = self._capture(rest, whole)
+
+    def replay(self, size: int) -> None:
+        """The next step, of ``size`` images."""
+        self.captured[size].replay()
+
+    def _step(self, places: Int[Tensor, " batch"]) -> None:
+        """The step that ``number`` says, on the images at these places of its batch."""
+        at = self.number * self.steps.size + places
+        # indexing with a tensor without dimensions would wait for the device
+        rate = self.rates.index_select(0, self.number[None])[0]
+        self.steps.compute_on(self.order[at], self.drawn[at], rate)
+        self.number += 1
+
+    def _capture(self, size: int, number: int) -> torch.cuda.CUDAGraph:
+        """A step of ``size`` images as a graph; ``number`` is that of such a step."""
+        steps, places = self.steps, torch.arange(size, device=self.number.device)
+        before = [(tensor, tensor.clone()) for tensor in (*steps.state.moving(), self.number, steps.totals)]
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self.number.fill_(number)
+                self._step(places)
+        torch.cuda.current_stream().wait_stream(side)
+        steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            self._step(places)
+        with torch.no_grad():
+            for tensor, value in before:  # the warm-up leaves no trace
+                tensor.copy_(value)
+        return graph

@@ -1,0 +1,107 @@
+"""Options of how steps are computed: what auto means, what is refused, and that numbers stay."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from capsnet.errors import InputError
+from capsnet.execution import AUTO, Execution, Settled, keep_freed_memory
+
+CUDA = torch.device("cuda")
+
+
+def test_a_cpu_takes_eager_steps_unless_told_otherwise(tiny, cpu):
+    assert AUTO.settle(tiny(epochs=10_000), cpu) == Settled(compile=False, graph=False)
+    assert Execution(compile="on").settle(tiny(), cpu) == Settled(compile=True, graph=False)
+
+
+@pytest.mark.parametrize(("epochs", "wanted"), [(1, (False, False)), (60, (False, True)), (2_000, (True, True))])
+def test_on_cuda_auto_is_on_where_it_pays_back(tiny, epochs, wanted):
+    config = tiny(epochs=epochs)  # 4 steps each
+    assert AUTO.settle(config, CUDA) == Settled(*wanted)
+    assert Execution("off", "off").settle(config, CUDA) == Settled(compile=False, graph=False)
+    assert Execution("on", "on").settle(config, CUDA) == Settled(compile=True, graph=True)
+
+
+def test_what_is_settled_does_not_depend_on_how_much_is_left(tiny):
+    """A run that goes on from its last epoch goes on as it began: the same bits."""
+    config = tiny(epochs=2_000)
+    assert AUTO.settle(config, CUDA) == AUTO.settle(config.model_copy(), CUDA)
+    assert "history" not in AUTO.settle.__code__.co_names
+
+
+def test_a_graph_is_refused_on_a_cpu(tiny, cpu):
+    with pytest.raises(InputError, match="graph on captures CUDA graphs, and this is a CPU; choices here: auto, off"):
+        Execution(graph="on").settle(tiny(), cpu)
+
+
+@pytest.mark.parametrize("name", ["compile", "graph"])
+def test_other_words_are_refused(name):
+    with pytest.raises(InputError, match=f"unknown {name} 'yes'; choices: auto, on, off"):
+        Execution(**{name: "yes"})
+
+
+def test_it_says_what_it_does():
+    assert str(Settled(False, False)) == "eager"
+    assert str(Settled(True, False)) == "compiled"
+    assert str(Settled(True, True)) == "compiled and replayed from a CUDA graph"
+
+
+COMPILED = """
+import json, sys, torch
+from capsnet.config import make_config
+from capsnet.data import read
+from capsnet.execution import Execution
+from capsnet.state import TrainingState
+from capsnet.training import train
+from pathlib import Path
+
+torch.set_num_threads(1)
+config, cpu = make_config(json.loads(sys.argv[1]), "the test"), torch.device("cpu")
+for option in ("off", "on", "on"):
+    history = train(TrainingState(config, cpu), read(config, Path("/nowhere"), cpu), execution=Execution(compile=option))
+    print(json.dumps([metrics.train_loss for metrics in history]))
+"""
+
+
+@pytest.mark.slow
+def test_compiled_steps_train_as_eager_ones(tiny):
+    """Rounding differs, and the same compiled steps give the same bits twice. In a process whose types are not checked."""
+    config = tiny(epochs=3, learning_rate=5e-3).model_dump_json()
+    done = subprocess.run([sys.executable, "-c", COMPILED, config], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    eager, compiled, again = map(json.loads, done.stdout.splitlines())
+    assert compiled == pytest.approx(eager, rel=1e-4)
+    assert compiled == again
+
+
+KEPT = """
+import resource, torch
+from capsnet.execution import keep_freed_memory
+{first}
+before = None
+for _ in range(20):
+    torch.ones(40_000_000)  # 160 MB
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    print(faults - (before or faults))
+    before = faults
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a setting of the C library of Linux")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    """Each of its 39,000 pages would be cleared anew."""
+    faults = {}
+    for first in ("", "keep_freed_memory()"):
+        done = subprocess.run([sys.executable, "-c", KEPT.format(first=first)], capture_output=True, text=True, check=True)
+        faults[first] = int(done.stdout.split()[-1])
+    assert faults["keep_freed_memory()"] < 1_000 < faults[""]
+
+
+def test_keeping_memory_twice_is_once():
+    keep_freed_memory()
+    keep_freed_memory()
+    assert keep_freed_memory.cache_info().currsize == 1
