@@ -1,0 +1,231 @@
+"""The class capsules on a CUDA device: transformation and routing by agreement in a few kernels, votes never stored."""
+
+import functools
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+LIMITS = {"input_dim": 32, "classes": 128, "dim": 32}
+PRECISIONS = (torch.float32, torch.bfloat16)
+
+
+def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int) -> bool:
+    """Whether ``route`` takes these: device, precision, sizes. Whether its kernels can be trusted, ``self_check`` says."""
+    batch, count, input_dim = inputs.shape
+    if not (
+        _runs_on(inputs.device)
+        and weight.device == inputs.device
+        and inputs.dtype in PRECISIONS
+        and weight.dtype in PRECISIONS
+        and min(batch, count, iterations) >= 1
+        and input_dim <= LIMITS["input_dim"]
+        and classes <= LIMITS["classes"]
+        and weight.shape[2] // classes <= LIMITS["dim"]
+    ):
+        return False
+    partials = _Shape(inputs, weight, classes).chunks * batch * weight.shape[2]
+    return max(iterations * classes * batch * count, partials, inputs.numel(), weight.numel()) < 2**31  # they count in 32 bits
+
+
+def _runs_on(device: torch.device) -> bool:
+    if importlib.util.find_spec("triton") is None:
+        return False
+    if device.type == "cpu":
+        return os.environ.get("TRITON_INTERPRET") == "1"
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def route(
+    inputs: Float[Tensor, "batch inputs input_dim"],
+    weight: Float[Tensor, "inputs input_dim classes_x_dim"],
+    classes: int,
+    iterations: int,
+    bias: Float[Tensor, "classes dim"] | None = None,
+) -> Float[Tensor, "batch classes dim"]:
+    """``dynamic`` routing of the votes ``inputs @ weight``, in float32 whatever the precision of the two."""
+    if iterations < 1:
+        raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, weight, bias))
+    return route_votes(inputs, weight, bias, classes, iterations, keep)[0]
+
+
+class _Shape:
+    """The sizes of a problem, and how its work is cut.
+
+    They decide the order of the sums, and with it the last bit; so they depend on nothing but sizes and precision.
+    """
+
+    def __init__(self, inputs: Tensor, weight: Tensor, classes: int) -> None:
+        self.batch, self.count, self.input_dim = inputs.shape
+        self.classes, self.dim = classes, weight.shape[2] // classes
+        input_dim_p = _power(self.input_dim)
+        self.rows = 16 if self.batch <= 16 else 32
+        self.chunk = max(1, 128 // input_dim_p)
+        self.chunks = -(-self.count // self.chunk)
+        self.capsules = {"dim": self.dim, "dim_p": _power(self.dim, 16)}
+        self.tiles = {
+            "batch": self.batch,
+            "count": self.count,
+            "classes": classes,
+            "input_dim": self.input_dim,
+            "input_dim_p": input_dim_p,
+            "rows": self.rows,
+            "chunk": self.chunk,
+            # products of matrices round their operands to 11 bits, which bfloat16 fits in, or take three for one
+            "precision": "tf32x3" if torch.float32 in (inputs.dtype, weight.dtype) else "tf32",
+            **self.capsules,
+        }
+        self.grid = (-(-self.batch // self.rows), self.chunks)
+
+    def empty(self, like: Tensor, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+    def vectors(self, like: Tensor, *shape: int) -> Tensor:
+        return self.empty(like, *shape, self.batch, self.classes, self.dim)
+
+    def pairs(self, like: Tensor, *shape: int) -> Tensor:
+        return self.empty(like, *shape, self.batch, self.count)
+
+    def summing(self, chunks: int) -> dict[str, Any]:
+        return {"chunks": chunks, "capsule_count": self.batch * self.classes, "step": min(128, _power(chunks))}
+
+
+def _power(size: int, least: int = 1) -> int:
+    return max(least, 1 << (size - 1).bit_length())
+
+
+@torch.library.custom_op("capsnet::route_votes", mutates_args=())
+def route_votes(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The capsules; and what the way back needs if it is to ``keep``: sums, totals, logits, normalisers, by pass."""
+    from capsnet import agreement_kernels as kernels
+
+    shape = _Shape(inputs, weight, classes)
+    inputs, weight, bias = inputs.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
+    passes = iterations - 1
+    capsules, partials = shape.vectors(inputs), shape.vectors(inputs, shape.chunks)
+    sums, totals = shape.vectors(inputs, iterations), shape.vectors(inputs, passes)
+    slots = passes if keep else min(passes, 1)
+    logits, normalisers = shape.pairs(inputs, slots, classes), shape.pairs(inputs, slots)
+    with torch.cuda.device_of(inputs):
+        for k in range(iterations):
+            slot = (k - 1) % max(slots, 1)
+            logged = (totals[k - 1], logits[slot], normalisers[slot]) if k else (None, None, None)
+            kernels.weighted_sums[shape.grid](inputs, weight, *logged, partials, **shape.tiles, **OPTIONS)
+            kernels.squash_sums[(shape.batch * classes,)](
+                partials,
+                bias,
+                totals[k - 1] if k else None,
+                sums[k],
+                capsules,
+                totals[k] if k < passes else None,
+                classes=classes,
+                **shape.capsules,
+                **shape.summing(shape.chunks),
+                **OPTIONS,
+            )
+    return (capsules, sums, totals, logits, normalisers) if keep else (capsules, *(inputs.new_empty(0) for _ in range(4)))
+
+
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+
+
+@route_votes.register_fake
+def _(
+    inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, count, _ = inputs.shape
+    vectors, pairs = (batch, classes, weight.shape[2] // classes), (batch, count)
+    capsules = inputs.new_empty(vectors, dtype=torch.float32)
+    if not keep:
+        return capsules, *(inputs.new_empty(0) for _ in range(4))
+    passes = iterations - 1
+    shapes = (iterations, *vectors), (passes, *vectors), (passes, classes, *pairs), (passes, *pairs)
+    return capsules, *(inputs.new_empty(shape, dtype=torch.float32) for shape in shapes)
+
+
+@torch.library.custom_op("capsnet::route_votes_gradients", mutates_args=())
+def route_votes_gradients(
+    gradient: Tensor,
+    inputs: Tensor,
+    weight: Tensor,
+    sums: Tensor,
+    totals: Tensor,
+    logits: Tensor,
+    normalisers: Tensor,
+    classes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of inputs, weight and bias."""
+    from capsnet import agreement_kernels as kernels
+
+    shape = _Shape(inputs, weight, classes)
+    gradient, inputs, weight = gradient.float().contiguous(), inputs.contiguous(), weight.contiguous()
+    passes = len(sums) - 1
+    results, partials = torch.empty_like(sums), shape.vectors(inputs, shape.chunks)
+    carried, couplings, changes = torch.empty_like(totals), shape.pairs(inputs, classes), torch.empty_like(logits)
+    shares = shape.empty(inputs, *inputs.shape) if passes else None
+    inputs_gradient, weight_gradient = torch.empty_like(inputs), torch.empty_like(weight)
+
+    def unsquash(partials: Tensor, before: Tensor | None, k: int, after: Tensor | None, chunks: int) -> None:
+        kernels.unsquash_gradients[(shape.batch * classes,)](
+            partials, before, sums[k], after, results[k], **shape.capsules, **shape.summing(chunks), **OPTIONS
+        )
+
+    with torch.cuda.device_of(inputs):
+        unsquash(gradient, None, passes, None, 1)
+        for k in reversed(range(passes)):
+            last = k == passes - 1
+            kernels.pass_gradients[shape.grid](
+                inputs,
+                weight,
+                totals[k],
+                results[k + 1],
+                logits[k],
+                normalisers[k],
+                couplings,
+                changes[k],
+                shares,
+                partials,
+                **shape.tiles,
+                last=last,
+                **OPTIONS,
+            )
+            unsquash(partials, None if last else carried[k + 1], k, carried[k], shape.chunks)
+        kernels.input_gradients[shape.grid](weight, results[0], shares, inputs_gradient, **shape.tiles, **OPTIONS)
+        kernels.weight_gradients[(shape.chunks, classes)](
+            inputs, results, totals, logits, normalisers, changes, weight_gradient, **shape.tiles, passes=passes, **OPTIONS
+        )
+    return inputs_gradient, weight_gradient, results.sum(dim=(0, 1))
+
+
+@route_votes_gradients.register_fake
+def _(
+    gradient: Tensor,
+    inputs: Tensor,
+    weight: Tensor,
+    sums: Tensor,
+    totals: Tensor,
+    logits: Tensor,
+    normalisers: Tensor,
+    classes: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(inputs), torch.empty_like(weight), sums.new_empty(sums.shape[2:])
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    u, weight, bias, ctx.classes, _, _ = inputs
+    ctx.bias_precision = None if bias is None else bias.dtype
+    ctx.save_for_backward(u, weight, *output[1:])
+
+
+def _back(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    inputs, weight, bias = route_votes_gradients(gradient, *ctx.saved_tensors, ctx.classes)
+    return inputs, weight, None if ctx.bias_precision is None else bias.to(ctx.bias_precision), None, None, None
+
+
+route_votes.register_autograd(_back, setup_context=_remember)
