@@ -72,12 +72,37 @@ def _gather(values, rows: tl.constexpr, chunk: tl.constexpr, input_dim_p: tl.con
 
 @triton.jit
 @no_type_check
+def _leading(x, rounding: tl.constexpr):
+    """The leading 11 bits of each number: what the tensor cores read of a float32."""
+    return ((x.to(tl.int32, bitcast=True) + rounding) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+@no_type_check
+def _product(a, b, exact: tl.constexpr):
+    """a @ b on the tensor cores. ``exact``: 22 bits of each number take part, in three products.
+
+    Otherwise one product, of ``a`` rounded to 11 bits with ``b``, which came as bfloat16 and has 8.
+    """
+    if exact:
+        high_a = _leading(a, 0)
+        high_b = _leading(b, 0)
+        total = tl.dot(high_a, b - high_b, input_precision="tf32")
+        total = tl.dot(a - high_a, high_b, total, input_precision="tf32")
+        total = tl.dot(high_a, high_b, total, input_precision="tf32")
+    else:
+        total = tl.dot(_leading(a, 4096), b, input_precision="tf32")
+    return total
+
+
+@triton.jit
+@no_type_check
 def weighted_sums(
     inputs,  # u [batch, count, input_dim]
     weight,  # W [count, input_dim, classes * dim]
     totals,  # V [batch, classes, dim], or None in the first pass, whose couplings are all 1 / classes
-    logits,  # out [classes, batch, count]
-    normalisers,  # out [batch, count]: the logarithm of the sum over classes of exp(logits)
+    logits,  # scratch [classes, batch, count]
+    couplings,  # out [classes, batch, count]: the softmax of the logits over the classes
     partials,  # out [chunks, batch, classes, dim]: each chunk's share of the weighted sums, without a bias
     batch,
     count,
@@ -88,7 +113,7 @@ def weighted_sums(
     input_dim_p: tl.constexpr,
     rows: tl.constexpr,
     chunk: tl.constexpr,
-    precision: tl.constexpr,
+    exact: tl.constexpr,
 ):
     """One pass: logits, their softmax over the classes, and the sums of the votes weighted with it."""
     number = tl.program_id(1)
@@ -100,27 +125,30 @@ def weighted_sums(
     at_pair = b[:, None] * count + i[None, :]
     is_pair = (b < batch)[:, None] & (i < count)[None, :]
     if totals is not None:
-        largest = tl.full((rows, chunk), float("-inf"), tl.float32)
-        exponentials = tl.zeros((rows, chunk), tl.float32)
         for j in range(classes):
             w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
             v = _capsules_of(totals, j, b, batch, classes, dim, dim_p)
-            logit = _gather(u * tl.dot(v, tl.trans(w), input_precision=precision), rows, chunk, input_dim_p)
+            logit = _gather(u * _product(v, tl.trans(w), exact), rows, chunk, input_dim_p)
             tl.store(logits + j * batch * count + at_pair, logit, mask=is_pair)
-            larger = tl.maximum(largest, logit)
-            exponentials = exponentials * tl.exp(largest - larger) + tl.exp(logit - larger)
-            largest = larger
-        normaliser = largest + tl.log(exponentials)
-        tl.store(normalisers + at_pair, normaliser, mask=is_pair)
         tl.debug_barrier()
+        largest = tl.full((rows, chunk), float("-inf"), tl.float32)
+        for j in range(classes):
+            logit = tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0)
+            largest = tl.maximum(largest, logit)
+        exponentials = tl.zeros((rows, chunk), tl.float32)
+        for j in range(classes):
+            logit = tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0)
+            exponentials += tl.exp(logit - largest)
     for j in range(classes):
         w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
         if totals is not None:
             logit = tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0)
-            weighted = u * _spread(tl.exp(logit - normaliser), rows, chunk, input_dim_p)
+            coupling = tl.exp(logit - largest) / exponentials
+            tl.store(couplings + j * batch * count + at_pair, coupling, mask=is_pair)
+            weighted = u * _spread(coupling, rows, chunk, input_dim_p)
         else:
             weighted = u * (1.0 / classes)
-        total = tl.dot(weighted, w, input_precision=precision)
+        total = _product(weighted, w, exact)
         _store_sums(partials, total, number, j, b, batch, classes, dim, dim_p)
 
 
@@ -208,9 +236,8 @@ def pass_gradients(
     weight,
     totals,  # V [batch, classes, dim] of this pass
     results,  # the gradient of its weighted sums [batch, classes, dim]
-    logits,  # [classes, batch, count]
-    normalisers,  # [batch, count]
-    couplings,  # scratch [classes, batch, count]: the gradient of the coupling coefficients
+    couplings,  # [classes, batch, count]
+    agreements,  # scratch [classes, batch, count]: the gradient of the couplings
     changes,  # out [classes, batch, count]: the gradient of the logits
     shares,  # in and out [batch, count, input_dim]: the gradient of u from passes (after this one: with it)
     partials,  # out [chunks, batch, classes, dim]: shares of the gradient of V
@@ -223,7 +250,7 @@ def pass_gradients(
     input_dim_p: tl.constexpr,
     rows: tl.constexpr,
     chunk: tl.constexpr,
-    precision: tl.constexpr,
+    exact: tl.constexpr,
     last: tl.constexpr,  # no pass has been here before: there is nothing in ``shares`` yet
 ):
     """Back through one pass: the gradients of its logits, of V, and its part of the gradient of u."""
@@ -236,7 +263,6 @@ def pass_gradients(
     u = tl.load(inputs + at_u, mask=is_u, other=0.0).to(tl.float32)
     at_pair = b[:, None] * count + i[None, :]
     is_pair = (b < batch)[:, None] & (i < count)[None, :]
-    normaliser = tl.load(normalisers + at_pair, mask=is_pair, other=0.0)
     share = tl.zeros((rows, chunk * input_dim_p), tl.float32)
     if not last:
         share += tl.load(shares + at_u, mask=is_u, other=0.0)
@@ -244,23 +270,23 @@ def pass_gradients(
     for j in range(classes):
         w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
         ds = _capsules_of(results, j, b, batch, classes, dim, dim_p)
-        back = tl.dot(ds, tl.trans(w), input_precision=precision)
-        coupling = _gather(u * back, rows, chunk, input_dim_p)
-        tl.store(couplings + j * batch * count + at_pair, coupling, mask=is_pair)
-        c = tl.exp(tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0) - normaliser)
-        mean += c * coupling
+        back = _product(ds, tl.trans(w), exact)
+        agreement = _gather(u * back, rows, chunk, input_dim_p)
+        tl.store(agreements + j * batch * count + at_pair, agreement, mask=is_pair)
+        c = tl.load(couplings + j * batch * count + at_pair, mask=is_pair, other=0.0)
+        mean += c * agreement
         share += _spread(c, rows, chunk, input_dim_p) * back
     tl.debug_barrier()
     for j in range(classes):
         w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
-        c = tl.exp(tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0) - normaliser)
-        coupling = tl.load(couplings + j * batch * count + at_pair, mask=is_pair, other=0.0)
-        change = c * (coupling - mean)
+        c = tl.load(couplings + j * batch * count + at_pair, mask=is_pair, other=0.0)
+        agreement = tl.load(agreements + j * batch * count + at_pair, mask=is_pair, other=0.0)
+        change = c * (agreement - mean)
         tl.store(changes + j * batch * count + at_pair, change, mask=is_pair)
         v = _capsules_of(totals, j, b, batch, classes, dim, dim_p)
         change_u = _spread(change, rows, chunk, input_dim_p)
-        share += change_u * tl.dot(v, tl.trans(w), input_precision=precision)
-        total = tl.dot(change_u * u, w, input_precision=precision)
+        share += change_u * _product(v, tl.trans(w), exact)
+        total = _product(change_u * u, w, exact)
         _store_sums(partials, total, number, j, b, batch, classes, dim, dim_p)
     tl.store(shares + at_u, share, mask=is_u)
 
@@ -281,7 +307,7 @@ def input_gradients(
     input_dim_p: tl.constexpr,
     rows: tl.constexpr,
     chunk: tl.constexpr,
-    precision: tl.constexpr,
+    exact: tl.constexpr,
 ):
     """The gradient of u: the first pass, whose couplings are 1 / classes, and the others."""
     b = tl.program_id(0) * rows + tl.arange(0, rows)
@@ -292,7 +318,7 @@ def input_gradients(
     for j in range(classes):
         w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
         ds = _capsules_of(results, j, b, batch, classes, dim, dim_p)
-        total = tl.dot(ds, tl.trans(w), total, input_precision=precision)
+        total += _product(ds, tl.trans(w), exact)
     total *= 1.0 / classes
     if shares is not None:
         total += tl.load(shares + at_u, mask=is_u, other=0.0)
@@ -305,8 +331,7 @@ def weight_gradients(
     inputs,
     results,  # [passes + 1, batch, classes, dim]: the gradients of the weighted sums
     totals,  # [passes, batch, classes, dim]: V of the passes after the first
-    logits,  # [passes, classes, batch, count]
-    normalisers,  # [passes, batch, count]
+    couplings,  # [passes, classes, batch, count]
     changes,  # [passes, classes, batch, count]: the gradients of the logits
     gradients,  # out [count, input_dim, classes * dim], in the precision of W
     batch,
@@ -318,34 +343,31 @@ def weight_gradients(
     input_dim_p: tl.constexpr,
     rows: tl.constexpr,
     chunk: tl.constexpr,
-    precision: tl.constexpr,
+    exact: tl.constexpr,
     passes: tl.constexpr,
 ):
-    """The gradient of W for a chunk of inputs and one class: a sum over the batch, transposed tiles [columns, rows]."""
-    number = tl.program_id(0)
+    """The gradient of W for a chunk of inputs and one class: each input's u^T @ (gradient of its votes), over the batch."""
     j = tl.program_id(1)
-    i = number * chunk + tl.arange(0, chunk)
+    i = tl.program_id(0) * chunk + tl.arange(0, chunk)
     d = tl.arange(0, dim_p)
-    column, exists = _columns(number, count, chunk, input_dim, input_dim_p)
-    total = tl.zeros((chunk * input_dim_p, dim_p), tl.float32)
+    e = tl.arange(0, input_dim_p)
+    is_row = (i < count)[:, None, None] & (e < input_dim)[None, None, :]
+    total = tl.zeros((chunk, dim_p, input_dim_p), tl.float32)
     for start in range(0, batch, rows):
         b = start + tl.arange(0, rows)
-        at_u = b[None, :] * (count * input_dim) + column[:, None]
-        u = tl.load(inputs + at_u, mask=(b < batch)[None, :] & exists[:, None], other=0.0).to(tl.float32)
-        at_pair = b[None, :] * count + i[:, None]
+        at_u = (b[None, :, None] * count + i[:, None, None]) * input_dim + e[None, None, :]
+        u = tl.load(inputs + at_u, mask=(b < batch)[None, :, None] & is_row, other=0.0).to(tl.float32)
+        at_pair = j * batch * count + b[None, :] * count + i[:, None]
         is_pair = (b < batch)[None, :] & (i < count)[:, None]
-        ds = _capsules_of(results, j, b, batch, classes, dim, dim_p)
-        total = tl.dot(u * (1.0 / classes), ds, total, input_precision=precision)
+        ds = _capsules_of(results, j, b, batch, classes, dim, dim_p) * (1.0 / classes)
+        votes = tl.zeros((chunk, rows, dim_p), tl.float32) + ds[None, :, :]
         for k in tl.static_range(passes):
-            pair = (k * classes + j) * batch * count + at_pair
-            normaliser = tl.load(normalisers + k * batch * count + at_pair, mask=is_pair, other=0.0)
-            c = tl.exp(tl.load(logits + pair, mask=is_pair, other=0.0) - normaliser)
-            change = tl.load(changes + pair, mask=is_pair, other=0.0)
+            c = tl.load(couplings + k * classes * batch * count + at_pair, mask=is_pair, other=0.0)
+            change = tl.load(changes + k * classes * batch * count + at_pair, mask=is_pair, other=0.0)
             ds = _capsules_of(results + (k + 1) * batch * classes * dim, j, b, batch, classes, dim, dim_p)
             v = _capsules_of(totals + k * batch * classes * dim, j, b, batch, classes, dim, dim_p)
-            c = tl.broadcast_to(c[:, None, :], (chunk, input_dim_p, rows))
-            change = tl.broadcast_to(change[:, None, :], (chunk, input_dim_p, rows))
-            total = tl.dot(u * tl.reshape(c, (chunk * input_dim_p, rows)), ds, total, input_precision=precision)
-            total = tl.dot(u * tl.reshape(change, (chunk * input_dim_p, rows)), v, total, input_precision=precision)
-    offset = column[:, None] * (classes * dim) + j * dim + d[None, :]
-    tl.store(gradients + offset, total, mask=exists[:, None] & (d < dim)[None, :])
+            votes += c[:, :, None] * ds[None, :, :]
+            votes += change[:, :, None] * v[None, :, :]
+        total += _product(tl.permute(votes, (0, 2, 1)), u, exact)
+    offset = (i[:, None, None] * input_dim + e[None, None, :]) * (classes * dim) + j * dim + d[None, :, None]
+    tl.store(gradients + offset, total, mask=is_row & (d < dim)[None, :, None])

@@ -63,9 +63,8 @@ class _Shape:
         self.batch, self.count, self.input_dim = inputs.shape
         self.classes, self.dim = classes, weight.shape[2] // classes
         input_dim_p = _power(self.input_dim)
-        self.rows = 16 if self.batch <= 16 else 32
-        self.chunk = max(1, 128 // input_dim_p)
-        self.chunks = -(-self.count // self.chunk)
+        rows, chunk = min(64, _power(self.batch, 16)), 64 // input_dim_p  # a tile of u: at most 64 x 64
+        self.chunks = -(-self.count // chunk)
         self.capsules = {"dim": self.dim, "dim_p": _power(self.dim, 16)}
         self.tiles = {
             "batch": self.batch,
@@ -73,13 +72,14 @@ class _Shape:
             "classes": classes,
             "input_dim": self.input_dim,
             "input_dim_p": input_dim_p,
-            "rows": self.rows,
-            "chunk": self.chunk,
-            # products of matrices round their operands to 11 bits, which bfloat16 fits in, or take three for one
-            "precision": "tf32x3" if torch.float32 in (inputs.dtype, weight.dtype) else "tf32",
+            "rows": rows,
+            "chunk": chunk,
+            "exact": torch.float32 in (inputs.dtype, weight.dtype),
             **self.capsules,
         }
-        self.grid = (-(-self.batch // self.rows), self.chunks)
+        self.grid = (-(-self.batch // rows), self.chunks)
+        self.weight_tiles = {**self.tiles, "input_dim_p": max(8, input_dim_p), "rows": 16, "chunk": 128 // max(8, input_dim_p)}
+        self.weight_grid = (-(-self.count // self.weight_tiles["chunk"]), classes)
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=like.device)
@@ -101,8 +101,8 @@ def _power(size: int, least: int = 1) -> int:
 @torch.library.custom_op("capsnet::route_votes", mutates_args=())
 def route_votes(
     inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The capsules; and what the way back needs if it is to ``keep``: sums, totals, logits, normalisers, by pass."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The capsules; and what the way back needs if it is to ``keep``: sums, totals, couplings, by pass."""
     from capsnet import agreement_kernels as kernels
 
     shape = _Shape(inputs, weight, classes)
@@ -110,13 +110,11 @@ def route_votes(
     passes = iterations - 1
     capsules, partials = shape.vectors(inputs), shape.vectors(inputs, shape.chunks)
     sums, totals = shape.vectors(inputs, iterations), shape.vectors(inputs, passes)
-    slots = passes if keep else min(passes, 1)
-    logits, normalisers = shape.pairs(inputs, slots, classes), shape.pairs(inputs, slots)
+    logits, couplings = shape.pairs(inputs, classes), shape.pairs(inputs, passes if keep else min(passes, 1), classes)
     with torch.cuda.device_of(inputs):
         for k in range(iterations):
-            slot = (k - 1) % max(slots, 1)
-            logged = (totals[k - 1], logits[slot], normalisers[slot]) if k else (None, None, None)
-            kernels.weighted_sums[shape.grid](inputs, weight, *logged, partials, **shape.tiles, **OPTIONS)
+            agreeing = (totals[k - 1], logits, couplings[k - 1 if keep else 0]) if k else (None, None, None)
+            kernels.weighted_sums[shape.grid](inputs, weight, *agreeing, partials, **shape.tiles, **OPTIONS)
             kernels.squash_sums[(shape.batch * classes,)](
                 partials,
                 bias,
@@ -129,23 +127,23 @@ def route_votes(
                 **shape.summing(shape.chunks),
                 **OPTIONS,
             )
-    return (capsules, sums, totals, logits, normalisers) if keep else (capsules, *(inputs.new_empty(0) for _ in range(4)))
+    return (capsules, sums, totals, couplings) if keep else (capsules, *(inputs.new_empty(0) for _ in range(3)))
 
 
-OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
 
 
 @route_votes.register_fake
 def _(
     inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, count, _ = inputs.shape
     vectors, pairs = (batch, classes, weight.shape[2] // classes), (batch, count)
     capsules = inputs.new_empty(vectors, dtype=torch.float32)
     if not keep:
-        return capsules, *(inputs.new_empty(0) for _ in range(4))
+        return capsules, *(inputs.new_empty(0) for _ in range(3))
     passes = iterations - 1
-    shapes = (iterations, *vectors), (passes, *vectors), (passes, classes, *pairs), (passes, *pairs)
+    shapes = (iterations, *vectors), (passes, *vectors), (passes, classes, *pairs)
     return capsules, *(inputs.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
@@ -156,8 +154,7 @@ def route_votes_gradients(
     weight: Tensor,
     sums: Tensor,
     totals: Tensor,
-    logits: Tensor,
-    normalisers: Tensor,
+    couplings: Tensor,
     classes: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of inputs, weight and bias."""
@@ -167,7 +164,7 @@ def route_votes_gradients(
     gradient, inputs, weight = gradient.float().contiguous(), inputs.contiguous(), weight.contiguous()
     passes = len(sums) - 1
     results, partials = torch.empty_like(sums), shape.vectors(inputs, shape.chunks)
-    carried, couplings, changes = torch.empty_like(totals), shape.pairs(inputs, classes), torch.empty_like(logits)
+    carried, agreements, changes = torch.empty_like(totals), shape.pairs(inputs, classes), torch.empty_like(couplings)
     shares = shape.empty(inputs, *inputs.shape) if passes else None
     inputs_gradient, weight_gradient = torch.empty_like(inputs), torch.empty_like(weight)
 
@@ -185,9 +182,8 @@ def route_votes_gradients(
                 weight,
                 totals[k],
                 results[k + 1],
-                logits[k],
-                normalisers[k],
-                couplings,
+                couplings[k],
+                agreements,
                 changes[k],
                 shares,
                 partials,
@@ -197,8 +193,8 @@ def route_votes_gradients(
             )
             unsquash(partials, None if last else carried[k + 1], k, carried[k], shape.chunks)
         kernels.input_gradients[shape.grid](weight, results[0], shares, inputs_gradient, **shape.tiles, **OPTIONS)
-        kernels.weight_gradients[(shape.chunks, classes)](
-            inputs, results, totals, logits, normalisers, changes, weight_gradient, **shape.tiles, passes=passes, **OPTIONS
+        kernels.weight_gradients[shape.weight_grid](
+            inputs, results, totals, couplings, changes, weight_gradient, **shape.weight_tiles, passes=passes, **OPTIONS
         )
     return inputs_gradient, weight_gradient, results.sum(dim=(0, 1))
 
@@ -210,8 +206,7 @@ def _(
     weight: Tensor,
     sums: Tensor,
     totals: Tensor,
-    logits: Tensor,
-    normalisers: Tensor,
+    couplings: Tensor,
     classes: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(inputs), torch.empty_like(weight), sums.new_empty(sums.shape[2:])
