@@ -1,4 +1,28 @@
-"""The class capsules on a CUDA device: transformation and routing by agreement in a few kernels, votes never stored."""
+"""The class capsules on a CUDA device: transformation and routing by agreement in a few kernels, votes never stored.
+
+Votes are products û_ij = u_i W_ij, so that a logit, the sum of û · v_k over the passes k so far, is û · V with V = sum v_k:
+a pass needs no logits of the pass before, only V, which is small. Forward, pass k + 1 (in the first all c = 1 / classes):
+
+    b_ij = û_ij · V_j      c_i = softmax over j of b_i      s_j = sum_i c_ij û_ij + bias_j      v = squash(s)
+
+Backward from g = dv, for the passes from the last to the second, with dV carried from pass to pass:
+
+    ds = dsquash(g)      db_ij = c_ij (û_ij · ds_j - sum_j c_ij û_ij · ds_j)      dV_j += sum_i db_ij û_ij      g = dV
+
+Then dû_ij is the sum of c_ij ds_j + db_ij V_j over these passes, and ds_j / classes of the first; du_i = W_ij dû_ij, dW_ij
+the sum of u_i dû_ij over the batch, dbias the sum of all ds. Besides the gradients, that takes memory for each pass's c and
+db ([classes, batch, inputs]), and for each chunk's share of a sum: 5/16 of the votes, with the paper's sizes and r = 3.
+
+Precision: sums, softmax and squash are float32. Products of matrices are on the tensor cores, which read 11 bits of a
+number: if inputs and weight are both bfloat16, one product, of operands rounded to 11 bits; otherwise three, of 22 bits.
+
+Cost, ESTIMATED and not measured: batch 128, 1152 inputs of 8, 10 classes of 16, r = 3, forward and backward, on an H200.
+14 products of 0.38 GFLOP, 5.3 GFLOP (votes once, each pass 2, back through each 3, du 1, dW 1 with operands that cost
+4 more to form); in float32 three times that on the tensor cores, 16 GFLOP or 0.06 ms at a third of their 500 TFLOP/s.
+Instructions, counted in what the compiler makes for sm_90: 0.05 ms if every cycle issued one (bfloat16: 0.04 ms). Device
+memory, each input read and each gradient written once: 0.03 GB, 0.01 ms at 4.3 TB/s; what lies in the L2 cache between
+kernels: about 0.5 GB, 0.1 ms at 5 TB/s. 13 launches. The floor is therefore near 0.1 ms, and 0.15 to 0.2 ms are likely.
+"""
 
 import functools
 import importlib.util
@@ -9,8 +33,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet.routing import dynamic
+
 LIMITS = {"input_dim": 32, "classes": 128, "dim": 32}
 PRECISIONS = (torch.float32, torch.bfloat16)
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}  # of the compiler
 
 
 def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int) -> bool:
@@ -51,6 +78,53 @@ def route(
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, weight, bias))
     return route_votes(inputs, weight, bias, classes, iterations, keep)[0]
+
+
+@functools.cache
+def self_check(device: torch.device, input_dim: int = 8, classes: int = 10, dim: int = 16) -> str:
+    """Why the kernels can't be trusted on this device, or "": they are compared with float64, once per process."""
+    try:
+        for precision, bound in ((torch.float32, 5e-5), (torch.bfloat16, 1e-2)):
+            for name, error in deviations(device, (5, 19, input_dim, classes, dim), 3, True, precision).items():
+                if not error <= bound:  # nor is it where the error is NaN
+                    return f"in {precision}, {name} deviates by {error:.1e}"
+    except Exception as error:  # whatever a compiler or driver raises
+        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return ""
+
+
+def deviations(
+    device: torch.device, sizes: tuple[int, int, int, int, int], iterations: int, biased: bool, precision: torch.dtype
+) -> dict[str, float]:
+    """What ``route`` gives for random inputs, against votes and ``dynamic`` in float64: |answer - truth| / |truth| of each.
+
+    Args:
+        sizes: batch, inputs, input_dim, classes, dim.
+        iterations, biased: of the routing.
+        precision: of inputs, weight and bias.
+        device: of ``route``; the truth is found on the CPU.
+    """
+    batch, count, input_dim, classes, dim = sizes
+    generator = torch.Generator().manual_seed(sum(sizes) + iterations)
+    shapes = {"inputs": (batch, count, input_dim), "weight": (count, input_dim, classes * dim), "bias": (classes, dim)}
+    values = {name: torch.randn(shape, generator=generator).to(precision) for name, shape in shapes.items()}
+    values["weight"] *= 0.3
+    if not biased:
+        del values["bias"]
+    gradient = torch.randn(batch, classes, dim, generator=generator)
+
+    leaves = {name: value.to(device).requires_grad_() for name, value in values.items()}
+    with torch.enable_grad():
+        capsules = route(leaves["inputs"], leaves["weight"], classes, iterations, leaves.get("bias"))
+        answers = [capsules, *torch.autograd.grad(capsules, list(leaves.values()), gradient.to(device))]
+        exact = {name: value.double().requires_grad_() for name, value in values.items()}
+        votes = torch.einsum("bie,iek->bik", exact["inputs"], exact["weight"]).unflatten(2, (classes, dim))
+        truth = dynamic(votes, iterations, exact.get("bias"))
+        truths = [truth, *torch.autograd.grad(truth, list(exact.values()), gradient.double())]
+    return {
+        name: float((answer.detach().cpu().double() - truth.detach()).norm() / truth.detach().norm())
+        for name, answer, truth in zip(("capsules", *leaves), answers, truths, strict=True)
+    }
 
 
 class _Shape:
@@ -127,24 +201,27 @@ def route_votes(
                 **shape.summing(shape.chunks),
                 **OPTIONS,
             )
-    return (capsules, sums, totals, couplings) if keep else (capsules, *(inputs.new_empty(0) for _ in range(3)))
-
-
-OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}
+    if not keep:
+        sums, totals, couplings = inputs.new_empty(0), inputs.new_empty(0), inputs.new_empty(0)
+    return capsules, sums, totals, couplings
 
 
 @route_votes.register_fake
 def _(
-    inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,  # noqa: ARG001
+    classes: int,
+    iterations: int,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     batch, count, _ = inputs.shape
-    vectors, pairs = (batch, classes, weight.shape[2] // classes), (batch, count)
-    capsules = inputs.new_empty(vectors, dtype=torch.float32)
+    one = batch, classes, weight.shape[2] // classes
+    capsules, passes = inputs.new_empty(one, dtype=torch.float32), iterations - 1
     if not keep:
-        return capsules, *(inputs.new_empty(0) for _ in range(3))
-    passes = iterations - 1
-    shapes = (iterations, *vectors), (passes, *vectors), (passes, classes, *pairs)
-    return capsules, *(inputs.new_empty(shape, dtype=torch.float32) for shape in shapes)
+        return capsules, inputs.new_empty(0), inputs.new_empty(0), inputs.new_empty(0)
+    couplings = capsules.new_empty(passes, classes, batch, count)
+    return capsules, capsules.new_empty(iterations, *one), capsules.new_empty(passes, *one), couplings
 
 
 @torch.library.custom_op("capsnet::route_votes_gradients", mutates_args=())
@@ -201,13 +278,13 @@ def route_votes_gradients(
 
 @route_votes_gradients.register_fake
 def _(
-    gradient: Tensor,
+    gradient: Tensor,  # noqa: ARG001
     inputs: Tensor,
     weight: Tensor,
     sums: Tensor,
-    totals: Tensor,
-    couplings: Tensor,
-    classes: int,
+    totals: Tensor,  # noqa: ARG001
+    couplings: Tensor,  # noqa: ARG001
+    classes: int,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(inputs), torch.empty_like(weight), sums.new_empty(sums.shape[2:])
 

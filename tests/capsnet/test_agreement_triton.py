@@ -1,0 +1,293 @@
+"""The Triton kernels against float64 votes: in Triton's interpreter, in the compiler without a device, and on a device.
+
+The interpreter must be chosen before Triton is imported, so the tests on the CPU are run by one test, in a process of
+their own; it multiplies matrices in float32, of operands that the kernels have cut to what tensor cores read.
+"""
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from capsnet.agreement_triton import OPTIONS, _Shape, deviations, route, route_votes, self_check, supports
+from capsnet.layers import ClassCaps
+from capsnet.routing import dynamic
+
+pytest.importorskip("triton", reason="Triton is not installed")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
+EXACT = dict.fromkeys(("capsules", "inputs", "weight", "bias"), 5e-6)
+ROUNDED = {"capsules": 1e-3, "inputs": 5e-3, "weight": 5e-3, "bias": 5e-3}  # a gradient in bfloat16 has 8 bits: 2e-3
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("cpu", marks=pytest.mark.skipif(not INTERPRETED, reason="test_in_the_interpreter runs it")),
+        pytest.param("cuda", marks=GPU),
+    ]
+)
+def device(request):
+    """Where memory that is not written holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield torch.device(request.param)
+    torch.use_deterministic_algorithms(False)
+
+
+def problem(device, sizes=(3, 11, 4, 3, 5), scale=1.0):
+    """Inputs, weight and bias that want gradients."""
+    batch, count, input_dim, classes, dim = sizes
+    generator = torch.Generator().manual_seed(0)
+    shapes = (batch, count, input_dim), (count, input_dim, classes * dim), (classes, dim)
+    inputs, weight, bias = (torch.randn(shape, generator=generator).to(device) for shape in shapes)
+    return [tensor.requires_grad_() for tensor in (inputs * scale, weight, bias)]
+
+
+def answers(inputs, weight, bias, classes, iterations):
+    capsules = route(inputs, weight, classes, iterations, bias)
+    return [capsules, *torch.autograd.grad(capsules.square().sum(), (inputs, weight, bias))]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+def test_in_the_interpreter():
+    command = [sys.executable, "-m", "pytest", "-q", "-rN", "-p", "no:cacheprovider", "-m", "not gpu and not slow", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 15, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("sizes", "iterations", "biased"),
+    [
+        ((2, 19, 8, 3, 16), 1, True),
+        ((2, 19, 8, 3, 16), 2, False),
+        ((2, 19, 8, 3, 16), 3, True),
+        ((3, 9, 8, 2, 16), 4, True),
+        ((1, 1, 1, 1, 1), 3, True),
+        ((2, 130, 1, 2, 3), 2, True),  # more than 2 chunks of inputs of 1 number
+        ((2, 3, 32, 2, 32), 3, True),
+        ((2, 5, 17, 3, 20), 2, False),
+        ((65, 2, 3, 2, 3), 2, True),  # more than a tile of examples
+    ],
+    ids=str,
+)
+def test_it_is_dynamic_routing_of_the_votes(device, sizes, iterations, biased):
+    found = deviations(device, sizes, iterations, biased, torch.float32)
+    assert len(found) == 3 + biased
+    assert all(error < EXACT[name] for name, error in found.items()), found
+
+
+@pytest.mark.parametrize("iterations", [1, 3])
+def test_bfloat16_is_as_near_as_its_digits(device, iterations):
+    found = deviations(device, (3, 19, 8, 3, 16), iterations, True, torch.bfloat16)
+    assert all(error < ROUNDED[name] for name, error in found.items()), found
+    assert found["capsules"] > 1e-6 or iterations == 1, "operands are not rounded to what tensor cores read"
+
+
+def test_two_runs_agree_to_the_bit(device):
+    leaves = problem(device)
+    for first, second in zip(answers(*leaves, 3, 3), answers(*leaves, 3, 3), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_zeros_have_finite_gradients(device):
+    """No bias, so that every sum, and the length that squash's gradient divides by, is 0."""
+    inputs, weight, _ = problem(device, scale=0.0)
+    capsules = route(inputs, weight, 3, 3)
+    assert not capsules.any()
+    for gradient in torch.autograd.grad(capsules.sum(), (inputs, weight)):
+        assert torch.equal(gradient, torch.zeros_like(gradient))
+
+
+def test_large_votes_do_not_overflow(device):
+    """Logits in the tens of thousands."""
+    assert all(answer.isfinite().all() for answer in answers(*problem(device, scale=1e4), 3, 4))
+
+
+def test_without_gradients_it_is_the_same_and_keeps_nothing(device):
+    leaves = problem(device)
+    kept = route(*leaves[:2], 3, 4, leaves[2])
+    with torch.no_grad():
+        assert torch.equal(route(*leaves[:2], 3, 4, leaves[2]), kept)
+        assert all(rest.numel() == 0 for rest in route_votes(*leaves, 3, 4, False)[1:])
+
+
+def test_tensors_may_lie_in_any_order(device):
+    inputs, weight, bias = problem(device)
+    turned = inputs.detach().transpose(0, 1).contiguous().transpose(0, 1).requires_grad_()
+    assert not turned.is_contiguous()
+    for first, second in zip(answers(inputs, weight, bias, 3, 2), answers(turned, weight, bias, 3, 2), strict=True):
+        assert torch.equal(first, second)
+
+
+def test_it_is_one_operation_to_the_compiler(device):
+    """Without the wrapper that checks shapes in tests, which can't be traced."""
+    leaves = problem(device, sizes=(2, 3, 4, 2, 3))
+    plain = inspect.unwrap(route)
+    compiled = torch.compile(lambda u, w, b: plain(u, w, 2, 2, b), fullgraph=True, backend="aot_eager")
+    capsules = compiled(*leaves)
+    gradients = torch.autograd.grad(capsules.square().sum(), leaves)
+    for first, second in zip((capsules, *gradients), answers(*leaves, 2, 2), strict=True):
+        assert torch.equal(first, second)
+    for keep in (True, False):
+        torch.library.opcheck(route_votes, (*leaves, 2, 2, keep), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_a_second_derivative_is_refused(device):
+    inputs, weight, bias = problem(device)
+    first = torch.autograd.grad(route(inputs, weight, 3, 2, bias).sum(), inputs, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="route_votes_gradients"):
+        first.sum().backward()
+
+
+def test_what_it_supports(device):
+    inputs, weight, _ = problem(device)
+    assert supports(inputs, weight, 3, 3)
+    assert not supports(inputs.double(), weight.double(), 3, 3)
+    assert not supports(inputs, weight, 3, 0)
+    assert not supports(inputs[:0], weight, 3, 3)
+    for sizes in ((1, 2, 33, 1, 1), (1, 2, 1, 129, 1), (1, 2, 1, 2, 33)):
+        wide, large, _ = problem(device, sizes)
+        assert not supports(wide, large, sizes[3], 3)
+    many = inputs[:1].expand(40_000_000, -1, -1)  # takes no memory, but the offsets of its couplings 31 bits and more
+    assert not supports(many, weight, 3, 3)
+    with pytest.raises(ValueError, match="not 0"):
+        route(inputs, weight, 3, 0)
+
+
+def test_the_check_of_a_device(device, monkeypatch):
+    assert self_check(device, 4, 2, 5) == ""
+    for error, reason in ((1e-3, "in torch.float32, weight deviates by 1.0e-03"), (float("nan"), "deviates by nan")):
+        monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_, error=error: {"weight": error})
+        assert reason in self_check.__wrapped__(device)
+    monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_: 1 / 0)
+    assert self_check.__wrapped__(device) == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled there")
+@pytest.mark.parametrize(
+    "precision", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)], ids=["float32", "bfloat16"]
+)
+def test_a_compiler_takes_the_kernels(precision, tmp_path, monkeypatch, record_property):
+    """For sm_90 and the paper's sizes, without a device: no registers spilled, shared memory for two programs or more."""
+    from triton.backends import nvidia
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from capsnet import agreement_kernels as kernels
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    shape = _Shape(torch.empty(128, 1152, 8, dtype=precision), torch.empty(1152, 8, 160, dtype=precision), 10)
+    sums = {**shape.capsules, "step": 128, "classes": 10}
+    first = dict.fromkeys(("totals", "logits", "couplings"))
+    cases = [
+        (kernels.weighted_sums, shape.tiles),
+        (kernels.weighted_sums, {**shape.tiles, **first}),
+        (kernels.pass_gradients, {**shape.tiles, "last": False}),
+        (kernels.input_gradients, shape.tiles),
+        (kernels.weight_gradients, {**shape.weight_tiles, "passes": 2}),
+        (kernels.squash_sums, sums),
+        (kernels.unsquash_gradients, sums),
+    ]
+    own = "*fp32" if precision == torch.float32 else "*bf16"
+    for kernel, values in cases:
+        numbers = {name: "i32" for name in ("batch", "count", "chunks", "capsule_count") if name in kernel.arg_names}
+        constants = {name: values[name] for name in kernel.arg_names if name in values and name not in numbers}
+        given = {"inputs", "weight"} | ({"gradients"} if kernel.__name__ in ("input_gradients", "weight_gradients") else set())
+        pointers = {name: own if name in given else "*fp32" for name in kernel.arg_names}
+        signature = {name: numbers.get(name, pointers[name]) for name in kernel.arg_names} | dict.fromkeys(
+            constants, "constexpr"
+        )
+        varying = [n for n, name in enumerate(kernel.arg_names) if signature[name] != "constexpr"]
+        aligned = {(n,): [["tt.divisibility", 16]] for n in varying}
+        built = compile(ASTSource(kernel, signature, constants, aligned), target=GPUTarget("cuda", 90, 32), options=OPTIONS)
+        cubin = tmp_path / "cubin"
+        cubin.write_bytes(built.asm["cubin"])
+        command = [Path(nvidia.__file__).parent / "bin" / "cuobjdump", "--dump-resource-usage", cubin]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+        print(f"{kernel.__name__}: {registers} registers, {stack} bytes spilled, {built.metadata.shared} bytes shared")
+        assert stack <= 64, kernel.__name__  # Triton 3.9 spills nothing, 3.6 a few numbers of pass_gradients
+        assert built.metadata.shared <= 100_000, kernel.__name__
+
+
+@pytest.fixture
+def paper():
+    """The paper's class capsules on a device, and inputs."""
+    torch.manual_seed(0)
+    layer = ClassCaps(1152, 8, 10, 16, dynamic, 3, bias=True).cuda()
+    layer.reset(torch.Generator("cuda").manual_seed(0))
+    return layer, 0.2 * torch.randn(128, 1152, 8, device="cuda")
+
+
+class TestDevice:
+    pytestmark = GPU
+
+    @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+    def test_the_papers_sizes(self, precision):
+        found = deviations(torch.device("cuda"), (128, 1152, 8, 10, 16), 3, True, precision)
+        print(found)
+        bounds = EXACT if precision == torch.float32 else ROUNDED
+        assert all(error < 10 * bounds[name] for name, error in found.items()), found
+
+    def test_a_graph_replays_it_on_other_inputs(self, paper):
+        layer, inputs = paper
+        leaves = [inputs.requires_grad_(), layer.weight, layer.bias]
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                answers(*leaves, 10, 3)
+        side.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            captured = answers(*leaves, 10, 3)
+        with torch.no_grad():
+            inputs.mul_(-0.5).add_(0.1)
+        graph.replay()
+        for first, second in zip(captured, answers(*leaves, 10, 3), strict=True):
+            assert torch.equal(first, second)
+
+    def test_it_is_faster_than_votes(self, paper):
+        """By graphs, so that the processor's time is left out; several inputs in turn, as they might fit in the cache."""
+        from triton.testing import do_bench
+
+        layer, inputs = paper
+        gradient = torch.randn(128, 10, 16, device="cuda")
+        times = {}
+        for precision in (torch.float32, torch.bfloat16):
+            own = [t.detach().to(precision).requires_grad_() for t in (inputs, layer.weight, layer.bias)]
+            ways = {
+                "kernels": lambda u, w, b: route(u, w, 10, 3, b),
+                "votes": lambda u, w, b: dynamic(torch.bmm(u.transpose(0, 1), w).transpose(0, 1).unflatten(2, (10, 16)), 3, b),
+            }
+            for name, way in ways.items():
+
+                def both(way=way, own=own):
+                    capsules = way(*own)
+                    return torch.autograd.grad(capsules, own, gradient.to(capsules.dtype))
+
+                def forward(way=way, own=own):
+                    with torch.no_grad():
+                        return way(*own)
+
+                for part, run in (("forward", forward), ("forward and backward", both)):
+                    side = torch.cuda.Stream()
+                    with torch.cuda.stream(side):
+                        for _ in range(3):
+                            run()
+                    side.synchronize()
+                    graph = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(graph):
+                        run()
+                    times[precision, name, part] = do_bench(graph.replay, warmup=50, rep=200, return_mode="median")
+                    print(f"{precision} {name} {part}: {1e3 * times[precision, name, part]:.0f} us")
+        for precision in (torch.float32, torch.bfloat16):
+            part = (precision, "kernels", "forward and backward"), (precision, "votes", "forward and backward")
+            assert times[part[0]] < times[part[1]]
