@@ -75,6 +75,7 @@ def test_in_the_interpreter():
         ((2, 3, 32, 2, 32), 3, True),
         ((2, 5, 17, 3, 20), 2, False),
         ((65, 2, 3, 2, 3), 2, True),  # more than a tile of examples
+        ((1, 257, 32, 1, 2), 1, True),  # more chunks than are added up at a time
     ],
     ids=str,
 )
