@@ -161,8 +161,8 @@ def squash_sums(
     sums,  # out [batch * classes, dim]: s
     capsules,  # out, the same: squash(s)
     totals,  # out, the same: V with this pass, or None
-    chunks,
     capsule_count,  # batch * classes
+    chunks: tl.constexpr,
     classes: tl.constexpr,
     dim: tl.constexpr,
     dim_p: tl.constexpr,
@@ -172,7 +172,7 @@ def squash_sums(
     row = tl.program_id(0)
     d = tl.arange(0, dim_p)
     at = row * dim + d
-    s = _added_up(partials, row, chunks, capsule_count, dim, dim_p, step)
+    s = _added_up(partials, row, capsule_count, chunks, dim, dim_p, step)
     if bias is not None:
         s += tl.load(bias + (row % classes) * dim + d, mask=d < dim, other=0.0).to(tl.float32)
     tl.store(sums + at, s, mask=d < dim)
@@ -187,7 +187,7 @@ def squash_sums(
 
 @triton.jit
 @no_type_check
-def _added_up(partials, row, chunks, capsule_count, dim: tl.constexpr, dim_p: tl.constexpr, step: tl.constexpr):
+def _added_up(partials, row, capsule_count, chunks: tl.constexpr, dim: tl.constexpr, dim_p: tl.constexpr, step: tl.constexpr):
     d = tl.arange(0, dim_p)
     total = tl.zeros((step, dim_p), tl.float32)
     for start in range(0, chunks, step):
@@ -205,8 +205,8 @@ def unsquash_gradients(
     sums,  # the same: s of this pass
     gradients,  # out, the same: the gradient of this pass's capsules, or None
     results,  # out, the same: the gradient of s
-    chunks,
     capsule_count,
+    chunks: tl.constexpr,
     dim: tl.constexpr,
     dim_p: tl.constexpr,
     step: tl.constexpr,
@@ -215,7 +215,7 @@ def unsquash_gradients(
     row = tl.program_id(0)
     d = tl.arange(0, dim_p)
     at = row * dim + d
-    g = _added_up(partials, row, chunks, capsule_count, dim, dim_p, step)
+    g = _added_up(partials, row, capsule_count, chunks, dim, dim_p, step)
     if before is not None:
         g += tl.load(before + at, mask=d < dim, other=0.0)
     if gradients is not None:
@@ -345,6 +345,7 @@ def weight_gradients(
     chunk: tl.constexpr,
     exact: tl.constexpr,
     passes: tl.constexpr,
+    tiles: tl.constexpr,  # of ``rows`` examples: all of the batch
 ):
     """The gradient of W for a chunk of inputs and one class: each input's u^T @ (gradient of its votes), over the batch."""
     j = tl.program_id(1)
@@ -353,8 +354,8 @@ def weight_gradients(
     e = tl.arange(0, input_dim_p)
     is_row = (i < count)[:, None, None] & (e < input_dim)[None, None, :]
     total = tl.zeros((chunk, dim_p, input_dim_p), tl.float32)
-    for start in range(0, batch, rows):
-        b = start + tl.arange(0, rows)
+    for tile in range(tiles):
+        b = tile * rows + tl.arange(0, rows)
         at_u = (b[None, :, None] * count + i[:, None, None]) * input_dim + e[None, None, :]
         u = tl.load(inputs + at_u, mask=(b < batch)[None, :, None] & is_row, other=0.0).to(tl.float32)
         at_pair = j * batch * count + b[None, :] * count + i[:, None]

@@ -11,17 +11,18 @@ Backward from g = dv, for the passes from the last to the second, with dV carrie
 
 Then dû_ij is the sum of c_ij ds_j + db_ij V_j over these passes, and ds_j / classes of the first; du_i = W_ij dû_ij, dW_ij
 the sum of u_i dû_ij over the batch, dbias the sum of all ds. Besides the gradients, that takes memory for each pass's c and
-db ([classes, batch, inputs]), and for each chunk's share of a sum: 5/16 of the votes, with the paper's sizes and r = 3.
+db ([classes, batch, inputs]), and for each chunk's share of a sum: 7/16 of the votes, with the paper's sizes and r = 3.
 
 Precision: sums, softmax and squash are float32. Products of matrices are on the tensor cores, which read 11 bits of a
 number: if inputs and weight are both bfloat16, one product, of operands rounded to 11 bits; otherwise three, of 22 bits.
 
 Cost, ESTIMATED and not measured: batch 128, 1152 inputs of 8, 10 classes of 16, r = 3, forward and backward, on an H200.
-14 products of 0.38 GFLOP, 5.3 GFLOP (votes once, each pass 2, back through each 3, du 1, dW 1 with operands that cost
-4 more to form); in float32 three times that on the tensor cores, 16 GFLOP or 0.06 ms at a third of their 500 TFLOP/s.
-Instructions, counted in what the compiler makes for sm_90: 0.05 ms if every cycle issued one (bfloat16: 0.04 ms). Device
-memory, each input read and each gradient written once: 0.03 GB, 0.01 ms at 4.3 TB/s; what lies in the L2 cache between
-kernels: about 0.5 GB, 0.1 ms at 5 TB/s. 13 launches. The floor is therefore near 0.1 ms, and 0.15 to 0.2 ms are likely.
+13 products of 0.38 GFLOP (forward 1 for the first pass and 2 for another, backward 3 a pass, 1 for du, 1 for dW): 5 GFLOP;
+in float32 three times that on the tensor cores, 15 GFLOP or 0.03 ms at 500 TFLOP/s. Instructions, counted in what the
+compiler makes for sm_90: 0.05 ms if every cycle issued one (bfloat16: 0.04 ms). Device memory, each input read and each
+gradient written once: 0.03 GB, 0.01 ms at 4.3 TB/s; what lies in the L2 cache between kernels: about 0.5 GB, 0.1 ms at
+5 TB/s. So the floor of this design is near 0.1 ms. 13 launches: some 0.1 ms or more of the processor's time, which a CUDA
+graph saves.
 """
 
 import functools
@@ -152,7 +153,9 @@ class _Shape:
             **self.capsules,
         }
         self.grid = (-(-self.batch // rows), self.chunks)
-        self.weight_tiles = {**self.tiles, "input_dim_p": max(8, input_dim_p), "rows": 16, "chunk": 128 // max(8, input_dim_p)}
+        input_dim_p = max(8, input_dim_p)
+        own = {"input_dim_p": input_dim_p, "rows": 16, "chunk": 128 // input_dim_p, "tiles": -(-self.batch // 16)}
+        self.weight_tiles = {**self.tiles, **own}
         self.weight_grid = (-(-self.count // self.weight_tiles["chunk"]), classes)
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:
@@ -165,7 +168,7 @@ class _Shape:
         return self.empty(like, *shape, self.batch, self.count)
 
     def summing(self, chunks: int) -> dict[str, Any]:
-        return {"chunks": chunks, "capsule_count": self.batch * self.classes, "step": min(128, _power(chunks))}
+        return {"chunks": chunks, "capsule_count": self.batch * self.classes, "step": min(64, _power(chunks))}
 
 
 def _power(size: int, least: int = 1) -> int:

@@ -71,11 +71,11 @@ def test_in_the_interpreter():
         ((2, 19, 8, 3, 16), 3, True),
         ((3, 9, 8, 2, 16), 4, True),
         ((1, 1, 1, 1, 1), 3, True),
-        ((2, 130, 1, 2, 3), 2, True),  # more than 2 chunks of inputs of 1 number
+        ((2, 70, 1, 2, 3), 2, True),  # more than a chunk of inputs of 1 number
         ((2, 3, 32, 2, 32), 3, True),
         ((2, 5, 17, 3, 20), 2, False),
         ((65, 2, 3, 2, 3), 2, True),  # more than a tile of examples
-        ((1, 257, 32, 1, 2), 1, True),  # more chunks than are added up at a time
+        ((1, 129, 32, 1, 2), 1, True),  # more chunks than are added up at a time
     ],
     ids=str,
 )
@@ -186,7 +186,7 @@ def test_a_compiler_takes_the_kernels(precision, tmp_path, monkeypatch, record_p
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     shape = _Shape(torch.empty(128, 1152, 8, dtype=precision), torch.empty(1152, 8, 160, dtype=precision), 10)
-    sums = {**shape.capsules, "step": 128, "classes": 10}
+    sums = {**shape.capsules, **shape.summing(shape.chunks), "classes": 10}
     first = dict.fromkeys(("totals", "logits", "couplings"))
     cases = [
         (kernels.weighted_sums, shape.tiles),
@@ -199,7 +199,7 @@ def test_a_compiler_takes_the_kernels(precision, tmp_path, monkeypatch, record_p
     ]
     own = "*fp32" if precision == torch.float32 else "*bf16"
     for kernel, values in cases:
-        numbers = {name: "i32" for name in ("batch", "count", "chunks", "capsule_count") if name in kernel.arg_names}
+        numbers = {name: "i32" for name in ("batch", "count", "capsule_count") if name in kernel.arg_names}
         constants = {name: values[name] for name in kernel.arg_names if name in values and name not in numbers}
         given = {"inputs", "weight"} | ({"gradients"} if kernel.__name__ in ("input_gradients", "weight_gradients") else set())
         pointers = {name: own if name in given else "*fp32" for name in kernel.arg_names}
