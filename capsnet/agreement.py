@@ -14,15 +14,20 @@ coupling coefficients. The gradient is that of procedure 1 with all of its passe
 outer products, one of the coupling coefficients with the gradient of each weighted sum, and one of the logits' gradients with
 the capsule of each agreement.
 
-On a CPU as many classes are worked on at a time as fit into a buffer that stays in the cache; on a GPU all of them.
+On a CPU as many classes are worked on at a time as fit into a buffer that stays in the cache. On a GPU the Triton kernels of
+:mod:`capsnet.agreement_triton` do the same in a few launches, where they compile and compute what they should; else all classes
+are worked on at once by what is here.
 """
 
+import warnings
+from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet import agreement_triton
 from capsnet.layers import Routing, squash
 from capsnet.routing import dynamic, uniform
 
@@ -52,6 +57,9 @@ def route(
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
     batch, count, size = inputs.shape
+    fits = inputs.is_cuda and agreement_triton.supports(inputs, weight, classes, iterations)
+    if fits and _trusted(inputs.device, size, classes, weight.shape[2] // classes):
+        return agreement_triton.route(inputs, weight, classes, iterations, bias)
     first = (inputs.flatten(1) @ weight.flatten(0, 1)).unflatten(1, (classes, -1)) / classes  # every coupling is 1 / classes
     offset = weight.new_zeros(()) if bias is None else bias
     if iterations == 1:
@@ -62,6 +70,15 @@ def route(
     first, offset = first.transpose(0, 1).contiguous(), offset if bias is None else offset[:, None]
     capsules: Tensor = _Passes.apply(u, w, first, offset, iterations, count)
     return capsules.transpose(0, 1)
+
+
+@cache
+def _trusted(device: torch.device, input_dim: int, classes: int, dim: int) -> bool:
+    """Whether the kernels give what they should on a device; if not, why not is told once."""
+    fault = agreement_triton.self_check(device, input_dim, classes, dim)
+    if fault:
+        warnings.warn(f"the routing kernels are not used on {torch.cuda.get_device_name(device)}: {fault}", stacklevel=2)
+    return not fault
 
 
 WITHOUT_VOTES: dict[Routing, Routing] = {dynamic: route, uniform: route}

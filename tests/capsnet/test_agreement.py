@@ -124,3 +124,31 @@ def test_networks_take_the_direct_way_and_it_is_the_votes(tiny, generator, chang
     model.capsules.direct = None
     torch.testing.assert_close(direct, model.capsules(inputs), rtol=1e-4, atol=1e-6)
     assert model.capsules.routing in (dynamic, uniform)
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says that it is on a CUDA device."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("fault", ["", "capsules deviates by 1.0e+00"])
+def test_kernels_are_used_where_they_can_be_trusted_and_else_it_is_said_why_not(leaves, fault, monkeypatch):
+    inputs, weight, bias, _ = leaves
+    called = []
+    monkeypatch.setattr(agreement.agreement_triton, "supports", lambda *_: True)
+    monkeypatch.setattr(agreement.agreement_triton, "self_check", lambda *_: fault)
+    monkeypatch.setattr(agreement.agreement_triton, "route", lambda u, w, *rest: called.append(rest) or by_votes(u, w, 3, bias))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    agreement._trusted.cache_clear()
+    on_card = inputs.as_subclass(OnCuda)
+    if fault:
+        with pytest.warns(UserWarning, match="the routing kernels are not used on a card: capsules deviates"):
+            found = route(on_card, weight, CLASSES, 3, bias)
+        route(on_card, weight, CLASSES, 3, bias)  # and it is said once
+        assert not called
+    else:
+        found = route(on_card, weight, CLASSES, 3, bias)
+        assert called == [(CLASSES, 3, bias)]
+    torch.testing.assert_close(found.as_subclass(torch.Tensor), by_votes(inputs, weight, 3, bias), rtol=1e-12, atol=1e-13)
+    agreement._trusted.cache_clear()
