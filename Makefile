@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
 .DEFAULT_GOAL := help
-.PHONY: help setup ablation plan search dashboard sync tables plots figures report ui test test-slow test-gpu chaos lint format lock clean
+.PHONY: help setup ablation plan search dashboard sync tables plots figures report ui bench test test-slow test-gpu chaos lint format lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ help: ## list these commands
 	@echo '  EXPERIMENT=name          the MLflow experiment (default: the name of the grid; of a search, its name and -search)'
 	@echo '  DATA=folder              where data sets are, or are downloaded to (default: CAPSNET_DATA, or data)'
 	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
-	@echo '  FLAGS="--fresh"          more flags; python -m experiments run --help, or python -m analysis --help, lists them'
+	@echo '  FLAGS="--fresh"          more flags; python -m experiments run --help, or of analysis or benchmarks, lists them'
 	@echo '  RUN=id                   the run that make figures pictures (default: the best one of the experiment)'
 	@echo '  PORT=n                   where make ui serves (default: 5000)'
 
@@ -81,6 +81,9 @@ ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 		--host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}" ;; \
 	esac
+
+bench: $(READY) ## measure speed and memory, against a textbook version and this machine's floor: under 5 minutes
+	@$(PY) -m benchmarks $(FLAGS)
 
 test: $(READY) ## run the tests, but for those marked slow or gpu
 	@$(PY) -m pytest -q -m 'not slow and not gpu'

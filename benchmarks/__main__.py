@@ -1,0 +1,105 @@
+"""``python -m benchmarks``: measure, print tables, and write them with a picture and all samples."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from rich.console import Console
+
+from capsnet import cli
+from capsnet.config import RunConfig, make_config
+from capsnet.errors import InputError
+from capsnet.files import replaced
+
+if TYPE_CHECKING:  # torch is loaded when the flags have been found good
+    from benchmarks.measure import Findings, Scale
+
+DESCRIPTION = """Measure how fast the paper's network trains here: against a textbook version, part by part against the floor
+that this machine's peaks allow, by size, and side by side.
+
+Example: python -m benchmarks --device cpu --precisions fp32"""
+WIDTH = 120  # columns at least where no terminal says how many there are
+
+
+@dataclass(frozen=True)
+class Command:
+    """The flags of ``python -m benchmarks``."""
+
+    device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
+    precisions: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            metavar="NAME ...", help="fp32, bf16, tf32 (CUDA); sweeps are of the first", help_behavior_hint="(default: all)"
+        ),
+    ] = ()
+    seconds: Annotated[float, tyro.conf.arg(help="for all of it, about; nothing is measured less than three times")] = 240.0
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder for <device>.json, .md and .png")] = Path("results/bench")
+
+
+def main(base: RunConfig | None = None, scale: "Scale | None" = None) -> int:
+    """Parse, measure, report; the network is the paper's and the scale the device's unless others are given."""
+    command: Command = cli.parse(Command, "python -m benchmarks", DESCRIPTION)
+    if not 0 < command.seconds < float("inf"):
+        raise InputError(f"--seconds must be above 0, not {command.seconds:g}")
+    _writable(command.out)
+
+    from benchmarks import machine
+    from benchmarks.measure import SCALES, measure
+    from benchmarks.training import chosen
+    from capsnet.training import choose_device
+
+    device = choose_device(command.device)
+    precisions = chosen(command.precisions, device)
+    stem = command.out / machine.slug(machine.name(device))
+    found = measure(
+        base or make_config({}, "the defaults"),
+        device,
+        precisions,
+        command.seconds,
+        scale or SCALES[device.type],
+        lambda what: cli.errors.print(f"measuring {what}"),
+    )
+    for path in report(found, stem):
+        cli.console.print(cli.escaped(f"wrote {path}"))
+    return 0
+
+
+def report(found: "Findings", stem: Path) -> list[Path]:
+    """Print the tables, and write ``stem.json``, ``stem.md`` and ``stem.png``."""
+    from benchmarks import picture, tables
+
+    console = cli.console if cli.console.is_terminal else Console(width=max(cli.console.width, WIDTH), highlight=False)
+    for line in tables.heading(found):
+        cli.console.print(cli.escaped(line))
+    made = tables.all_of(found)
+    for table in made:
+        cli.console.print()
+        console.print(table.rich())
+        for note in table.notes:
+            cli.console.print(cli.escaped(note))
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "png")]
+    with replaced(paths[0]) as temporary:
+        temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    with replaced(paths[1]) as temporary:
+        beginning = "".join(f"{line}.\n" for line in tables.heading(found))
+        picture_line = f"![The same as a picture]({paths[2].name})\n"
+        temporary.write_text("\n".join([beginning, picture_line, *(table.markdown() for table in made)]))
+    picture.draw(found, paths[2])
+    return paths
+
+
+def _writable(folder: Path) -> None:
+    """Make the folder, or refuse it before minutes of measuring."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"the results can't be written to {folder}: {error.strerror}") from None
+
+
+if __name__ == "__main__":
+    cli.finish(main)

@@ -1,0 +1,259 @@
+"""All measurements in their order, each with its share of the time."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from benchmarks import floors, machine, parts, peaks, processes
+from benchmarks.clock import Pass, Spread, alternate, ratios
+from benchmarks.training import changed, epoch_of, evaluation, ours, usual
+from capsnet.config import RunConfig
+
+TEXTBOOK = "textbook"
+AXES = ("batch_size", "routing_iterations", "primary_types")
+SHARES = {"peaks": 8, "step": 14, "training": 28, **dict.fromkeys(AXES, 10), "memory": 8, "processes": 12}
+"""How the time is divided, in parts of their sum. What a section leaves goes to those after it."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is measured: so much on a CPU, where a step takes a second, and on CUDA, where it takes one millisecond."""
+
+    images: int  # of an epoch of ours, where it is compared with others
+    textbook_images: int  # of an epoch of the textbook version
+    test_images: int  # of an evaluation
+    sweep_images: int  # of an epoch in the sweeps, or one batch where that is more
+    values: Mapping[str, tuple[int, ...]]  # by axis
+    processes: tuple[int, ...]  # numbers of them side by side
+    window: float  # seconds that they train before they are counted
+    square: int  # side of the large square product
+    copied: int  # bytes of the array whose copy measures bandwidth
+    rounds: int = 3  # at least, whatever the time
+
+
+NETWORKS = {"routing_iterations": (1, 2, 3, 4, 5), "primary_types": (8, 16, 32)}
+SCALES = {
+    "cpu": Scale(256, 128, 1000, 128, {"batch_size": (32, 128, 512), **NETWORKS}, (1, 2, 4), 4.0, 2048, 2**29),
+    "cuda": Scale(
+        60_000,
+        2_560,
+        10_000,
+        20_000,
+        {"batch_size": (32, 128, 512, 2048), **NETWORKS},
+        (1, 2, 4),
+        3.0,
+        8192,
+        2**31,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step by part, in seconds."""
+
+    parts: dict[str, Spread]
+    whole: Spread  # a batch, and one eager training step on it
+    floors: dict[str, floors.Floor]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that was measured in one run of the benchmark.
+
+    Attributes:
+        machine: what it was measured on, with which code, and when.
+        config: the network and how it trains, field by field.
+        peaks: of the machine.
+        steps: by precision.
+        rates: images per second of ``textbook``, and of ``training`` and ``evaluation`` at each precision, taken in turn.
+        sweeps: axis -> value -> images per second of training at the first precision, taken in turn.
+        memory: ``training`` and ``evaluation`` at each precision -> bytes at the peak.
+        processes: number of processes -> images per second of all together, at the first precision, taken in turn.
+        left_out: what was not measured, and why.
+        seconds: what all of it took.
+    """
+
+    machine: dict[str, str | int | float]
+    config: dict[str, str]
+    peaks: peaks.Peaks
+    steps: dict[str, Step]
+    rates: dict[str, Spread]
+    sweeps: dict[str, dict[int, Spread]]
+    memory: dict[str, int]
+    processes: dict[int, Spread]
+    left_out: tuple[str, ...]
+    seconds: float
+
+    @property
+    def precisions(self) -> list[str]:
+        """Those that were measured; the first is that of sweeps and processes."""
+        return list(self.steps)
+
+    @property
+    def ratios(self) -> dict[str, Spread]:
+        """What is compared, round by round: ours with the textbook version, evaluation with training."""
+        found = {}
+        for precision in self.precisions:
+            training, tested = self.rates[f"training {precision}"], self.rates[f"evaluation {precision}"]
+            found[f"training {precision} / textbook"] = ratios(training, self.rates[TEXTBOOK])
+            found[f"evaluation {precision} / training {precision}"] = ratios(tested, training)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, each measurement with its samples, n, median, lowest and highest."""
+        return {
+            "machine": self.machine,
+            "config": self.config,
+            "seconds": self.seconds,
+            "left_out": list(self.left_out),
+            "peaks": {
+                "flops_per_second": self.peaks.flops_per_second,
+                "bytes_per_second": self.peaks.bytes_per_second,
+                "products_in_flops_per_second": _plain(self.peaks.products),
+                "shapes": self.peaks.shapes,
+                "copies_in_bytes_per_second": _plain(self.peaks.bandwidth),
+            },
+            "step_in_seconds": {
+                precision: {
+                    "parts": _plain(step.parts),
+                    "whole": _plain(step.whole),
+                    "unexplained_share": _plain(parts.unexplained(step.parts, step.whole)),
+                    "floors": {part: asdict(floor) for part, floor in step.floors.items()},
+                }
+                for precision, step in self.steps.items()
+            },
+            "images_per_second": _plain(self.rates),
+            "ratios": _plain(self.ratios),
+            "images_per_second_by": _plain(self.sweeps),
+            "images_per_second_of_processes": _plain(self.processes),
+            "peak_memory_bytes": self.memory,
+        }
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, Spread):
+        return {"median": found.median, "low": found.low, "high": found.high, "n": found.n, "samples": list(found.samples)}
+    return {str(key): _plain(value) for key, value in found.items()}
+
+
+class Budget:
+    """Seconds, divided among sections that are asked for in turn; what one leaves or overdraws is divided among the rest."""
+
+    def __init__(self, seconds: float, shares: Mapping[str, float], now: Callable[[], float] = time.perf_counter) -> None:
+        self.now, self.end, self.shares = now, now() + seconds, dict(shares)
+
+    def share(self, section: str) -> float:
+        """The seconds that a section may take now; 0 if others have taken it all."""
+        part = self.shares[section] / sum(self.shares.values())
+        del self.shares[section]
+        return max(0.0, (self.end - self.now()) * part)
+
+
+def measure(
+    base: RunConfig,
+    device: torch.device,
+    precisions: Sequence[str],
+    seconds: float,
+    scale: Scale,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Findings:
+    """Measure everything.
+
+    Args:
+        base: the network; its sizes are those of the middle of each sweep.
+        device: where.
+        precisions: the network's; sweeps and processes are of the first.
+        seconds: for all of it, about: no section does fewer than the scale's rounds.
+        scale: how much is measured.
+        tell: is told what is measured next.
+    """
+    begun, budget = time.perf_counter(), Budget(seconds, SHARES)
+    here = machine.describe(device)
+    first = changed(base, precision=precisions[0])
+
+    tell("peaks of the machine")
+    share = budget.share("peaks")
+    peak = peaks.measure(base, device, peak_precisions(device, precisions), share, square=scale.square, copied=scale.copied)
+
+    share, steps = budget.share("step") / len(precisions), {}
+    for precision in precisions:
+        tell(f"a training step by part, {precision}")
+        config = changed(base, precision=precision)
+        by_part, whole = parts.measure(config, device, share, least=scale.rounds)
+        floor = floors.floors(config, precision, peak.flops_per_second, peak.bytes_per_second)
+        steps[precision] = Step(by_part, whole, floor)
+
+    tell("training and evaluation, in turn with the textbook version")
+    rates = _training(base, device, precisions, budget.share("training"), scale)
+
+    sweeps = {}
+    for axis in AXES:
+        tell(f"training by {axis.replace('_', ' ')}")
+        sweeps[axis] = _sweep(first, device, axis, budget.share(axis), scale)
+
+    tell("memory")
+    budget.share("memory")  # it takes what it takes
+    memory = {
+        f"{what} {precision}": processes.peak_memory(changed(base, precision=precision), device, what)
+        for precision in precisions
+        for what in ("training", "evaluation")
+    }
+
+    tell("processes side by side")
+    counts = processes.fitting(scale.processes, device, memory[f"training {precisions[0]}"])
+    together = processes.side_by_side(
+        epoch_of(first, scale.sweep_images),
+        device,
+        counts,
+        seconds=scale.window,
+        budget=budget.share("processes"),
+        least=scale.rounds,
+    )
+    left_out = [f"{n} processes: {machine.cores()} cores, or too little memory" for n in scale.processes if n not in counts]
+    return Findings(
+        here,
+        base.to_params(),
+        peak,
+        steps,
+        rates,
+        sweeps,
+        memory,
+        together,
+        tuple(left_out),
+        time.perf_counter() - begun,
+    )
+
+
+def peak_precisions(device: torch.device, precisions: Sequence[str]) -> list[str]:
+    """What to measure the peak of: what the network trains in, and what else the device multiplies in."""
+    return list(dict.fromkeys([*precisions, "fp32", *(["tf32"] if device.type == "cuda" else []), "bf16"]))
+
+
+def _training(
+    base: RunConfig, device: torch.device, precisions: Sequence[str], budget: float, scale: Scale
+) -> dict[str, Spread]:
+    """Images per second: textbook version, training and evaluation at each precision, in this order."""
+    usually = epoch_of(base, scale.textbook_images)
+    passes: dict[str, Pass] = {TEXTBOOK: usual(usually, device)}
+    images = {TEXTBOOK: usually.training_images}
+    for precision in precisions:
+        config = epoch_of(changed(base, precision=precision), scale.images)
+        passes |= {
+            f"training {precision}": ours(config, device),
+            f"evaluation {precision}": evaluation(config, scale.test_images, device),
+        }
+        images |= {f"training {precision}": config.training_images, f"evaluation {precision}": scale.test_images}
+    seconds = alternate(passes, budget, least=scale.rounds)
+    return {name: taken.map(lambda s, count=images[name]: count / s) for name, taken in seconds.items()}  # type: ignore[misc]
+
+
+def _sweep(base: RunConfig, device: torch.device, axis: str, budget: float, scale: Scale) -> dict[int, Spread]:
+    """Images per second of training by one field of the config; the config's own value is always among them."""
+    values = sorted({*scale.values[axis], getattr(base, axis)})
+    configs = {value: epoch_of(changed(base, **{axis: value}), scale.sweep_images) for value in values}
+    seconds = alternate({str(value): ours(config, device) for value, config in configs.items()}, budget, least=scale.rounds)
+    return {v: seconds[str(v)].map(lambda s, c=config: c.training_images / s) for v, config in configs.items()}  # type: ignore[misc]

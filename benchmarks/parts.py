@@ -1,0 +1,144 @@
+"""A training step cut into its parts. Each function makes one part ready and gives what does its work once.
+
+All are called with a state and a batch; what reaches a part from the one before it is computed beforehand. Work is forward and
+backward together: the gradients of the part's weights and of its inputs, for a gradient of ones. This is the one file of
+:mod:`benchmarks` that knows how the network is put together.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from benchmarks.clock import Pass, Spread, alternate, differences, timed, total
+from benchmarks.training import pictures
+from capsnet import losses
+from capsnet.config import RunConfig
+from capsnet.data import Split
+from capsnet.models import lengths
+from capsnet.state import TrainingState
+from capsnet.training import training_step
+
+Work = Callable[[], object]
+WHOLE, ONE_PASS, ALL_PASSES = "step", "votes", "votes and routing"
+
+
+def conv1(state: TrainingState, batch: Split) -> Work:
+    """The first convolution and its ReLU; images have no gradient."""
+    conv, images = state.model.conv, batch.batch(slice(None))
+    return _both_ways(lambda: conv(images).relu(), list(conv.parameters()))
+
+
+def primary_capsules(state: TrainingState, batch: Split) -> Work:
+    """The second convolution and the squash of its capsules."""
+    primary = state.model.primary
+    features = _input(state.model.conv(batch.batch(slice(None))).relu())
+    return _both_ways(lambda: primary(features), [features, *primary.parameters()])
+
+
+def class_capsules(state: TrainingState, batch: Split, iterations: int) -> Work:
+    """Votes, and as many passes of routing over them."""
+    layer = copy.deepcopy(state.model.capsules)
+    layer.iterations = iterations
+    vectors = _input(state.model.primary(state.model.conv(batch.batch(slice(None))).relu()))
+    return _both_ways(lambda: layer(vectors), [vectors, *layer.parameters()])
+
+
+def decoder(state: TrainingState, batch: Split) -> Work:
+    """From the right class's capsule to an image."""
+    if state.model.decoder is None:
+        return lambda: None
+    capsules = _input(state.model.encode(batch.batch(slice(None))))
+    return _both_ways(lambda: state.model.reconstruct(capsules, batch.labels), [capsules, *state.model.decoder.parameters()])
+
+
+def both_losses(state: TrainingState, batch: Split) -> Work:
+    """The capsules' lengths, margin loss, and the reconstruction's squared error."""
+    weight, images = state.config.reconstruction_weight, batch.batch(slice(None))
+    capsules = _input(state.model.encode(images))
+    if not weight:
+        return _both_ways(lambda: losses.margin(lengths(capsules), batch.labels), [capsules])
+    made = _input(state.model.reconstruct(capsules, batch.labels))
+
+    def loss() -> Tensor:
+        return losses.margin(lengths(capsules), batch.labels) + weight * losses.reconstruction(images, made)
+
+    return _both_ways(loss, [capsules, made])
+
+
+def optimizer(state: TrainingState, batch: Split) -> Work:
+    """A step of Adam on gradients that are there."""
+    training_step(state, batch.batch(slice(None)), batch.labels, state.config.learning_rate)
+    return state.optimizer.step
+
+
+def feeding(state: TrainingState, batch: Split) -> Work:
+    """A batch from the bytes on the device: drawn, gathered, made fp32, augmented."""
+    augment, generator = state.config.augment, torch.Generator().manual_seed(0)
+
+    def feed() -> Tensor:
+        order = torch.randperm(len(batch), generator=generator).to(state.device)
+        drawn = augment.draw(len(batch), generator).to(state.device)
+        return augment.apply(batch.batch(order), drawn)
+
+    return feed
+
+
+def whole(state: TrainingState, batch: Split) -> Work:
+    """All of it: a batch, and one eager training step on it."""
+    feed = feeding(state, batch)
+    return lambda: training_step(state, feed(), batch.labels, state.config.learning_rate)  # type: ignore[arg-type]
+
+
+def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:
+    """What is timed of a step, in the order of the step, the whole of it last."""
+    state, batch = TrainingState(config, device), pictures(config, config.batch_size, device)
+    works: dict[str, Work] = {
+        "conv1": conv1(state, batch),
+        "PrimaryCaps": primary_capsules(state, batch),
+        ONE_PASS: class_capsules(state, batch, 1),
+        ALL_PASSES: class_capsules(state, batch, config.routing_iterations),
+        "decoder": decoder(state, batch),
+        "losses": both_losses(state, batch),
+        "optimizer": optimizer(state, batch),
+        "data": feeding(state, batch),
+        WHOLE: whole(TrainingState(config, device), batch),
+    }
+    return {name: timed(work, device) for name, work in works.items()}
+
+
+def measure(config: RunConfig, device: torch.device, budget: float, *, least: int = 3) -> tuple[dict[str, Spread], Spread]:
+    """Seconds of each part, and of the whole step.
+
+    Votes are class capsules with r = 1; routing is what the config's r costs beyond them, round by round.
+    """
+    taken = alternate(passes(config, device), budget, least=least)
+    step, with_routing = taken.pop(WHOLE), taken.pop(ALL_PASSES)
+    parts: dict[str, Spread] = {}
+    for name, spread in taken.items():
+        parts[name] = spread
+        if name == ONE_PASS:
+            parts["routing"] = differences(with_routing, spread)
+    return parts, step
+
+
+def unexplained(parts: dict[str, Spread], step: Spread) -> Spread:
+    """The share of the whole step that its parts don't add up to; below 0 if they take longer alone than together."""
+    return Spread(tuple(1 - a / b for a, b in zip(total(list(parts.values())).samples, step.samples, strict=True)))
+
+
+def _input(values: Tensor) -> Tensor:
+    return values.detach().requires_grad_()
+
+
+def _both_ways(forward: Callable[[], Tensor], wanted: Sequence[Tensor]) -> Work:
+    gradient: Tensor | None = None
+
+    def run() -> object:
+        nonlocal gradient
+        output = forward()
+        gradient = torch.ones_like(output) if gradient is None else gradient
+        return torch.autograd.grad(output, wanted, gradient)
+
+    return run
