@@ -11,7 +11,7 @@ Work is that of forward and backward together:
 - Bytes: what a part must read and write if all that it makes on the way stays in the processor: its inputs and weights, its
   outputs, and the gradients of all three. Weights, their gradients and Adam's moments are fp32 at every precision.
 
-The paper's network takes 1.2 GFLOP per training image, 96 % of them in PrimaryCaps.
+The paper's network takes 1.2 GFLOP per training image, 95 % of them in PrimaryCaps.
 """
 
 from collections.abc import Mapping

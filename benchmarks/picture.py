@@ -69,7 +69,9 @@ def _steps(axes: Axes, found: Findings) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(visible=False, axis="y")
     axes.set(title="A training step by part", xlabel=f"ms, batch {found.config['batch_size']}, logarithmic")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.08))
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderpad=0, columnspacing=1, handlelength=1.5, frameon=False
+    )
 
 
 def _rates(axes: Axes, found: Findings) -> None:

@@ -43,7 +43,7 @@ class Table:
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown, its columns aligned in the source, too."""
-        widths = [max(map(len, column)) for column in zip(self.heads, *self.rows, strict=True)]
+        widths = [max(3, *map(len, column)) for column in zip(self.heads, *self.rows, strict=True)]
 
         def line(cells: Sequence[str]) -> str:
             first, *others = zip(cells, widths, strict=True)
@@ -129,7 +129,7 @@ def step(found: Findings, precision: str) -> Table:
             "of the eager step unexplained; a step of an epoch is as the training loop has it",
             f"floor: the part's direct products at {number(found.peaks.flops_per_second[precision] / 1e9)} GFLOP/s, or its "
             f"inputs, outputs and weights at {number(found.peaks.bytes_per_second / 1e9)} GB/s, the longer of the two",
-            "a convolution in the frequency domain needs fewer products and may go below its floor; so may what stays in a cache",
+            "a convolution in the frequency domain needs fewer products and may go below its floor; so may what a cache holds",
         ),
     )
 

@@ -1,11 +1,15 @@
 """What is timed as a whole: an epoch of ours, an epoch of the textbook version, an evaluation; on images of random bytes."""
 
+from importlib.util import find_spec
+from typing import Any
+
 import torch
 
 from benchmarks.clock import Pass, timed
 from capsnet.config import FIELDS, RunConfig
 from capsnet.data import Data, Split
 from capsnet.errors import InputError, unknown
+from capsnet.registry import load
 from capsnet.state import TrainingState
 from capsnet.training import evaluate, train
 
@@ -55,17 +59,30 @@ def pictures(config: RunConfig, count: int, device: torch.device) -> Split:
     return Split(images.to(device), labels.to(device))
 
 
-def ours(config: RunConfig, device: torch.device) -> Pass:
-    """A pass is an epoch of :func:`capsnet.training.train`, by its own clock: what a run's user gets, augmentation included."""
+def ours(config: RunConfig, device: torch.device, *, compiled: bool = False) -> Pass:
+    """A pass is an epoch of :func:`capsnet.training.train`, by its own clock: what a run's user gets, augmentation included.
+
+    Args:
+        config: of the endless run.
+        device: where.
+        compiled: by torch.compile where a long run is; to compile each network of a sweep would take minutes.
+    """
     nothing = pictures(config, 0, device)
     data = Data(pictures(config, config.training_images, device), nothing, nothing, "random")
-    epochs = train(TrainingState(config, device), data)
+    epochs = train(TrainingState(config, device), data, **_execution(compiled))
     return lambda: next(epochs).seconds
+
+
+def _execution(compiled: bool) -> dict[str, Any]:
+    if not find_spec("capsnet.execution"):
+        return {}
+    made = load("capsnet.execution:Execution")
+    return {"execution": made(compile="auto" if compiled else "off")}
 
 
 def usual(config: RunConfig, device: torch.device) -> Pass:
     """A pass is an epoch of the textbook version, its DataLoader and transforms included."""
-    from benchmarks import textbook  # torchvision takes seconds, which processes beside this one needn't wait for
+    from benchmarks import textbook  # torchvision takes seconds, which other processes needn't wait for
 
     split = pictures(config, config.training_images, torch.device("cpu"))
     shown = textbook.Pictures(split.images, split.labels, config.augment.reach)

@@ -1,0 +1,102 @@
+"""Measuring in turn, with a clock that only moves when it is told to; and with the real one."""
+
+import time
+
+import pytest
+import torch
+
+from benchmarks.clock import Spread, alternate, differences, ratios, timed, total
+
+
+class Clock:
+    """Seconds that pass only by work."""
+
+    def __init__(self):
+        self.seconds, self.done = 100.0, []
+
+    def __call__(self):
+        return self.seconds
+
+    def work(self, name, *durations):
+        """A pass that takes these seconds one after the other, and then the last of them."""
+        left = list(durations)
+
+        def run():
+            taken = left.pop(0) if len(left) > 1 else left[0]
+            self.seconds += taken
+            self.done.append(name)
+            return taken
+
+        return run
+
+
+def test_passes_take_turns_and_the_first_round_does_not_count():
+    clock = Clock()
+    passes = {"a": clock.work("a", 50, 1, 2, 3), "b": clock.work("b", 70, 10, 30, 20)}
+    found = alternate(passes, 0, least=3, now=clock)
+    assert clock.done == list("abababab")
+    assert found == {"a": Spread((1, 2, 3)), "b": Spread((10, 30, 20))}
+
+
+@pytest.mark.parametrize(("budget", "rounds"), [(0, 3), (6, 5), (11.9, 10), (12, 11), (1000, 25)])
+def test_rounds_fill_the_budget_and_no_more(budget, rounds):
+    """A round takes 1 s, and so does the warm-up."""
+    clock = Clock()
+    found = alternate({"a": clock.work("a", 0.5), "b": clock.work("b", 0.5)}, budget, least=3, most=25, now=clock)
+    assert found["a"].n == found["b"].n == rounds
+    assert clock.seconds - 100 == rounds + 1
+
+
+def test_a_spread_is_its_samples():
+    spread = Spread((4.0, 1.0, 100.0))
+    assert (spread.median, spread.low, spread.high, spread.n) == (4, 1, 100, 3)
+    assert Spread((1.0, 2.0)).median == 1.5
+    assert spread.map(lambda x: 2 * x) == Spread((8.0, 2.0, 200.0))
+
+
+def test_what_disturbs_a_whole_round_cancels_out_of_ratios():
+    slow, fast = Spread((6.0, 60.0, 6.6)), Spread((2.0, 20.0, 2.2))
+    assert ratios(slow, fast).samples == pytest.approx((3, 3, 3))
+    assert differences(slow, fast).samples == pytest.approx((4, 40, 4.4))
+    assert total([slow, fast]).samples == pytest.approx((8, 80, 8.8))
+
+
+def test_rounds_of_different_measurements_are_not_paired():
+    with pytest.raises(ValueError, match="zip"):
+        ratios(Spread((1.0, 2.0)), Spread((1.0,)))
+
+
+def test_short_work_is_timed_many_calls_at_once():
+    calls = []
+    run = timed(lambda: calls.append(time.sleep(0.002)), torch.device("cpu"), shortest=0.02)
+    run()
+    settled = len(calls)
+    assert 2 < settled - 2 <= 10
+    seconds = run()
+    assert len(calls) == 2 * settled - 2
+    assert 0.002 <= seconds < 0.02
+
+
+def test_long_work_is_timed_one_call_at_a_time():
+    calls = []
+    run = timed(lambda: calls.append(time.sleep(0.002)), torch.device("cpu"), shortest=0.001)
+    for _ in range(3):
+        run()
+    assert len(calls) == 5  # two of them to find that out
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_cuda_work_is_timed_to_its_end():
+    """Launching a product takes microseconds, computing it milliseconds."""
+    device = torch.device("cuda")
+    a = torch.randn(8192, 8192, device=device)
+    run = timed(lambda: a @ a, device)
+    run()
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(10):
+        a @ a
+    torch.cuda.synchronize()
+    assert run() == pytest.approx((time.perf_counter() - started) / 10, rel=0.5)
+    assert run() > 2 * 8192**3 / 2e15

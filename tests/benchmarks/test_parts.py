@@ -1,0 +1,74 @@
+"""The parts of a step do the step's work: what they give is what the whole network gives."""
+
+import pytest
+import torch
+
+from benchmarks import parts
+from benchmarks.clock import Spread
+from benchmarks.floors import work
+from benchmarks.training import pictures
+from capsnet.state import TrainingState
+
+
+@pytest.fixture
+def ready(small, cpu):
+    config = small()
+    return TrainingState(config, cpu), pictures(config, config.batch_size, cpu)
+
+
+def test_a_part_gives_the_gradients_of_its_weights_and_inputs(ready):
+    state, batch = ready
+    count, config = len(batch), state.config
+    (weight, bias) = parts.conv1(state, batch)()
+    assert (weight.shape, bias.shape) == (state.model.conv.weight.shape, state.model.conv.bias.shape)
+    features, *_ = parts.primary_capsules(state, batch)()
+    assert features.shape == (count, config.conv_channels, 12, 12)
+    vectors, matrices = parts.class_capsules(state, batch, 3)()
+    assert vectors.shape == (count, 3 * 4 * 4, config.primary_dim)
+    assert matrices.shape == state.model.capsules.weight.shape
+    capsules, *_ = parts.decoder(state, batch)()
+    assert capsules.shape == (count, 10, config.class_dim)
+    assert [tuple(g.shape) for g in parts.both_losses(state, batch)()] == [(count, 10, config.class_dim), (count, 1, 16, 16)]
+
+
+def test_votes_are_one_pass_of_routing_and_the_network_keeps_its_own(ready):
+    state, batch = ready
+    one, three = (parts.class_capsules(state, batch, r)()[1] for r in (1, 3))
+    assert not torch.allclose(one, three)
+    assert state.model.capsules.iterations == 3
+
+
+def test_the_optimizers_part_moves_the_weights(ready):
+    state, batch = ready
+    step = parts.optimizer(state, batch)
+    before = state.model.conv.weight.detach().clone()
+    step()
+    assert not torch.equal(before, state.model.conv.weight)
+
+
+def test_batches_are_whole_and_differ(ready):
+    state, batch = ready
+    feed = parts.feeding(state, batch)
+    first, second = feed(), feed()
+    assert first.shape == second.shape == (len(batch), 1, 16, 16)
+    assert not torch.equal(first, second)
+
+
+def test_every_part_has_its_floor(small, cpu):
+    found, step = parts.measure(small(), cpu, 0, least=2)
+    assert list(found) == list(work(small()))
+    assert step.n == 2
+    assert all(spread.n == 2 for spread in found.values())
+
+
+@pytest.mark.parametrize("changes", [{"reconstruction_weight": 0.0}, {"routing_iterations": 1}])
+def test_networks_without_decoder_or_routing_are_measured_too(small, cpu, changes):
+    found, step = parts.measure(small(**changes), cpu, 0, least=1)
+    assert step.low > 0
+    if "reconstruction_weight" in changes:
+        assert found["decoder"].high < 0.1 * step.low
+
+
+def test_what_the_parts_do_not_explain():
+    found = {"a": Spread((1.0, 2.0)), "b": Spread((2.0, 4.0))}
+    assert parts.unexplained(found, Spread((4.0, 4.0))).samples == pytest.approx((0.25, -0.5))
