@@ -18,10 +18,12 @@ from capsnet.config import RunConfig
 from capsnet.data import Split
 from capsnet.models import lengths
 from capsnet.state import TrainingState
-from capsnet.training import training_step
+from capsnet.training import deterministic, training_step
 
 Work = Callable[[], object]
-WHOLE, ONE_PASS, ALL_PASSES = "step", "votes", "votes and routing"
+WHOLE = "step"
+BEYOND = {"PrimaryCaps": "conv1", "routing": "votes"}
+"""Parts that are measured with the one before them, which is then taken off round by round: they may be computed as one."""
 
 
 def conv1(state: TrainingState, batch: Split) -> Work:
@@ -31,17 +33,16 @@ def conv1(state: TrainingState, batch: Split) -> Work:
 
 
 def primary_capsules(state: TrainingState, batch: Split) -> Work:
-    """The second convolution and the squash of its capsules."""
-    primary = state.model.primary
-    features = _input(state.model.conv(batch.batch(slice(None))).relu())
-    return _both_ways(lambda: primary(features), [features, *primary.parameters()])
+    """The first convolution and the second, and the squash of its capsules."""
+    model, images = state.model, batch.batch(slice(None))
+    return _both_ways(lambda: _primary(state, images), [*model.conv.parameters(), *model.primary.parameters()])
 
 
 def class_capsules(state: TrainingState, batch: Split, iterations: int) -> Work:
     """Votes, and as many passes of routing over them."""
     layer = copy.deepcopy(state.model.capsules)
     layer.iterations = iterations
-    vectors = _input(state.model.primary(state.model.conv(batch.batch(slice(None))).relu()))
+    vectors = _input(_primary(state, batch.batch(slice(None))))
     return _both_ways(lambda: layer(vectors), [vectors, *layer.parameters()])
 
 
@@ -92,13 +93,13 @@ def whole(state: TrainingState, batch: Split) -> Work:
 
 
 def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:
-    """What is timed of a step, in the order of the step, the whole of it last."""
+    """What is timed of a step, in its order, the whole of it last; a part that is ``BEYOND`` another together with that."""
     state, batch = TrainingState(config, device), pictures(config, config.batch_size, device)
     works: dict[str, Work] = {
         "conv1": conv1(state, batch),
         "PrimaryCaps": primary_capsules(state, batch),
-        ONE_PASS: class_capsules(state, batch, 1),
-        ALL_PASSES: class_capsules(state, batch, config.routing_iterations),
+        "votes": class_capsules(state, batch, 1),
+        "routing": class_capsules(state, batch, config.routing_iterations),
         "decoder": decoder(state, batch),
         "losses": both_losses(state, batch),
         "optimizer": optimizer(state, batch),
@@ -111,21 +112,21 @@ def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:
 def measure(config: RunConfig, device: torch.device, budget: float, *, least: int = 3) -> tuple[dict[str, Spread], Spread]:
     """Seconds of each part, and of the whole step.
 
-    Votes are class capsules with r = 1; routing is what the config's r costs beyond them, round by round.
+    Votes are class capsules with r = 1; routing is what the config's r costs beyond them.
     """
-    taken = alternate(passes(config, device), budget, least=least)
-    step, with_routing = taken.pop(WHOLE), taken.pop(ALL_PASSES)
-    parts: dict[str, Spread] = {}
-    for name, spread in taken.items():
-        parts[name] = spread
-        if name == ONE_PASS:
-            parts["routing"] = differences(with_routing, spread)
-    return parts, step
+    with deterministic():  # as in training
+        taken = alternate(passes(config, device), budget, least=least)
+    step = taken.pop(WHOLE)
+    return {part: differences(s, taken[BEYOND[part]]) if part in BEYOND else s for part, s in taken.items()}, step
 
 
 def unexplained(parts: dict[str, Spread], step: Spread) -> Spread:
     """The share of the whole step that its parts don't add up to; below 0 if they take longer alone than together."""
     return Spread(tuple(1 - a / b for a, b in zip(total(list(parts.values())).samples, step.samples, strict=True)))
+
+
+def _primary(state: TrainingState, images: Tensor) -> Tensor:
+    return state.model.primary(state.model.conv(images).relu())
 
 
 def _input(values: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ def _steps(axes: Axes, found: Findings) -> None:
     axes.set_xscale("log")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
     axes.grid(visible=False, axis="y")
     axes.set(title="A training step by part", xlabel=f"ms, batch {found.config['batch_size']}, logarithmic")
     axes.legend(

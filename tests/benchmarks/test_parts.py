@@ -21,8 +21,8 @@ def test_a_part_gives_the_gradients_of_its_weights_and_inputs(ready):
     count, config = len(batch), state.config
     (weight, bias) = parts.conv1(state, batch)()
     assert (weight.shape, bias.shape) == (state.model.conv.weight.shape, state.model.conv.bias.shape)
-    features, *_ = parts.primary_capsules(state, batch)()
-    assert features.shape == (count, config.conv_channels, 12, 12)
+    first, _, second, _ = parts.primary_capsules(state, batch)()
+    assert (first.shape, second.shape) == (weight.shape, state.model.primary.conv.weight.shape)
     vectors, matrices = parts.class_capsules(state, batch, 3)()
     assert vectors.shape == (count, 3 * 4 * 4, config.primary_dim)
     assert matrices.shape == state.model.capsules.weight.shape
@@ -57,6 +57,7 @@ def test_batches_are_whole_and_differ(ready):
 def test_every_part_has_its_floor(small, cpu):
     found, step = parts.measure(small(), cpu, 0, least=2)
     assert list(found) == list(work(small()))
+    assert found.keys() > parts.BEYOND.keys() | set(parts.BEYOND.values())
     assert step.n == 2
     assert all(spread.n == 2 for spread in found.values())
 
@@ -72,3 +73,17 @@ def test_networks_without_decoder_or_routing_are_measured_too(small, cpu, change
 def test_what_the_parts_do_not_explain():
     found = {"a": Spread((1.0, 2.0)), "b": Spread((2.0, 4.0))}
     assert parts.unexplained(found, Spread((4.0, 4.0))).samples == pytest.approx((0.25, -0.5))
+
+
+def test_a_part_that_is_measured_with_another_is_what_is_beyond_it(small, cpu, monkeypatch):
+    seconds = {"conv1": 1, "PrimaryCaps": 5, "votes": 2, "routing": 9, "decoder": 3, parts.WHOLE: 20}
+    monkeypatch.setattr(parts, "passes", lambda config, device: {name: lambda s=s: s for name, s in seconds.items()})
+    found, step = parts.measure(small(), cpu, 0, least=1)
+    assert {name: spread.median for name, spread in found.items()} == {
+        "conv1": 1,
+        "PrimaryCaps": 4,
+        "votes": 2,
+        "routing": 7,
+        "decoder": 3,
+    }
+    assert step.median == 20
