@@ -6,7 +6,7 @@ import torch
 from benchmarks import parts
 from benchmarks.clock import Spread
 from benchmarks.floors import work
-from benchmarks.training import pictures
+from benchmarks.training import changed, pictures, precisions
 from capsnet.state import TrainingState
 
 
@@ -54,8 +54,9 @@ def test_batches_are_whole_and_differ(ready):
     assert not torch.equal(first, second)
 
 
-def test_every_part_has_its_floor(small, cpu):
-    found, step = parts.measure(small(), cpu, 0, least=2)
+@pytest.mark.parametrize("precision", precisions(torch.device("cpu")))
+def test_every_part_has_its_floor_at_every_precision(small, cpu, precision):
+    found, step = parts.measure(changed(small(), precision=precision), cpu, 0, least=2)
     assert list(found) == list(work(small()))
     assert found.keys() > parts.BEYOND.keys() | set(parts.BEYOND.values())
     assert step.n == 2
