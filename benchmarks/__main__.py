@@ -35,7 +35,7 @@ class Command:
             metavar="NAME ...", help="fp32, bf16, tf32 (CUDA); sweeps are of the first", help_behavior_hint="(default: all)"
         ),
     ] = ()
-    seconds: Annotated[float, tyro.conf.arg(help="for all of it, about; nothing is measured less than three times")] = 240.0
+    seconds: Annotated[float, tyro.conf.arg(help="for all of it, about; nothing is measured less than three times")] = 200.0
     out: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder for <device>.json, .md and .png")] = Path("results/bench")
 
 

@@ -14,7 +14,7 @@ from capsnet.config import RunConfig
 
 TEXTBOOK = "textbook"
 AXES = ("batch_size", "routing_iterations", "primary_types")
-SHARES = {"peaks": 8, "step": 14, "training": 28, **dict.fromkeys(AXES, 10), "memory": 8, "processes": 12}
+SHARES = {"peaks": 4, "step": 14, "peaks again": 4, "training": 28, **dict.fromkeys(AXES, 10), "memory": 8, "processes": 12}
 """How the time is divided, in parts of their sum. What a section leaves goes to those after it."""
 
 
@@ -176,16 +176,15 @@ def measure(
     first = changed(base, precision=precisions[0])
 
     tell("peaks of the machine")
-    share = budget.share("peaks")
-    peak = peaks.measure(base, device, peak_precisions(device, precisions), share, square=scale.square, copied=scale.copied)
-
-    share, steps = budget.share("step") / len(precisions), {}
+    peak = _peaks(base, device, precisions, budget.share("peaks"), scale)
+    share, measured = budget.share("step") / len(precisions), {}
     for precision in precisions:
         tell(f"a training step by part, {precision}")
-        config = changed(base, precision=precision)
-        by_part, whole = parts.measure(config, device, share, least=scale.rounds)
-        floor = floors.floors(config, precision, peak.flops_per_second, peak.bytes_per_second)
-        steps[precision] = Step(by_part, whole, floor)
+        measured[precision] = parts.measure(changed(base, precision=precision), device, share, least=scale.rounds)
+    tell("peaks of the machine again: another moment may be less busy")
+    peak = peak.with_those_of(_peaks(base, device, precisions, budget.share("peaks again"), scale))
+    least = {p: floors.floors(base, p, peak.flops_per_second, peak.bytes_per_second) for p in precisions}
+    steps = {precision: Step(*measured[precision], least[precision]) for precision in precisions}
 
     tell("training and evaluation, in turn with the textbook version")
     rates = _training(base, device, precisions, budget.share("training"), scale)
@@ -226,6 +225,11 @@ def measure(
         tuple(left_out),
         time.perf_counter() - begun,
     )
+
+
+def _peaks(base: RunConfig, device: torch.device, precisions: Sequence[str], budget: float, scale: Scale) -> peaks.Peaks:
+    wanted = peak_precisions(device, precisions)
+    return peaks.measure(base, device, wanted, budget, square=scale.square, copied=scale.copied)
 
 
 def peak_precisions(device: torch.device, precisions: Sequence[str]) -> list[str]:

@@ -44,6 +44,14 @@ class Peaks:
     bandwidth: Spread
     shapes: dict[str, str]
 
+    def with_those_of(self, later: "Peaks") -> "Peaks":
+        """All samples of two measurements of the same."""
+        together = {
+            precision: {name: Spread(rate.samples + later.products[precision][name].samples) for name, rate in rates.items()}
+            for precision, rates in self.products.items()
+        }
+        return Peaks(together, Spread(self.bandwidth.samples + later.bandwidth.samples), self.shapes)
+
     @property
     def flops_per_second(self) -> dict[str, float]:
         """The most that any product reached in any round, by precision: a peak, not a mean."""

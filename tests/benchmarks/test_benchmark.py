@@ -150,7 +150,7 @@ def test_time_that_a_section_leaves_or_overdraws_is_shared_by_the_others():
 
 
 def test_every_section_has_its_share():
-    assert SHARES.keys() == {"peaks", "step", "training", *AXES, "memory", "processes"}
+    assert SHARES.keys() == {"peaks", "step", "peaks again", "training", *AXES, "memory", "processes"}
     for scale in SCALES.values():
         assert scale.values.keys() == set(AXES)
         assert scale.rounds >= 3

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.clock import Spread
 from benchmarks.floors import Floor, Work, floor, floors, inputs, parameters, work
+from benchmarks.peaks import Peaks
 from benchmarks.textbook import Textbook
 from benchmarks.training import pictures
 from capsnet.models import build
@@ -79,6 +81,16 @@ def test_routing_with_one_pass_costs_nothing_beyond_its_votes(small):
 def test_a_floor_is_the_longer_of_arithmetic_and_traffic():
     assert floor(Work(100, 10, 50), 4, 100, 10) == Floor(9.0, "traffic")  # 90 bytes at 10 per second
     assert floor(Work(100, 10, 50), 4, 10, 10) == Floor(40.0, "arithmetic")
+
+
+def test_a_peak_is_the_best_of_two_measurements():
+    first, second = (
+        Peaks({"fp32": {"square": Spread((a, b))}}, Spread((b,)), {"square": "[2, 2] [2, 2]"}) for a, b in [(5, 7), (9, 6)]
+    )
+    both = first.with_those_of(second)
+    assert both.flops_per_second == {"fp32": 9}
+    assert both.bytes_per_second == 7
+    assert both.products["fp32"]["square"].n == 4
 
 
 def test_each_precision_has_its_peak(small):

@@ -10,9 +10,11 @@ from capsnet.config import RunConfig
 from capsnet.models import build, lengths
 
 
-def both(config, count):
-    generator = torch.Generator().manual_seed(0)
-    ours = build(config, generator)
+def both(config, count, factor=1.0):
+    """Our network, the textbook version with its weights, images and labels; ``factor`` makes the class capsules longer."""
+    ours = build(config, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours.capsules.weight *= factor
     split = pictures(config, count, torch.device("cpu"))
     return ours, Textbook(config).adopt(ours), split.batch(slice(None)), split.labels
 
@@ -27,10 +29,11 @@ def our_loss(ours, weight, images, labels):
 def test_same_capsules_loss_and_gradients(small, iterations):
     """With a reconstruction weight of 1, so that the decoder's part of the loss is seen."""
     config = small(routing_iterations=iterations, reconstruction_weight=1.0)
-    ours, textbook, images, labels = both(config, 20)
+    ours, textbook, images, labels = both(config, 20, factor=100.0)
     capsules, loss = our_loss(ours, 1.0, images, labels)
+    assert 0.1 < lengths(capsules).median() < 0.9  # both sides of the margin loss have something to say
     theirs, made = textbook(images, labels)
-    torch.testing.assert_close(theirs, capsules, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(theirs, capsules, rtol=1e-5, atol=1e-5)
     their_loss = textbook.loss(images, labels, theirs, made)
     torch.testing.assert_close(their_loss, loss, rtol=1e-5, atol=0)
     loss.backward()
