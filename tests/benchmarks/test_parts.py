@@ -33,7 +33,7 @@ def test_a_part_gives_the_gradients_of_its_weights_and_inputs(ready):
 
 def test_votes_are_one_pass_of_routing_and_the_network_keeps_its_own(ready):
     state, batch = ready
-    one, three = (parts.class_capsules(state, batch, r)()[1] for r in (1, 3))
+    three, one = (parts.class_capsules(state, batch, r)()[1] for r in (3, 1))
     assert not torch.allclose(one, three)
     assert state.model.capsules.iterations == 3
 
