@@ -66,23 +66,22 @@ def test_rounds_of_different_measurements_are_not_paired():
         ratios(Spread((1.0, 2.0)), Spread((1.0,)))
 
 
-def test_short_work_is_timed_many_calls_at_once():
-    calls = []
-    run = timed(lambda: calls.append(time.sleep(0.002)), torch.device("cpu"), shortest=0.02)
-    run()
-    settled = len(calls)
-    assert 2 < settled - 2 <= 10
-    seconds = run()
-    assert len(calls) == 2 * settled - 2
-    assert 0.002 <= seconds < 0.02
-
-
-def test_long_work_is_timed_one_call_at_a_time():
-    calls = []
-    run = timed(lambda: calls.append(time.sleep(0.002)), torch.device("cpu"), shortest=0.001)
-    for _ in range(3):
-        run()
-    assert len(calls) == 5  # two of them to find that out
+@pytest.mark.parametrize(
+    ("first", "later", "shortest", "calls"),
+    [
+        (0.5, 0.25, 2.0, [1 + 1 + 8, 8]),  # the first call is warming up, the second says how many are timed
+        (0.5, 0.25, 0.125, [1 + 1 + 1, 1]),
+        (64.0, 32.0, 1.0, [1 + 1, 1]),  # a long call is enough to know that one is timed
+    ],
+)
+def test_short_work_is_timed_many_calls_at_once(monkeypatch, first, later, shortest, calls):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    run = timed(clock.work("a", first, later), torch.device("cpu"), shortest=shortest)
+    assert run() == later
+    assert len(clock.done) == calls[0]
+    assert run() == later
+    assert len(clock.done) == sum(calls)
 
 
 @pytest.mark.gpu
