@@ -13,12 +13,15 @@ from torch import Tensor
 
 from benchmarks.clock import Pass, Spread, alternate, differences, timed, total
 from benchmarks.training import pictures
-from capsnet import losses
+from capsnet import fourier, losses
 from capsnet.config import RunConfig
 from capsnet.data import Split
+from capsnet.execution import keep_freed_memory
 from capsnet.models import lengths
+from capsnet.precision import OPERANDS, rounded
 from capsnet.state import TrainingState
-from capsnet.training import deterministic, training_step
+from capsnet.step import training_step
+from capsnet.training import computing
 
 Work = Callable[[], object]
 WHOLE = "step"
@@ -27,22 +30,29 @@ BEYOND = {"PrimaryCaps": "conv1", "routing": "votes"}
 
 
 def conv1(state: TrainingState, batch: Split) -> Work:
-    """The first convolution and its ReLU; images have no gradient."""
-    conv, images = state.model.conv, batch.batch(slice(None))
-    return _both_ways(lambda: conv(images).relu(), list(conv.parameters()))
+    """The first convolution and its ReLU, as the second takes it; images have no gradient."""
+    model, images = state.model, batch.batch(slice(None))
+
+    def features() -> Tensor:
+        if model.takes_spectra(images):
+            return fourier.tiles(images, model.conv, model.geometry, OPERANDS[model.precision])
+        with rounded(model.precision, images.device):
+            return model.conv(images).relu()
+
+    return _both_ways(features, list(model.conv.parameters()))
 
 
 def primary_capsules(state: TrainingState, batch: Split) -> Work:
     """The first convolution and the second, and the squash of its capsules."""
     model, images = state.model, batch.batch(slice(None))
-    return _both_ways(lambda: _primary(state, images), [*model.conv.parameters(), *model.primary.parameters()])
+    return _both_ways(lambda: model.primary_capsules(images), [*model.conv.parameters(), *model.primary.parameters()])
 
 
 def class_capsules(state: TrainingState, batch: Split, iterations: int) -> Work:
     """Votes, and as many passes of routing over them."""
     layer = copy.deepcopy(state.model.capsules)
     layer.iterations = iterations
-    vectors = _input(_primary(state, batch.batch(slice(None))))
+    vectors = _input(state.model.primary_capsules(batch.batch(slice(None))))
     return _both_ways(lambda: layer(vectors), [vectors, *layer.parameters()])
 
 
@@ -94,6 +104,8 @@ def whole(state: TrainingState, batch: Split) -> Work:
 
 def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:
     """What is timed of a step, in its order, the whole of it last; a part that is ``BEYOND`` another together with that."""
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
     state, batch = TrainingState(config, device), pictures(config, config.batch_size, device)
     works: dict[str, Work] = {
         "conv1": conv1(state, batch),
@@ -114,7 +126,7 @@ def measure(config: RunConfig, device: torch.device, budget: float, *, least: in
 
     Votes are class capsules with r = 1; routing is what the config's r costs beyond them.
     """
-    with deterministic():  # as in training
+    with computing(config.precision):
         taken = alternate(passes(config, device), budget, least=least)
     step = taken.pop(WHOLE)
     return {part: differences(s, taken[BEYOND[part]]) if part in BEYOND else s for part, s in taken.items()}, step
@@ -123,10 +135,6 @@ def measure(config: RunConfig, device: torch.device, budget: float, *, least: in
 def unexplained(parts: dict[str, Spread], step: Spread) -> Spread:
     """The share of the whole step that its parts don't add up to; below 0 if they take longer alone than together."""
     return Spread(tuple(1 - a / b for a, b in zip(total(list(parts.values())).samples, step.samples, strict=True)))
-
-
-def _primary(state: TrainingState, images: Tensor) -> Tensor:
-    return state.model.primary(state.model.conv(images).relu())
 
 
 def _input(values: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """What this machine can do at most: multiply matrices, and move memory."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,8 +9,7 @@ import torch
 from benchmarks.clock import Spread, alternate, timed
 from benchmarks.floors import inputs
 from capsnet.config import RunConfig
-
-TYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+from capsnet.precision import OPERANDS, float32_products
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ def measure(
     seconds = alternate({"copy": timed(lambda: target.copy_(source), device)}, share, most=20)["copy"]
     rates: dict[str, dict[str, Spread]] = {}
     for precision in precisions:
-        with multiplying(precision):
-            operands = {product.name: _operands(product, TYPES[precision], device) for product in wanted}
+        with float32_products(precision):
+            operands = {product.name: _operands(product, OPERANDS[precision], device) for product in wanted}
             passes = {
                 name: timed(lambda a=a, b=b, out=out: torch.bmm(a, b, out=out), device)  # type: ignore[misc]
                 for name, (a, b, out) in operands.items()
@@ -112,17 +110,6 @@ def measure(
         del operands, passes
     shapes = {p.name: f"{f'{p.count} × ' if p.count > 1 else ''}[{p.rows}, {p.inner}] [{p.inner}, {p.columns}]" for p in wanted}
     return Peaks(rates, seconds.map(lambda s: 2 * source.nbytes / s), shapes)
-
-
-@contextmanager
-def multiplying(precision: str) -> Iterator[None]:
-    """Whether CUDA's fp32 products may be of tf32, inside; as it was before, outside."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def _operands(product: Product, dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, ...]:

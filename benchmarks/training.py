@@ -1,15 +1,12 @@
 """What is timed as a whole: an epoch of ours, an epoch of the textbook version, an evaluation; on images of random bytes."""
 
-from importlib.util import find_spec
-from typing import Any
-
 import torch
 
 from benchmarks.clock import Pass, timed
-from capsnet.config import FIELDS, RunConfig
+from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.errors import InputError, unknown
-from capsnet.registry import load
+from capsnet.execution import Execution
 from capsnet.state import TrainingState
 from capsnet.training import evaluate, train
 
@@ -18,8 +15,6 @@ ENDLESS = 1_000_000  # epochs: more than any measurement takes
 
 def precisions(device: torch.device) -> tuple[str, ...]:
     """Those that the network trains in on a device."""
-    if "precision" not in FIELDS:
-        return ("fp32",)
     return ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16")
 
 
@@ -38,8 +33,6 @@ def chosen(names: tuple[str, ...], device: torch.device) -> tuple[str, ...]:
 
 def changed(config: RunConfig, **changes: object) -> RunConfig:
     """The config with some fields changed, validated again."""
-    if "precision" not in FIELDS and changes.get("precision") == "fp32":
-        del changes["precision"]
     return RunConfig.model_validate({**config.model_dump(), **changes})
 
 
@@ -69,15 +62,8 @@ def ours(config: RunConfig, device: torch.device, *, compiled: bool = False) -> 
     """
     nothing = pictures(config, 0, device)
     data = Data(pictures(config, config.training_images, device), nothing, nothing, "random")
-    epochs = train(TrainingState(config, device), data, **_execution(compiled))
+    epochs = train(TrainingState(config, device), data, execution=Execution(compile="auto" if compiled else "off"))
     return lambda: next(epochs).seconds
-
-
-def _execution(compiled: bool) -> dict[str, Any]:
-    if not find_spec("capsnet.execution"):
-        return {}
-    made = load("capsnet.execution:Execution")
-    return {"execution": made(compile="auto" if compiled else "off")}
 
 
 def usual(config: RunConfig, device: torch.device) -> Pass:

@@ -121,10 +121,10 @@ def primary_maps(
     """
     geometry = geometry_of((images.shape[2], images.shape[3]), first, second)
     if torch.is_grad_enabled():
-        maps: Tensor = _Convolution.apply(_tiles(images, first, geometry, dtype), second.weight, geometry)
+        maps: Tensor = _Convolution.apply(tiles(images, first, geometry, dtype), second.weight, geometry)
     else:  # a piece at a time, so that memory does not grow with what only a gradient would need
         by, taps = transforms(geometry, images.device, dtype), spectrum(second.weight, geometry, dtype)
-        pieces = [_products(_tiles(piece, first, geometry, dtype), taps, by)[0] for piece in images.split(PIECE)]
+        pieces = [_products(tiles(piece, first, geometry, dtype), taps, by)[0] for piece in images.split(PIECE)]
         maps = torch.cat(pieces, dim=1)
     assert second.bias is not None
     return (maps.to(second.weight.dtype) + second.bias).permute(1, 2, 0).unflatten(2, geometry.outputs)
@@ -151,7 +151,7 @@ def pays(geometry: Geometry, channels: int, maps: int, batch: int) -> bool:
     return plain >= 1.5 * geometry.rank * (products + transformed)
 
 
-def _tiles(
+def tiles(
     images: Float[Tensor, "batch channels height width"], first: nn.Conv2d, geometry: Geometry, dtype: torch.dtype
 ) -> Float[Tensor, "positions batch mixed"]:
     """The hidden layer, phase by phase."""

@@ -63,14 +63,14 @@ class CapsuleNetwork(nn.Module):
 
     def primary_capsules(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
         """Images in [0, 1] to primary capsules."""
-        if self._takes_spectra(images):
+        if self.takes_spectra(images):
             with exact(images.device):
                 maps = fourier.primary_maps(images, self.conv, self.primary.conv, OPERANDS[self.precision])
             return self.primary.capsules(maps)
         with self._rounded(images):
             return self.primary(self.conv(images).relu())
 
-    def _takes_spectra(self, images: Tensor) -> bool:
+    def takes_spectra(self, images: Tensor) -> bool:
         """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""
         if torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32"):
             return False

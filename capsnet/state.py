@@ -80,7 +80,10 @@ class TrainingState:
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.model: CapsuleNetwork = build(config, stream(config.seed, "initialisation")).to(device)
-        cuda = device.type == "cuda"  # where a captured step reads the learning rate from memory
+        cuda = device.type == "cuda"
+        if cuda:
+            self.model.to(memory_format=torch.channels_last)  # as its units for matrix products take them
+        # a captured step reads the learning rate from memory
         rate = torch.tensor(config.learning_rate, device=device) if cuda else config.learning_rate
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True, capturable=cuda)
         self.generators = {name: stream(config.seed, name) for name in STREAMS[1:]}
@@ -161,8 +164,12 @@ class TrainingState:
         self.model.load_state_dict(parts["model"])
         for name, parameter in self.model.named_parameters():
             saved = {key: parts["adam"].get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            # before the first step Adam has no state; after it, fused Adam wants all of it on the parameter's device
-            self.optimizer.state[parameter] = {k: t.to(self.device) for k, t in saved.items() if t is not None}
+            # before the first step Adam has no state; after it, fused Adam wants all of it laid out as the parameter is
+            self.optimizer.state[parameter] = {
+                k: (torch.empty_like(parameter) if t.dim() else torch.empty((), device=self.device)).detach().copy_(t)
+                for k, t in saved.items()
+                if t is not None
+            }
         for name, generator in self.generators.items():
             generator.set_state(parts["generator"][name])
 

@@ -5,6 +5,7 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -107,28 +108,27 @@ class Graphs:
         self.steps, device = steps, steps.state.device
         self.order = torch.zeros(steps.count, dtype=torch.int64, device=device)
         self.drawn = steps.augment.draw(steps.count, torch.Generator()).to(device)
-        self.rates = torch.zeros(steps.state.config.steps_per_epoch, device=device)
+        self.rates = torch.zeros(steps.state.config.steps_per_epoch, dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
-        self.captured: dict[int, torch.cuda.CUDAGraph] = {}
+        self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
     def begin(self, order: Int[Tensor, " count"], drawn: Shaped[Tensor, "count k"], rates: Sequence[float]) -> None:
         """Start an epoch; the first one captures the graphs."""
         self.order.copy_(order)
         self.drawn.copy_(drawn)
-        self.rates.copy_(torch.tensor(rates))
+        self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
         self.number.zero_()
-        if not self.captured:
-            count, size = self.steps.count, self.steps.size
-            whole, rest = divmod(count, size)
+        if not self.replays:
+            whole, rest = divmod(self.steps.count, self.steps.size)
             if whole:
-                self.captured[size] = self._capture(size, 0)
+                self.replays[self.steps.size] = self._capture(self.steps.size, 0)
             if rest:
-                self.captured[rest] = self._capture(rest, whole)
+                self.replays[rest] = self._capture(rest, whole)
 
     def replay(self, size: int) -> None:
         """The next step, of ``size`` images."""
-        self.captured[size].replay()
+        self.replays[size]()
 
     def _step(self, places: Int[Tensor, " batch"]) -> None:
         """The step that ``number`` says, on the images at these places of its batch."""
@@ -138,22 +138,38 @@ class Graphs:
         self.steps.compute_on(self.order[at], self.drawn[at], rate)
         self.number += 1
 
-    def _capture(self, size: int, number: int) -> torch.cuda.CUDAGraph:
-        """A step of ``size`` images as a graph; ``number`` is that of such a step."""
+    def _capture(self, size: int, number: int) -> Callable[[], None]:
+        """A step of ``size`` images, to be replayed; ``number`` is that of such a step."""
         steps, places = self.steps, torch.arange(size, device=self.number.device)
         before = [(tensor, tensor.clone()) for tensor in (*steps.state.moving(), self.number, steps.totals)]
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+
+        def warm_up() -> None:
             for _ in range(WARM_UP):
                 self.number.fill_(number)
                 self._step(places)
-        torch.cuda.current_stream().wait_stream(side)
+
+        aside(warm_up)
         steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
-            self._step(places)
+        replay = recorded(lambda: self._step(places), self.pool)
         with torch.no_grad():
             for tensor, value in before:  # the warm-up leaves no trace
                 tensor.copy_(value)
-        return graph
+        return replay
+
+
+def aside(work: Callable[[], None]) -> None:
+    """Do the work on another stream of the device, as must be before it can be captured."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        work()
+    torch.cuda.current_stream().wait_stream(side)
+
+
+def recorded(work: Callable[[], None], pool: Any) -> Callable[[], None]:
+    """Capture the work in a CUDA graph without doing it; what is returned does it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may go on meanwhile
+        work()
+    replay: Callable[[], None] = graph.replay
+    return replay

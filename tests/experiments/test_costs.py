@@ -58,6 +58,7 @@ OTHER = {
     "test_batch_size": (100, "", True),
     "learning_rate": (1e-4, "alike", True),
     "lr_schedule": ("constant", "alike", True),
+    "precision": ("bf16", "", True),
     "seed": (7, "alike", True),
 }
 

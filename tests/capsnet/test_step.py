@@ -1,0 +1,151 @@
+"""How an epoch's steps are taken. What a CUDA graph would replay is done here step by step: all but the capture itself."""
+
+import pytest
+import torch
+
+from capsnet import step, training
+from capsnet.data import Split
+from capsnet.execution import Settled
+from capsnet.state import TrainingState
+from capsnet.training import train
+
+
+@pytest.fixture
+def captured(monkeypatch):
+    """Let a CPU take steps as a GPU does from a graph: what is recorded is not done, and each replay does it. -> warm-ups."""
+    warmed = []
+
+    def aside(work):
+        warmed.append(work)
+        work()
+
+    monkeypatch.setattr(step, "aside", aside)
+    monkeypatch.setattr(step, "recorded", lambda work, pool: work)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    settled = training.Execution.settle
+    monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=False, graph=True))
+    yield warmed
+    monkeypatch.setattr(training.Execution, "settle", settled)
+
+
+def result(config, data, state=None):
+    state = state or TrainingState(config, torch.device("cpu"))
+    list(train(state, data))
+    numbers = [(m.train_loss, m.train_error, m.validation_error, m.learning_rate) for m in state.history]
+    return torch.cat([tensor.flatten() for tensor in state.moving()]), numbers
+
+
+CASES = [
+    {},
+    {"batch_size": 25},
+    {"batch_size": 200},
+    {"augmentation": "none"},
+    {"lr_schedule": "plateau(factor=0.5, patience=0)"},
+]
+
+
+@pytest.mark.parametrize("changes", CASES, ids=str)
+def test_replayed_steps_are_the_steps(tiny, data_of, changes, request):
+    """The last batch of an epoch is smaller, of the same size, or the only one; each step has its own images and rate."""
+    config = tiny(epochs=3, learning_rate=0.01, **changes)
+    weights, numbers = result(config, data_of(config))
+    warmed = request.getfixturevalue("captured")
+    again, replayed = result(config, data_of(config))
+    assert torch.equal(again, weights)
+    assert replayed == numbers
+    assert len(warmed) == (1 if changes.get("batch_size") else 2), "a capture for each size of batch, once a run"
+
+
+def test_a_run_that_goes_on_replays_what_an_uninterrupted_one_does(tiny, data_of, captured, tmp_path):
+    config = tiny(epochs=4)
+    wanted = result(config, data_of(config))
+    state = TrainingState(config, torch.device("cpu"))
+    run = train(state, data_of(config))
+    next(run), next(run)
+    state.save(tmp_path / "state")
+    found = result(config, data_of(config), TrainingState.load(tmp_path / "state", torch.device("cpu")))
+    assert torch.equal(found[0], wanted[0])
+    assert found[1] == wanted[1]
+
+
+def test_reports_between_epochs_are_of_the_last_step(tiny, data_of, captured):
+    config = tiny(epochs=1)
+    seen = []
+    *_, metrics = train(TrainingState(config, torch.device("cpu")), data_of(config), log_interval=1, on_step=seen.append)
+    sizes = [32, 32, 32, 4]
+    assert sum(s.loss * size for s, size in zip(seen, sizes, strict=True)) / 100 == pytest.approx(metrics.train_loss)
+
+
+def test_a_step_reads_the_rate_that_is_in_memory(tiny, data_of, captured, monkeypatch):
+    """A graph that held the rate of its capture would go on with it."""
+    config = tiny(epochs=2, lr_schedule="exponential(gamma=0.5, every=1)")
+    rates = []
+    monkeypatch.setattr(TrainingState, "set_rate", lambda self, rate: rates.append(float(rate)))
+    list(train(TrainingState(config, torch.device("cpu")), data_of(config)))
+    taken = rates[6:]  # after two warm-ups of three steps
+    assert taken == pytest.approx([3e-3 * 0.5**n for n in range(8)])
+
+
+def test_no_tensor_is_read_back_within_an_epoch(tiny, data_of, monkeypatch):
+    """Each would wait for the device: the sums come back once, at the epoch's end, and the validation error."""
+    config = tiny(epochs=1)
+    state, data, read = TrainingState(config, torch.device("cpu")), data_of(config), []
+    for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
+        plain = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda self, *a, _n=name, _p=plain: read.append(_n) or _p(self, *a))
+    steps = step.Steps(state, data, Settled(compile=False, graph=False))
+    steps.begin(torch.arange(100), config.augment.draw(100, torch.Generator()), [1e-3] * 4)
+    for i in range(4):
+        steps.take(i)
+    assert read == []
+    steps.totals.tolist()
+    assert read == ["tolist"]
+
+
+def test_adams_moments_are_laid_out_as_their_weights(tiny, data_of, tmp_path):
+    """On CUDA weights lie channels last; fused Adam goes through memory, whatever the order of dimensions is called."""
+
+    def started():
+        state = TrainingState(config, torch.device("cpu"))
+        state.model.to(memory_format=torch.channels_last)
+        return state
+
+    config = tiny(epochs=3)
+    whole = started()
+    list(train(whole, data_of(config)))
+    broken = started()
+    next(train(broken, data_of(config)))
+    broken.save(tmp_path / "state")
+    resumed = TrainingState.load(tmp_path / "state", torch.device("cpu"))
+    again = started()
+    again._restore({name: tensor.contiguous() for name, tensor in resumed._tensors().items()})
+    again.history = resumed.history
+    for parameter in again.model.parameters():
+        moments = again.optimizer.state[parameter]
+        assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+    list(train(again, data_of(config)))
+    assert all(torch.equal(a, b) for a, b in zip(whole.moving(), again.moving(), strict=True))
+
+
+def test_the_learning_rate_may_be_a_number_or_a_tensor(tiny):
+    state = TrainingState(tiny(), torch.device("cpu"))
+    state.set_rate(0.5)
+    assert state.optimizer.param_groups[0]["lr"] == 0.5
+    held = state.optimizer.param_groups[0]["lr"] = torch.tensor(1.0)
+    for rate in (0.25, torch.tensor(0.125, dtype=torch.float64)):
+        state.set_rate(rate)
+        assert state.optimizer.param_groups[0]["lr"] is held
+        assert held.item() == float(rate)
+
+
+def test_images_come_in_the_order_that_was_drawn(tiny, data_of, monkeypatch):
+    config = tiny(augmentation="shift(pixels=2)")
+    data, seen = data_of(config), []
+    plain = Split.batch
+    monkeypatch.setattr(Split, "batch", lambda self, index: seen.append(index.clone()) or plain(self, index))
+    steps = step.Steps(TrainingState(config, torch.device("cpu")), data, Settled(compile=False, graph=False))
+    order = torch.randperm(100)
+    steps.begin(order, config.augment.draw(100, torch.Generator()), [1e-3] * 4)
+    for i in range(4):
+        steps.take(i)
+    assert torch.equal(torch.cat(seen), order)
