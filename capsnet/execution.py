@@ -18,12 +18,12 @@ if TYPE_CHECKING:  # a wrong flag is refused without loading torch
 
 CHOICES = ("auto", "on", "off")
 
+# Estimated, as no GPU has been at hand: make bench on one will tell.
 WORTH_COMPILING = 2_000
-"""Optimizer steps. Compiling takes a minute on a GPU and saves some tenths of a millisecond a step of a network that is large,
-a millisecond of a small one."""
+"""Optimizer steps: compiling may take a minute, and save some tenths of a millisecond a step."""
 
 WORTH_CAPTURING = 200
-"""Optimizer steps. Capturing a CUDA graph takes as long as ten steps, and spares each of the others hundreds of launches."""
+"""Optimizer steps: a capture takes as long as ten of them, and spares each of the others hundreds of launches."""
 
 
 @dataclass(frozen=True)

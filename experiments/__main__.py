@@ -26,7 +26,9 @@ if TYPE_CHECKING:  # torch and mlflow take seconds
 DESCRIPTION = """Run grids and searches of capsule networks and keep what is known of them in MLflow."""
 
 GridName = Annotated[
-    str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper, precision) or a .yaml file")
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper, precision) or a .yaml file"),
 ]
 Experiment = Annotated[
     str,
