@@ -26,6 +26,7 @@ CURVES = (
     "learning_rate",
     "seconds",
     "images_per_second",
+    "gradient_norm",
 )
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
 TAGS = ("git_commit", "hardware", "versions")

@@ -21,7 +21,8 @@ from experiments.tracking import Store
 MEASURE = "test error (%)"
 MODELS = {"capsnet": "CapsNet"}  # names in tables, if not the registry's
 TABLE1 = ("model", "routing_iterations", "reconstruction_weight")  # the paper's columns, whether they vary or not
-PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "validation_size")  # what a published cell may differ in
+# what a published cell may differ in
+PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "precision", "validation_size")
 
 
 def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:

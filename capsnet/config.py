@@ -57,6 +57,11 @@ class RunConfig(BaseModel):
     batch_size: Count = Field(128, description="images per training step; an epoch's last step may have fewer")
     test_batch_size: Count = Field(1000, description="images per step of evaluation")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's, times the schedule's multiplier")
+    adam_epsilon: float = Field(1e-8, gt=0, description="added to the root of Adam's second moment")
+    weight_decay: float = Field(0.0, ge=0, description="times the weights, added to their gradients before Adam (L2); 0 = none")
+    gradient_clip: float = Field(
+        0.0, ge=0, description="the largest norm of a step's whole gradient, which is scaled down to it; 0 = any"
+    )
     lr_schedule: str = Field(
         "exponential(gamma=0.96, every=2000, floor=0.001)",
         description="constant, exponential, step, cosine, one_cycle or plateau, counted in steps: name(key=value, ...)",

@@ -41,6 +41,7 @@ class EpochMetrics:
     learning_rate: float  # of the epoch's last step
     seconds: float  # of training, validation not included
     images_per_second: float
+    gradient_norm: float | None = None  # of the whole gradient before it is clipped, mean over the steps; None in older runs
 
 
 def stream(seed: int, name: str) -> Generator:
@@ -85,7 +86,14 @@ class TrainingState:
             self.model.to(memory_format=torch.channels_last)  # as its units for matrix products take them
         # a captured step reads the learning rate from memory
         rate = torch.tensor(config.learning_rate, device=device) if cuda else config.learning_rate
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=rate, fused=True, capturable=cuda)
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(),
+            lr=rate,
+            eps=config.adam_epsilon,
+            weight_decay=config.weight_decay,
+            fused=True,
+            capturable=cuda,
+        )
         self.generators = {name: stream(config.seed, name) for name in STREAMS[1:]}
         self.history: list[EpochMetrics] = []
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from capsnet import losses
 from capsnet.data import Data
@@ -46,14 +46,18 @@ def training_step(
     labels: Int[Tensor, " batch"],
     rate: float | Float[Tensor, ""],
     compute: Callable[..., Losses] = step_losses,
-) -> Float[Tensor, "4"]:
-    """One step of Adam; the sums of :func:`step_losses`, left on the device."""
+) -> Float[Tensor, "5"]:
+    """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
     state.optimizer.zero_grad()
     loss, sums = compute(state.model, state.config.reconstruction_weight, images, labels)
     loss.backward()
+    parameters = list(state.model.parameters())
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if state.config.gradient_clip:
+        nn.utils.clip_grads_with_norm_(parameters, state.config.gradient_clip, norm)
     state.set_rate(rate)
     state.optimizer.step()
-    return sums
+    return torch.cat([sums, norm[None]])
 
 
 class Steps:
@@ -63,7 +67,7 @@ class Steps:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
         self.compute = torch.compile(step_losses, dynamic=False) if settled.compile else step_losses
-        self.totals = torch.zeros(4, dtype=torch.float64, device=state.device)
+        self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None

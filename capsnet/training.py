@@ -97,7 +97,8 @@ def _epoch(
         if on_step and log_interval and (i + 1) % log_interval == 0:
             images = min(config.batch_size, count - i * config.batch_size)
             on_step(Step(epoch, i + 1, config.steps_per_epoch, steps.sums[0].item() / images))
-    loss, margin, reconstruction, wrong = (total / count for total in steps.totals.tolist())  # here the device is waited for
+    *sums, norms = steps.totals.tolist()  # here the device is waited for
+    loss, margin, reconstruction, wrong = (total / count for total in sums)
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
@@ -113,6 +114,7 @@ def _epoch(
         learning_rate=rates[-1],
         seconds=seconds,
         images_per_second=count / seconds,
+        gradient_norm=norms / config.steps_per_epoch,
     )
 
 

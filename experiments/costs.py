@@ -15,13 +15,13 @@ from capsnet.config import RunConfig
 if TYPE_CHECKING:  # its file imports mlflow
     from experiments.tracking import TrackedRun
 
-# seed: other random numbers, as many. learning_rate, lr_schedule: a number per step, computed on the host.
+# seed: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step.
 # epochs: how many, and seconds are counted per epoch.
-FREE = frozenset({"seed", "learning_rate", "lr_schedule", "epochs"})
+FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "epochs"})
 # enter as the counts of images that they make, so that mnist and fashion_mnist are alike, and 0 and what 0 stands for
 IMAGES = frozenset({"dataset", "train_size", "validation_size"})
-# how images reach the network, and what its products multiply: it has the same weights whatever they are
-FEEDING = frozenset({"augmentation", "batch_size", "test_batch_size", "precision"})
+# how images reach the network, what its products multiply, what Adam gets: it has the same weights whatever they are
+FEEDING = frozenset({"augmentation", "batch_size", "test_batch_size", "precision", "weight_decay", "gradient_clip"})
 # the network itself: model, conv_*, primary_*, class_dim, capsule_bias, decoder_hidden, routing, routing_iterations, and of
 # reconstruction_weight only whether it is 0, which leaves out the decoder
 

@@ -174,6 +174,9 @@ VALUES = {
     "test_batch_size": "33",
     "learning_rate": "0.004",
     "lr_schedule": "cosine(final=0.1)",
+    "adam_epsilon": "1e-07",
+    "weight_decay": "0.0001",
+    "gradient_clip": "2.5",
     "precision": "bf16",
     "seed": "7",
 }

@@ -33,6 +33,9 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "test_batch_size": 77,
     "learning_rate": 0.1 + 0.2,  # 17 digits
     "lr_schedule": "plateau(factor=0.5, patience=3, floor=0.01, warmup=5)",
+    "adam_epsilon": 1e-7,
+    "weight_decay": 1e-4,
+    "gradient_clip": 2.5,
     "precision": "bf16",
     "seed": 2**31 - 1,
 }
@@ -172,6 +175,9 @@ BAD = [
     ({"epochs": 0}, "epochs must be greater than or equal to 1"),
     ({"batch_size": 0}, "batch_size must be greater than or equal to 1"),
     ({"test_batch_size": 0}, "test_batch_size must be greater than or equal to 1"),
+    ({"adam_epsilon": 0.0}, "adam_epsilon must be greater than 0"),
+    ({"weight_decay": -1e-4}, "weight_decay must be greater than or equal to 0"),
+    ({"gradient_clip": -1.0}, "gradient_clip must be greater than or equal to 0"),
     ({"precision": "fp16"}, "unknown precision 'fp16'; did you mean 'bf16'?"),
     ({"seed": 2**31}, "seed must be less than 2147483648"),
     ({"seed": -1}, "seed must be greater than or equal to 0"),

@@ -9,7 +9,8 @@ import torch
 import capsnet.schedules
 from capsnet.data import Split
 from capsnet.errors import InputError
-from capsnet.state import TrainingState
+from capsnet.state import TrainingState, stream
+from capsnet.step import step_losses
 from capsnet.training import DivergedError, Step, choose_device, evaluate, train
 
 
@@ -111,6 +112,9 @@ def test_another_seed_gives_another_run_in_each_of_its_streams(tiny, cpu):
         {"lr_schedule": "constant"},
         {"decoder_hidden": (15,)},
         {"precision": "bf16"},
+        {"adam_epsilon": 1e-3},
+        {"weight_decay": 0.1},
+        {"gradient_clip": 0.01},
     ],
     ids=str,
 )
@@ -388,3 +392,37 @@ def test_a_device_that_is_not_there_is_refused(number):
 def test_cuda_without_cuda_is_refused():
     with pytest.raises(InputError, match="no device 'cuda': torch sees 0 CUDA devices; choices: auto, cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"adam_epsilon": 1e-2}, {"weight_decay": 0.3}, {"gradient_clip": 1e-3}, {"gradient_clip": 1e3}], ids=str
+)
+def test_a_step_is_adams_in_float64(tiny, data_of, cpu, changes):
+    """Kingma and Ba 2015, algorithm 1, at its first step; weight decay is added to the gradient after that was clipped."""
+    config = tiny(train_size=32, epochs=1, augmentation="none", lr_schedule="constant", **changes)
+    state = TrainingState(config, cpu)
+    data = data_of(config)
+    order = torch.randperm(32, generator=stream(0, "shuffling"))
+    loss, _ = step_losses(state.model, config.reconstruction_weight, data.training.batch(order), data.training.labels[order])
+    gradients = [g.double() for g in torch.autograd.grad(loss, list(state.model.parameters()))]
+    before = [p.detach().double() for p in state.model.parameters()]
+    norm = torch.cat([g.flatten() for g in gradients]).norm().item()
+    (metrics,) = train(state, data)
+    assert metrics.gradient_norm == pytest.approx(norm, rel=1e-5)
+    scale = min(1.0, config.gradient_clip / norm) if config.gradient_clip else 1.0
+    for was, gradient, parameter in zip(before, gradients, state.model.parameters(), strict=True):
+        whole = gradient * scale + config.weight_decay * was
+        first, second = 0.1 * whole / (1 - 0.9), 0.001 * whole**2 / (1 - 0.999)
+        wanted = was - config.learning_rate * first / (second.sqrt() + config.adam_epsilon)
+        moved = whole.abs() > 1e-4 * whole.abs().max()  # where rounding does not decide which way a weight moves
+        torch.testing.assert_close(parameter.detach().double()[moved], wanted[moved], rtol=1e-4, atol=1e-6)
+
+
+def test_the_norm_of_the_gradient_is_its_mean_over_the_steps(tiny, data_of, cpu, monkeypatch):
+    state = TrainingState(tiny(epochs=1), cpu)
+    norms = []
+    plain = torch.nn.utils.get_total_norm
+    monkeypatch.setattr(torch.nn.utils, "get_total_norm", lambda g: norms.append(plain(g)) or norms[-1])
+    (metrics,) = train(state, data_of(state.config))
+    assert len(norms) == 4
+    assert metrics.gradient_norm == pytest.approx(sum(map(float, norms)) / 4)

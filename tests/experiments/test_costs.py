@@ -59,6 +59,9 @@ OTHER = {
     "learning_rate": (1e-4, "alike", True),
     "lr_schedule": ("constant", "alike", True),
     "precision": ("bf16", "", True),
+    "adam_epsilon": (1e-7, "alike", True),
+    "weight_decay": (1e-4, "", True),
+    "gradient_clip": (1.0, "", True),
     "seed": (7, "alike", True),
 }
 
