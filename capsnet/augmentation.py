@@ -7,6 +7,7 @@ training step contains no random number generator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -59,4 +60,45 @@ def shift(*, pixels: int) -> Augmentation:
     return Augmentation(draw, apply, reach=pixels)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {"none": none, "shift": shift}
+def affine(*, rotation: float = 20.0, shear: float = 0.2, scale: float = 0.2, pixels: int = 2) -> Augmentation:
+    """Each image its own affine transform about its middle, interpolated bilinearly, zeros moving in.
+
+    A pixel at (x, y) from the middle is scaled, sheared, rotated and moved, each by its own uniform draw: both sides by a
+    factor of 1 - scale to 1 + scale each, x by -shear to +shear times y, by -rotation to +rotation degrees, and by whole steps
+    of -pixels to +pixels in both directions. The defaults but for the last are affNIST's ranges (Tieleman 2013).
+    """
+    for name, value, limit in (("rotation", rotation, 180), ("shear", shear, 1), ("scale", scale, 0.9)):
+        if not 0 <= value <= limit:
+            raise ValueError(f"{name} must be 0 to {limit}, not {value}")
+    if pixels < 0:
+        raise ValueError(f"pixels must be 0 or more, not {pixels}")
+    if not (rotation or shear or scale):
+        raise ValueError("rotation, shear and scale are all 0; write shift(pixels=...) for shifts alone, or none")
+
+    def draw(count: int, generator: Generator) -> Tensor:
+        import torch
+
+        ranges = torch.tensor([math.radians(rotation), shear, scale, scale])
+        uniform = 2 * torch.rand(count, 4, generator=generator) - 1
+        moved = torch.randint(-pixels, pixels + 1, (count, 2), generator=generator)
+        return torch.cat([uniform * ranges, moved], dim=1)  # angle, shear, scales of height and width less 1, down, right
+
+    def apply(images: Tensor, drawn: Tensor) -> Tensor:
+        import torch
+
+        height, width = images.shape[-2:]
+        angle, lean, taller, wider, down, right = (column[:, None, None] for column in drawn.unbind(dim=1))
+        # for each pixel of the result, where it comes from: every step undone, the last first
+        rows = torch.arange(height, device=images.device)[:, None] - (height - 1) / 2 - down
+        columns = torch.arange(width, device=images.device) - (width - 1) / 2 - right
+        cos, sin = angle.cos(), angle.sin()
+        x, y = columns * cos + rows * sin, rows * cos - columns * sin
+        x, y = (x - lean * y) / (1 + wider), y / (1 + taller)
+        # torch counts from -1 to 1, from the outer edge of the first pixel to that of the last
+        places = torch.stack([2 * x / width, 2 * y / height], dim=3)
+        return torch.nn.functional.grid_sample(images, places, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    return Augmentation(draw, apply, reach=pixels)
+
+
+AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {"none": none, "shift": shift, "affine": affine}

@@ -35,7 +35,10 @@ class RunConfig(BaseModel):
     dataset: str = Field("mnist", description="mnist, fashion_mnist (28x28, 60,000 + 10,000) or digits (16x16, 1,437 + 360)")
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
-    augmentation: str = Field("shift(pixels=2)", description="of training images: none, or shift(pixels=n), each its own")
+    augmentation: str = Field(
+        "shift(pixels=2)",
+        description="of training images, each its own: none, shift(pixels=n) or affine(rotation=, shear=, scale=, pixels=)",
+    )
 
     model: str = Field("capsnet", description="capsnet: the paper's network")
     conv_channels: Count = Field(256, description="channels of the first convolution (stride 1, ReLU)")

@@ -28,7 +28,7 @@ DESCRIPTION = """Run grids and searches of capsule networks and keep what is kno
 GridName = Annotated[
     str,
     tyro.conf.Positional,
-    tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper, precision, optimizer) or a .yaml file"),
+    tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper, ...) or a .yaml file"),
 ]
 Experiment = Annotated[
     str,

@@ -1,9 +1,11 @@
 """Shifts of training images against a naive loop over images, rows and columns."""
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import affine_transform
 
-from capsnet.augmentation import none, shift
+from capsnet.augmentation import affine, none, shift
 
 
 def naive(images, drawn):
@@ -71,3 +73,54 @@ def test_reach_is_the_number_of_pixels():
     assert (none().reach, shift(pixels=3).reach) == (0, 3)
     with pytest.raises(ValueError, match="write 'none' for no shift"):
         shift(pixels=0)
+
+
+def matrix_of(angle, shear, taller, wider):
+    """Rows first: scale, then shear, then rotate, as the docstring has it."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    scaled = np.diag([1 + taller, 1 + wider])
+    sheared = np.array([[1, 0], [shear, 1]])  # columns move by shear times rows
+    rotated = np.array([[cos, sin], [-sin, cos]])
+    return rotated @ sheared @ scaled
+
+
+@pytest.mark.parametrize("shape", [(1, 12, 12), (3, 9, 14)], ids=str)
+def test_affine_is_scipys_transform_of_each_image(generator, shape):
+    augmentation = affine(rotation=40, shear=0.3, scale=0.3, pixels=2)
+    images = torch.rand(30, *shape, generator=generator, dtype=torch.float64)
+    images[..., [0, -1], :] = images[..., :, [0, -1]] = 0  # at the edge SciPy interpolates towards nothing, torch towards 0
+    drawn = augmentation.draw(30, generator).double()
+    moved = augmentation.apply(images, drawn)
+    middle = (np.array(shape[1:]) - 1) / 2
+    for image, (angle, shear, taller, wider, down, right), found in zip(images, drawn.tolist(), moved, strict=True):
+        back = np.linalg.inv(matrix_of(angle, shear, taller, wider))
+        offset = middle - back @ (middle + np.array([down, right]))
+        for channel, mine in zip(image, found, strict=True):
+            wanted = affine_transform(channel.numpy(), back, offset, order=1, mode="constant")
+            np.testing.assert_allclose(mine.numpy(), wanted, atol=1e-9)
+    assert (moved - images).abs().flatten(1).amax(dim=1).min() > 0.1, "each image is moved"
+
+
+def test_affine_draws_each_range_to_its_ends(generator):
+    drawn = affine(rotation=20, shear=0.2, scale=0.1, pixels=3).draw(20_000, generator)
+    assert drawn.shape == (20_000, 6)
+    limits = torch.tensor([np.pi / 9, 0.2, 0.1, 0.1])
+    torch.testing.assert_close(drawn[:, :4].amax(dim=0), limits, rtol=2e-3, atol=0)
+    torch.testing.assert_close(drawn[:, :4].amin(dim=0), -limits, rtol=2e-3, atol=0)
+    torch.testing.assert_close(drawn[:, :4].std(dim=0), limits / 3**0.5, rtol=0.03, atol=0)
+    assert drawn[:, 4:].unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
+    assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.04, "draws are independent"
+
+
+def test_an_affine_transform_by_nothing_changes_nothing(generator):
+    images = torch.rand(3, 1, 6, 8, generator=generator)
+    torch.testing.assert_close(affine().apply(images, torch.zeros(3, 6)), images)
+
+
+def test_affine_without_a_shift_keeps_the_middle(generator):
+    images = torch.rand(20, 1, 9, 9, generator=generator)
+    augmentation = affine(pixels=0)
+    moved = augmentation.apply(images, augmentation.draw(20, generator))
+    torch.testing.assert_close(moved[..., 4, 4], images[..., 4, 4])
+    assert moved.min() >= 0
+    assert moved.max() <= 1
