@@ -27,6 +27,10 @@ CURVES = (
     "seconds",
     "images_per_second",
     "gradient_norm",
+    "right_length",
+    "wrong_length",
+    "coupling_entropy",
+    "dead_primary_capsules",
 )
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
 TAGS = ("git_commit", "hardware", "versions")

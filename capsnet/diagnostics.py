@@ -106,6 +106,11 @@ class Diagnosis:
         return [label for label, length in enumerate(self.classes.tolist()) if length <= SILENT]
 
 
+def diagnosable(network: CapsuleNetwork) -> bool:
+    """Whether the passes of its routing are known."""
+    return network.capsules.routing in (dynamic, uniform)
+
+
 def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diagnosis:
     """Look at all images of a split, ``BATCH`` at a time.
 
@@ -118,7 +123,7 @@ def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diag
         InputError: the network has a routing other than ``dynamic`` and ``uniform``, or there are no images.
     """
     layer = network.capsules
-    if layer.routing not in (dynamic, uniform):
+    if not diagnosable(network):
         raise InputError("the passes of dynamic and uniform routing are known, and those of no other")
     if not len(split):
         raise InputError("there are no images to look at")

@@ -41,7 +41,20 @@ class EpochMetrics:
     learning_rate: float  # of the epoch's last step
     seconds: float  # of training, validation not included
     images_per_second: float
-    gradient_norm: float | None = None  # of the whole gradient before it is clipped, mean over the steps; None in older runs
+    # what follows is None in runs of older versions, and where it makes no sense
+    gradient_norm: float | None = None  # of the whole gradient before it is clipped, mean over the steps
+    right_length: float | None = None  # of the right class's capsule, mean over the validation images
+    wrong_length: float | None = None  # of the longest wrong one
+    coupling_entropy: float | None = (
+        None  # of an input's coupling coefficients in the last pass, nats, mean; see diagnostics.py
+    )
+    logit_changes: Sequence[float] | None = None  # mean |change of a logit| from each pass of routing to the next
+    dead_primary_capsules: int | None = None  # how many are short on every image of the sample
+
+    def __post_init__(self) -> None:
+        """A file of JSON has lists."""
+        if self.logit_changes is not None:
+            object.__setattr__(self, "logit_changes", tuple(self.logit_changes))
 
 
 def stream(seed: int, name: str) -> Generator:

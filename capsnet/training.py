@@ -13,12 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet.data import Data, Split
+from capsnet.diagnostics import diagnosable, diagnose
 from capsnet.errors import InputError
 from capsnet.execution import AUTO, Execution, keep_freed_memory
+from capsnet.losses import one_hot
 from capsnet.models import CapsuleNetwork
 from capsnet.precision import float32_products, require
 from capsnet.state import EpochMetrics, TrainingState
 from capsnet.step import Steps
+
+SAMPLE = 100  # images on which routing is looked at after each epoch
 
 
 class DivergedError(RuntimeError):
@@ -102,7 +106,7 @@ def _epoch(
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
-    validation = evaluate(state.model, data.validation, config.test_batch_size).error if len(data.validation) else None
+    validated = evaluate(state.model, data.validation, config.test_batch_size) if len(data.validation) else None
     return EpochMetrics(
         epoch=epoch,
         time=time.time_ns() // 1_000_000,
@@ -110,12 +114,37 @@ def _epoch(
         train_margin_loss=margin,
         train_reconstruction_loss=reconstruction if config.reconstruction_weight else None,
         train_error=100 * wrong,
-        validation_error=validation,
+        validation_error=validated.error if validated else None,
         learning_rate=rates[-1],
         seconds=seconds,
         images_per_second=count / seconds,
         gradient_norm=norms / config.steps_per_epoch,
+        **(_lengths(validated, data.validation.labels.cpu()) if validated else {}),
+        **_diagnosis(state, data),
     )
+
+
+def _lengths(validated: Evaluation, labels: Int[Tensor, " count"]) -> dict[str, Any]:
+    """Of the right class's capsule and of the longest other, means over the images."""
+    right = one_hot(labels, validated.scores.shape[1])
+    wrong = validated.scores.masked_fill(right, -math.inf).amax(dim=1)
+    return {"right_length": validated.scores[right].mean().item(), "wrong_length": wrong.mean().item()}
+
+
+def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
+    """What routing did after the epoch on the first ``SAMPLE`` validation images, or of the training images if there are none.
+
+    They hold each class in proportion, and are the same for every epoch and seed.
+    """
+    if not diagnosable(state.model):
+        return {}
+    split = data.validation if len(data.validation) else data.training
+    found = diagnose(state.model, Split(split.images[:SAMPLE], split.labels[:SAMPLE]))
+    return {
+        "coupling_entropy": found.entropy[-1].item(),
+        "logit_changes": tuple(found.change.tolist()),
+        "dead_primary_capsules": int(found.dead_primary.sum()),
+    }
 
 
 @torch.inference_mode()

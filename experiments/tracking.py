@@ -445,6 +445,8 @@ def rows(metrics: "EpochMetrics") -> list[Metric]:
     """An epoch's metrics as MLflow's rows: the same again, timestamps included, so that logging them twice leaves one."""
     named = asdict(metrics)
     epoch, when = named.pop("epoch"), named.pop("time")
+    for number, change in enumerate(named.pop("logit_changes") or (), start=1):
+        named[f"logit_change_{number}"] = change  # from this pass to the next
     return [Metric(name, value, when, epoch) for name, value in named.items() if value is not None]
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import capsnet.files
 from capsnet.errors import InputError
-from capsnet.state import STREAMS, TrainingState, stream
+from capsnet.state import STREAMS, EpochMetrics, TrainingState, stream
 from capsnet.training import train
 
 CLOCK = {"time", "seconds", "images_per_second"}
@@ -228,7 +228,7 @@ def test_the_file_holds_no_pickle_and_a_readable_history(trained, tmp_path):
     trained.save(tmp_path / "a")
     with safe_open(tmp_path / "a", "pt") as file:
         metadata = file.metadata()
-    assert json.loads(metadata["history"]) == [asdict(m) for m in trained.history]
+    assert [EpochMetrics(**m) for m in json.loads(metadata["history"])] == trained.history
     assert json.loads(metadata["config"]) == trained.config.to_params()
 
 

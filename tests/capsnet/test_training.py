@@ -1,6 +1,7 @@
 """Training: the numbers it yields, against the same numbers computed another way."""
 
 import dataclasses
+import math
 import os
 
 import pytest
@@ -8,7 +9,9 @@ import torch
 
 import capsnet.schedules
 from capsnet.data import Split
+from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
+from capsnet.routing import uniform
 from capsnet.state import TrainingState, stream
 from capsnet.step import step_losses
 from capsnet.training import DivergedError, Step, choose_device, evaluate, train
@@ -426,3 +429,47 @@ def test_the_norm_of_the_gradient_is_its_mean_over_the_steps(tiny, data_of, cpu,
     (metrics,) = train(state, data_of(state.config))
     assert len(norms) == 4
     assert metrics.gradient_norm == pytest.approx(sum(map(float, norms)) / 4)
+
+
+def test_lengths_are_those_of_the_validation_images_after_the_epoch(tiny, data_of, cpu):
+    state = TrainingState(tiny(epochs=2, learning_rate=0.02), cpu)
+    data = data_of(state.config)
+    for metrics in train(state, data):
+        right, wrong = [], []
+        for image, label in zip(data.validation.batch(slice(None)), data.validation.labels.tolist(), strict=True):
+            found = state.model.scores(image[None])[0].tolist()
+            right.append(found.pop(label))
+            wrong.append(max(found))
+        assert metrics.right_length == pytest.approx(sum(right) / len(right), rel=1e-4)
+        assert metrics.wrong_length == pytest.approx(sum(wrong) / len(wrong), rel=1e-4)
+
+
+def test_what_routing_did_is_looked_at_after_each_epoch(tiny, data_of, cpu):
+    """On 100 images, or as many as there are."""
+    state = TrainingState(tiny(epochs=2, learning_rate=0.02), cpu)
+    data = data_of(state.config)
+    for metrics in train(state, data):
+        found = diagnose(state.model, Split(data.validation.images[:100], data.validation.labels[:100]))
+        assert metrics.coupling_entropy == pytest.approx(found.entropy[-1].item())
+        assert metrics.logit_changes == pytest.approx(found.change.tolist())
+        assert len(metrics.logit_changes) == 2
+        assert metrics.dead_primary_capsules == int(found.dead_primary.sum())
+    assert 0 < metrics.coupling_entropy < math.log(10)
+
+
+def test_without_validation_images_routing_is_looked_at_on_training_images(tiny, data_of, cpu):
+    state = TrainingState(tiny(epochs=1, validation_size=0), cpu)
+    data = data_of(state.config)
+    (metrics,) = train(state, data)
+    found = diagnose(state.model, Split(data.training.images[:100], data.training.labels[:100]))
+    assert metrics.coupling_entropy == pytest.approx(found.entropy[-1].item())
+    assert metrics.right_length is None
+    assert metrics.wrong_length is None
+
+
+def test_a_routing_whose_passes_are_unknown_is_not_looked_at(tiny, data_of, cpu):
+    state = TrainingState(tiny(epochs=1), cpu)
+    state.model.capsules.direct = None
+    state.model.capsules.routing = lambda votes, iterations, bias: uniform(votes, 1, bias)
+    (metrics,) = train(state, data_of(state.config))
+    assert metrics.coupling_entropy is metrics.logit_changes is metrics.dead_primary_capsules is None
