@@ -4,6 +4,7 @@ import json
 import sqlite3
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -18,7 +19,7 @@ from experiments.journal import Journal
 from experiments.known import by_config, is_settled, state
 from experiments.record import Ending, Record
 from experiments.sources import Grid, read_grid
-from experiments.tracking import RunLog, Store
+from experiments.tracking import RunLog, Store, rows
 from experiments.worker import Job, Place, run
 from tests.experiments.conftest import logged
 from tests.experiments.conftest import opened as opened_named
@@ -55,7 +56,7 @@ def test_a_run_holds_all_that_a_reader_needs(mlruns: Path, tiny: Path, tmp_path:
     assert "threads" in tags["hardware"]
     assert tags["git_commit"]
 
-    names = set(EpochMetrics.__dataclass_fields__) - {"epoch", "time", "logit_changes"} | {"logit_change_1", "logit_change_2"}
+    names = set(EpochMetrics.__dataclass_fields__) - {"epoch", "time", "logit_changes"}
     assert names | {"test_error", "parameters"} <= set(found.data.metrics)
     for name in names:
         assert [metric.step for metric in client.get_metric_history(run_id, name)] == [1, 2]
@@ -272,3 +273,10 @@ def test_a_store_that_is_no_database_is_refused(mlruns: Path) -> None:
     (mlruns / "mlflow.db").write_text("not a database, but a text")
     with pytest.raises(InputError, match=r"mlflow.db can't be used"):
         opened(mlruns)
+
+
+def test_changes_of_the_logits_are_a_metric_for_each_pass() -> None:
+    found = {metric.key: metric.value for metric in rows(replace(METRICS, logit_changes=(0.5, 0.25)))}
+    assert (found["logit_change_1"], found["logit_change_2"]) == (0.5, 0.25)
+    assert not [name for name in found if name.startswith("logit_changes")]
+    assert not [metric.key for metric in rows(METRICS) if "logit" in metric.key], "none in runs of older versions"
