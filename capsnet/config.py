@@ -18,6 +18,9 @@ from capsnet.registry import DATASETS, MODELS, PRECISIONS, ROUTINGS, DatasetFact
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
+ITERATED = ("dynamic",)
+"""Routings that have an r; all others compute one weighted sum."""
+
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
 VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"augmentation": AUGMENTATIONS, "lr_schedule": SCHEDULES}
@@ -50,7 +53,11 @@ class RunConfig(BaseModel):
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
-    routing: str = Field("dynamic", description="dynamic (paper, procedure 1) or uniform (every coupling 1 / classes)")
+    routing: str = Field(
+        "dynamic",
+        description="dynamic (paper, procedure 1), uniform (every coupling 1 / classes), random (drawn once), static (learned "
+        "logits), or attention (Efficient-CapsNet's)",
+    )
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
@@ -113,8 +120,8 @@ class RunConfig(BaseModel):
                 f"conv_kernel {self.conv_kernel} and primary_kernel {self.primary_kernel} are too large for the "
                 f"{self.facts.shape[1]}x{self.facts.shape[2]} images of {self.dataset}"
             )
-        if self.routing == "uniform" and self.routing_iterations != 1:
-            raise ValueError("routing uniform has one weighted sum: routing_iterations must be 1")
+        if self.routing not in ITERATED and self.routing_iterations != 1:
+            raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
         schedule = _variant("lr_schedule", self.lr_schedule)
         if schedule.name == "plateau" and not self.validation_size:
             raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")

@@ -1,6 +1,7 @@
 """The layers of the network (paper, section 4)."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -10,6 +11,14 @@ from torch import Generator, Tensor, nn
 from capsnet.precision import exact, full
 
 Routing = Callable[..., Tensor]
+
+
+class RoutingModule(nn.Module, ABC):
+    """A routing with parameters or buffers, made of the numbers of inputs and classes."""
+
+    @abstractmethod
+    def reset(self, generator: Generator) -> None:
+        """Give them their first values."""
 
 
 def squash(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim"]:
@@ -48,7 +57,7 @@ class ClassCaps(nn.Module):
         inputs: number of input capsules.
         input_dim: their dimensions.
         classes, dim: number and dimensions of the class capsules.
-        routing: votes -> capsules, with its number of ``iterations``.
+        routing: votes -> capsules, with its number of ``iterations``; a module's parameters are among the layer's.
         bias: add a learned bias, from 0.1, to each weighted sum, as in the authors' code.
         direct: the same function of inputs and matrices, which needs no votes; None = routing takes the votes.
     """
@@ -74,6 +83,8 @@ class ClassCaps(nn.Module):
         nn.init.normal_(self.weight, std=0.1, generator=generator)
         if self.bias is not None:
             nn.init.constant_(self.bias, 0.1)
+        if isinstance(self.routing, RoutingModule):
+            self.routing.reset(branch(generator))
 
     def votes(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch inputs classes dim"]:
         """Each input's prediction of each class capsule (paper, equation 2): one matrix product per input capsule."""
@@ -88,6 +99,12 @@ class ClassCaps(nn.Module):
 
     def _routed(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch classes dim"]:
         return self.routing(self.votes(inputs), self.iterations, self.bias)
+
+
+def branch(generator: Generator) -> Generator:
+    """A generator that follows from this one and leaves it where it stands, so that what is drawn later is the same."""
+    ahead = generator.clone_state()
+    return Generator().manual_seed(int(torch.randint(2**32, (), generator=ahead)))
 
 
 class Decoder(nn.Module):

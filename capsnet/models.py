@@ -10,7 +10,8 @@ from capsnet.config import RunConfig
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
 from capsnet.losses import one_hot
 from capsnet.precision import OPERANDS, exact, rounded
-from capsnet.registry import MODELS, ROUTINGS, load
+from capsnet.registry import MODELS, load
+from capsnet.routing import routing_of
 
 
 class CapsuleNetwork(nn.Module):
@@ -27,12 +28,13 @@ class CapsuleNetwork(nn.Module):
         self.primary = PrimaryCaps(
             config.conv_channels, config.primary_types, config.primary_dim, config.primary_kernel, config.primary_stride
         )
+        inputs = config.primary_types * rows * columns
         self.capsules = ClassCaps(
-            config.primary_types * rows * columns,
+            inputs,
             config.primary_dim,
             classes,
             config.class_dim,
-            routing := load(ROUTINGS[config.routing]),
+            routing := routing_of(config, inputs),
             config.routing_iterations,
             config.capsule_bias,
             WITHOUT_VOTES.get(routing),

@@ -26,6 +26,9 @@ MODELS = {"capsnet": "capsnet.models:CapsuleNetwork"}
 ROUTINGS = {
     "dynamic": "capsnet.routing:dynamic",
     "uniform": "capsnet.routing:uniform",
+    "random": "capsnet.routing:Random",
+    "static": "capsnet.routing:Static",
+    "attention": "capsnet.routing:Attention",
 }
 
 PRECISIONS = {

@@ -1,13 +1,25 @@
 """Routings: from votes (each input capsule's prediction of each class capsule) to class capsules.
 
-A routing is a plain function. ``iterations`` is r in the paper's count: the number of weighted sums, of which the last is
-the output, so that the logits are updated r - 1 times.
+A routing is a plain function, or a module if it has parameters or buffers: a class, made of the numbers of inputs and classes.
+``iterations`` is r in the paper's count: the number of weighted sums, of which the last is the output, so that the logits are
+updated r - 1 times.
 """
 
-from jaxtyping import Float
-from torch import Tensor
+from abc import abstractmethod
 
-from capsnet.layers import squash
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+from capsnet.config import RunConfig
+from capsnet.layers import Routing, RoutingModule, squash
+from capsnet.registry import ROUTINGS, load
+
+
+def routing_of(config: RunConfig, inputs: int) -> Routing:
+    """The routing that a config names, between ``inputs`` capsules and its classes."""
+    named = load(ROUTINGS[config.routing])
+    return named(inputs, config.facts.classes) if isinstance(named, type) else named
 
 
 def dynamic(
@@ -45,3 +57,90 @@ def uniform(
         raise ValueError(f"uniform coupling has one weighted sum, not {iterations}")
     total = votes.sum(dim=1) / votes.shape[2]
     return squash(total if bias is None else total + bias)
+
+
+class OneSum(RoutingModule):
+    """A routing of one weighted sum, which is squashed; subclasses say with which coefficients."""
+
+    @abstractmethod
+    def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "#batch inputs classes"]:
+        """What each vote is multiplied by."""
+
+    def forward(
+        self,
+        votes: Float[Tensor, "batch inputs classes dim"],
+        iterations: int = 1,
+        bias: Float[Tensor, "classes dim"] | None = None,
+    ) -> Float[Tensor, "batch classes dim"]:
+        """Sum the votes, add the bias, squash."""
+        if iterations != 1:
+            raise ValueError(f"{type(self).__name__} has one weighted sum, not {iterations}")
+        total = (self.coefficients(votes)[..., None] * votes).sum(dim=1)
+        return squash(total if bias is None else total + bias)
+
+
+class Random(OneSum):
+    """Coupling coefficients that nobody chose: the softmax over the classes of logits from a standard normal distribution.
+
+    They are drawn once for a run, the same for every image, and kept with its weights. A baseline of Paik, Kwak and Kim 2019
+    (arXiv 1907.13327) assigns strengths at random; this distribution is a choice made here.
+    """
+
+    coupling: Tensor
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("coupling", torch.empty(inputs, classes))
+
+    def reset(self, generator: Generator) -> None:
+        """Draw the coefficients."""
+        self.coupling.copy_(torch.randn(self.coupling.shape, generator=generator).softmax(dim=1))
+
+    def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "1 inputs classes"]:  # noqa: ARG002
+        """As they were drawn."""
+        return self.coupling[None]
+
+
+class Static(OneSum):
+    """Learned coupling: the softmax over the classes of logits that are parameters, the same for every image.
+
+    They are the log priors of procedure 1, which "can be learned discriminatively at the same time as all the other weights"
+    (paper, section 2), with no iteration after them. All are 0 at first, which is uniform coupling.
+    """
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(torch.empty(inputs, classes))
+
+    def reset(self, generator: Generator) -> None:  # noqa: ARG002
+        """Uniform coupling."""
+        nn.init.zeros_(self.logits)
+
+    def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "1 inputs classes"]:  # noqa: ARG002
+        """As they were learned."""
+        return self.logits.softmax(dim=1)[None]
+
+
+class Attention(OneSum):
+    """Self-attention routing of Efficient-CapsNet (Mazzia, Salvetti and Chiaberge 2021, arXiv 2101.12491, section 3).
+
+    Of each class the scalar products of all its votes, divided by the root of their dimensions, are an attention matrix; a
+    vote's logit is the sum of its row, itself included. Coefficients are the softmax of these over the classes, plus a learned
+    log prior of each input and class, which starts at 0. A row's sum is the vote's scalar product with the sum of all votes, so
+    that no matrix is made. Taken over is the routing alone: squash, loss and primary capsules are those of the config.
+
+    Efficient-CapsNet routes 16 capsules. The logits grow with the number of inputs, and so does the sharpness of the coupling.
+    """
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.priors = nn.Parameter(torch.empty(inputs, classes))
+
+    def reset(self, generator: Generator) -> None:  # noqa: ARG002
+        """No prior."""
+        nn.init.zeros_(self.priors)
+
+    def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "batch inputs classes"]:
+        """Attention and priors; they need not sum to 1, nor be positive."""
+        attention = (votes * votes.sum(dim=1, keepdim=True)).sum(dim=3) / votes.shape[3] ** 0.5
+        return attention.softmax(dim=2) + self.priors

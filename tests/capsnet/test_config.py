@@ -169,6 +169,7 @@ BAD = [
     ({"capsule_bias": "yes"}, "capsule_bias must be of type boolean, not 'yes'"),
     ({"capsule_bias": 1}, "capsule_bias must be of type boolean, not 1"),
     ({"routing": "uniform"}, "routing uniform has one weighted sum: routing_iterations must be 1"),
+    ({"routing": "attention"}, "routing attention has one weighted sum: routing_iterations must be 1"),
     ({"routing_iterations": 0}, "routing_iterations must be greater than or equal to 1, not 0"),
     ({"routing_iterations": 3.0}, "routing_iterations must be of type integer, not 3.0"),
     ({"routing_iterations": True}, "routing_iterations must be of type integer, not True"),

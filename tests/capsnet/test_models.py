@@ -26,6 +26,9 @@ def count(config):
         ({"reconstruction_weight": 0.0, "capsule_bias": True}, 6_804_384),
         ({"routing_iterations": 1}, 8_215_568),
         ({"routing_iterations": 1, "routing": "uniform"}, 8_215_568),
+        ({"routing_iterations": 1, "routing": "random"}, 8_215_568),  # what was drawn is no parameter
+        ({"routing_iterations": 1, "routing": "static"}, 8_215_568 + 1152 * 10),
+        ({"routing_iterations": 1, "routing": "attention"}, 8_215_568 + 1152 * 10),
     ],
 )
 def test_the_papers_network_to_the_parameter(changes, parameters):
@@ -54,6 +57,9 @@ def test_the_papers_network_has_1152_primary_capsules(generator):
         {"reconstruction_weight": 1e-2},
         {"routing_iterations": 1},
         {"routing_iterations": 1, "routing": "uniform"},
+        {"routing_iterations": 1, "routing": "random"},
+        {"routing_iterations": 1, "routing": "static"},
+        {"routing_iterations": 1, "routing": "attention"},
         {"capsule_bias": True},
         {"lr_schedule": "constant", "augmentation": "none"},
     ],

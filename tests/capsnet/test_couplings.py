@@ -1,0 +1,201 @@
+"""Couplings other than by agreement, each against a float64 NumPy transcription, and what holds for every routing."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from capsnet.models import build, lengths
+from capsnet.registry import ROUTINGS
+from capsnet.routing import Attention, Random, Static, uniform
+from capsnet.state import TrainingState
+from capsnet.training import train
+
+ONE_SUM = {"random": Random, "static": Static, "attention": Attention}
+EVERY = [{"routing": name, "routing_iterations": 2 if name == "dynamic" else 1} for name in ROUTINGS]
+
+
+@pytest.fixture
+def votes(generator):
+    """[3, 7, 4, 5]: no two dimensions alike."""
+    return torch.randn(3, 7, 4, 5, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture
+def bias(generator):
+    return torch.randn(4, 5, generator=generator, dtype=torch.float64)
+
+
+def made(kind, generator=None, **changes):
+    """A routing of 7 inputs and 4 classes whose parameters are not 0."""
+    generator = generator or torch.Generator().manual_seed(3)
+    routing = kind(7, 4, **changes)
+    routing.reset(generator)
+    with torch.no_grad():
+        for parameter in routing.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return routing.double()
+
+
+def summed(coefficients, votes, bias):
+    """Equations 1 and 2 of the paper with given coupling coefficients [batch, inputs, classes], one class at a time."""
+    batch, inputs, classes, dim = votes.shape
+    capsules = np.zeros((batch, classes, dim))
+    for n, j in itertools.product(range(batch), range(classes)):
+        s = sum(coefficients[n, i, j] * votes[n, i, j] for i in range(inputs)) + bias[j]
+        capsules[n, j] = (s @ s) / (1 + s @ s) * s / np.sqrt(s @ s)
+    return capsules
+
+
+def softmax(logits):
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def attention(votes, priors):
+    """Efficient-CapsNet, section 3, with its whole attention matrices: A = U U' / sqrt(d) of each class, C, and C + B."""
+    batch, inputs, classes, dim = votes.shape
+    coefficients = np.zeros((batch, inputs, classes))
+    for n in range(batch):
+        rows = np.zeros((inputs, classes))
+        for j in range(classes):
+            matrix = votes[n, :, j] @ votes[n, :, j].T / np.sqrt(dim)
+            for i in range(inputs):
+                rows[i, j] = sum(matrix[i, k] for k in range(inputs))
+        for i in range(inputs):
+            coefficients[n, i] = softmax(rows[i]) + priors[i]
+    return coefficients
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_random_coupling_is_a_weighted_sum_with_what_was_drawn(votes, bias, with_bias):
+    routing = made(Random)
+    drawn = routing.coupling.numpy()
+    assert drawn.shape == (7, 4)
+    np.testing.assert_allclose(drawn.sum(axis=1), np.ones(7), rtol=1e-6)
+    expected = summed(np.tile(drawn, (3, 1, 1)), votes.numpy(), bias.numpy() if with_bias else np.zeros((4, 5)))
+    np.testing.assert_allclose(routing(votes, 1, bias if with_bias else None).numpy(), expected, rtol=1e-12)
+
+
+def test_random_coupling_is_the_softmax_of_standard_normal_logits(generator):
+    """The logarithms, less their mean over the classes, have a standard deviation of sqrt(1 - 1 / classes)."""
+    routing = Random(20_000, 4)
+    routing.reset(generator)
+    logs = routing.coupling.double().log()
+    centred = logs - logs.mean(dim=1, keepdim=True)
+    assert centred.std().item() == pytest.approx((3 / 4) ** 0.5, rel=0.02)
+    assert (centred**4).mean().item() == pytest.approx(3 * (3 / 4) ** 2, rel=0.05), "the fourth moment of a normal distribution"
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_static_coupling_is_the_softmax_of_learned_logits(votes, bias, with_bias):
+    routing = made(Static)
+    logits = routing.logits.detach().numpy()
+    coefficients = np.array([[softmax(row) for row in logits]] * 3)
+    expected = summed(coefficients, votes.numpy(), bias.numpy() if with_bias else np.zeros((4, 5)))
+    np.testing.assert_allclose(routing(votes, 1, bias if with_bias else None).detach().numpy(), expected, rtol=1e-12)
+
+
+def test_static_coupling_starts_uniform(votes, bias):
+    routing = Static(7, 4)
+    routing.reset(torch.Generator())
+    torch.testing.assert_close(routing.double()(votes, 1, bias).detach(), uniform(votes, 1, bias))
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_attention_is_that_of_efficient_capsnet(votes, bias, with_bias):
+    routing = made(Attention)
+    coefficients = attention(votes.numpy(), routing.priors.detach().numpy())
+    expected = summed(coefficients, votes.numpy(), bias.numpy() if with_bias else np.zeros((4, 5)))
+    np.testing.assert_allclose(routing(votes, 1, bias if with_bias else None).detach().numpy(), expected, rtol=1e-11)
+    plain = Attention(7, 4)
+    plain.reset(torch.Generator())
+    assert not plain.priors.any(), "no prior at first"
+
+
+@pytest.mark.parametrize("kind", ONE_SUM.values())
+def test_one_weighted_sum_is_all(votes, kind):
+    with pytest.raises(ValueError, match="one weighted sum, not 3"):
+        made(kind)(votes, 3)
+
+
+@pytest.mark.parametrize("kind", [Static, Attention])
+def test_gradients_pass_finite_differences(votes, kind):
+    routing = made(kind)
+    (parameter,) = routing.parameters()
+
+    def capsules(votes, values):
+        return torch.func.functional_call(routing, {name: values for name, _ in routing.named_parameters()}, (votes,))
+
+    leaves = votes[:1].clone().requires_grad_(), parameter.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(capsules, leaves)
+
+
+@pytest.mark.parametrize("kind", ONE_SUM.values())
+def test_a_prediction_does_not_depend_on_its_batch_neighbours(votes, bias, kind):
+    routing = made(kind)
+    together = routing(votes, 1, bias)
+    for n in range(len(votes)):
+        torch.testing.assert_close(routing(votes[n : n + 1], 1, bias)[0], together[n], rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize("changes", EVERY, ids=str)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_values_and_gradients_are_finite_where_there_is_nothing_to_see(tiny, generator, changes, value):
+    """Blank images, and primary capsules that are 0 whatever the image, so that every vote is 0."""
+    model = build(tiny(**changes), generator)
+    with torch.no_grad():
+        model.primary.conv.weight.zero_()
+        model.primary.conv.bias.zero_()
+    for network in (model, build(tiny(**changes), generator)):
+        capsules = network.encode(torch.full((2, 1, 16, 16), value))
+        lengths(capsules).sum().backward()
+        assert capsules.isfinite().all()
+        assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("changes", EVERY, ids=str)
+def test_gradients_reach_every_weight(tiny, generator, changes):
+    model = build(tiny(**changes), generator)
+    capsules = model.encode(torch.rand(6, 1, 16, 16, generator=generator))
+    (capsules.sum() + model.reconstruct(capsules, torch.arange(6)).sum()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+def test_random_coupling_is_the_same_with_a_decoder_and_without(tiny):
+    """Paired runs differ in nothing else; another seed draws other coefficients."""
+    first, second, other = (
+        build(tiny(routing="random", routing_iterations=1, reconstruction_weight=weight), torch.Generator().manual_seed(seed))
+        for weight, seed in ((0.0, 5), (5e-4, 5), (0.0, 6))
+    )
+    assert torch.equal(first.capsules.routing.coupling, second.capsules.routing.coupling)
+    assert not torch.equal(first.capsules.routing.coupling, other.capsules.routing.coupling)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("changes", EVERY[2:], ids=str)
+def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(tiny, data_of, tmp_path, cpu, changes, precision):
+    config = tiny(precision=precision, **changes)
+    whole = TrainingState(config, cpu)
+    fixed = {name: tensor.clone() for name, tensor in whole.model.named_buffers()}
+    losses = [metrics.train_loss for metrics in train(whole, data_of(config))]
+    assert losses[1] < losses[0]
+    for name, tensor in whole.model.named_buffers():
+        assert torch.equal(tensor, fixed[name]), "what was drawn once stays"
+    broken = TrainingState(config, cpu)
+    next(train(broken, data_of(config)))
+    broken.save(tmp_path / "state")
+    resumed = TrainingState.load(tmp_path / "state", cpu)
+    list(train(resumed, data_of(config)))
+    mine, theirs = resumed.model.state_dict(), whole.model.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("changes", EVERY, ids=str)
+def test_an_exported_network_gives_the_same_scores(tiny, generator, changes):
+    model = build(tiny(**changes), generator).eval()
+    images = torch.rand(5, 1, 16, 16, generator=generator)
+    model.forward = model.scores
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.testing.assert_close(program.module()(images[:3]), model.scores(images[:3]), rtol=1e-5, atol=1e-6)
