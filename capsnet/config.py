@@ -18,7 +18,7 @@ from capsnet.registry import DATASETS, MODELS, PRECISIONS, ROUTINGS, DatasetFact
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
-ITERATED = ("dynamic",)
+ITERATED = ("dynamic", "em")
 """Routings that have an r; all others compute one weighted sum."""
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
@@ -56,7 +56,7 @@ class RunConfig(BaseModel):
     routing: str = Field(
         "dynamic",
         description="dynamic (paper, procedure 1), uniform (every coupling 1 / classes), random (drawn once), static (learned "
-        "logits), or attention (Efficient-CapsNet's)",
+        "logits), attention (Efficient-CapsNet's) or em (of matrix capsules)",
     )
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
     reconstruction_weight: float = Field(
@@ -122,6 +122,8 @@ class RunConfig(BaseModel):
             )
         if self.routing not in ITERATED and self.routing_iterations != 1:
             raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
+        if self.routing == "em" and self.capsule_bias:
+            raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
         schedule = _variant("lr_schedule", self.lr_schedule)
         if schedule.name == "plateau" and not self.validation_size:
             raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")

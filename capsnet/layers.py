@@ -14,7 +14,13 @@ Routing = Callable[..., Tensor]
 
 
 class RoutingModule(nn.Module, ABC):
-    """A routing with parameters or buffers, made of the numbers of inputs and classes."""
+    """A routing with parameters or buffers, made of the numbers of inputs and classes.
+
+    Attributes:
+        takes_activations: whether it is given the lengths of the inputs, after votes, iterations and bias.
+    """
+
+    takes_activations = False
 
     @abstractmethod
     def reset(self, generator: Generator) -> None:
@@ -98,7 +104,9 @@ class ClassCaps(nn.Module):
             return self._routed(full(inputs))
 
     def _routed(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch classes dim"]:
-        return self.routing(self.votes(inputs), self.iterations, self.bias)
+        takes = isinstance(self.routing, RoutingModule) and self.routing.takes_activations
+        activations = [torch.linalg.vector_norm(inputs, dim=2)] if takes else []
+        return self.routing(self.votes(inputs), self.iterations, self.bias, *activations)
 
 
 def branch(generator: Generator) -> Generator:

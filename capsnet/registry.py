@@ -29,6 +29,7 @@ ROUTINGS = {
     "random": "capsnet.routing:Random",
     "static": "capsnet.routing:Static",
     "attention": "capsnet.routing:Attention",
+    "em": "capsnet.em:EM",
 }
 
 PRECISIONS = {

@@ -76,7 +76,7 @@ def test_help_and_refused_flags_import_no_torch():
         "assert not {'torch', 'sklearn', 'numpy'} & sys.modules.keys()\n"
         "sys.exit(code)"
     )
-    for flags, expected in (["--help"], 0), (["--routing", "em"], 2), (["--sed", "1"], 2):
+    for flags, expected in (["--help"], 0), (["--routing", "me"], 2), (["--sed", "1"], 2):
         done = process(*flags, code=code)
         assert done.returncode == expected, done.stderr
 
@@ -219,7 +219,7 @@ BAD = [
     (["--routing-iterations", "0"], ["routing_iterations must be greater than or equal to 1, not 0"]),
     (["--routing-iterations"], ["--routing-iterations"]),
     (["--dataset", "minst"], ["unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"]),
-    (["--routing", "em"], ["unknown routing 'em'; choices: dynamic, uniform"]),
+    (["--routing", "me"], ["unknown routing 'me'; choices: dynamic, uniform"]),
     (["--model", "cnn"], ["unknown model 'cnn'; choices: capsnet"]),
     (["--lr-schedule", "expo(gamma=1)"], ["unknown lr_schedule 'expo'", "exponential", "one_cycle"]),
     (["--lr-schedule", "step(0.5"], ["malformed lr_schedule 'step(0.5'; write a name"]),

@@ -136,7 +136,7 @@ BAD = [
     ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"),
     ({"dataset": 3}, "dataset must be of type string, not 3"),
     ({"model": "capsnot"}, "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet)"),
-    ({"routing": "em"}, "unknown routing 'em'; choices: dynamic, uniform"),
+    ({"routing": "me"}, "unknown routing 'me'; choices: dynamic, uniform"),
     ({"augmentation": "shfit(pixels=2)"}, "unknown augmentation 'shfit'; did you mean 'shift'? (choices: none, shift, affine)"),
     ({"augmentation": "shift"}, "augmentation 'shift' lacks pixels; write shift(pixels=...)"),
     ({"augmentation": "affine(rotation=181)"}, "augmentation 'affine(rotation=181)': rotation must be 0 to 180, not 181"),
@@ -170,6 +170,7 @@ BAD = [
     ({"capsule_bias": 1}, "capsule_bias must be of type boolean, not 1"),
     ({"routing": "uniform"}, "routing uniform has one weighted sum: routing_iterations must be 1"),
     ({"routing": "attention"}, "routing attention has one weighted sum: routing_iterations must be 1"),
+    ({"routing": "em", "capsule_bias": True}, "routing em has means and no sum to which a bias could be added"),
     ({"routing_iterations": 0}, "routing_iterations must be greater than or equal to 1, not 0"),
     ({"routing_iterations": 3.0}, "routing_iterations must be of type integer, not 3.0"),
     ({"routing_iterations": True}, "routing_iterations must be of type integer, not True"),
@@ -218,7 +219,7 @@ def test_every_field_has_a_bad_value_above():
 
 def test_all_bad_values_are_said_at_once_and_in_the_callers_spelling():
     with pytest.raises(InputError) as caught:
-        make_config({"epochs": 0, "seed": "x", "routing": "em", "sed": 1}, "the flags", "--{}")
+        make_config({"epochs": 0, "seed": "x", "routing": "me", "sed": 1}, "the flags", "--{}")
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
     assert "--epochs must be greater than or equal to 1, not 0 (in the flags)" in lines

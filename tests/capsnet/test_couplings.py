@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from capsnet.config import ITERATED
+from capsnet.em import EM, SMALL
 from capsnet.models import build, lengths
 from capsnet.registry import ROUTINGS
 from capsnet.routing import Attention, Random, Static, uniform
@@ -13,7 +15,7 @@ from capsnet.state import TrainingState
 from capsnet.training import train
 
 ONE_SUM = {"random": Random, "static": Static, "attention": Attention}
-EVERY = [{"routing": name, "routing_iterations": 2 if name == "dynamic" else 1} for name in ROUTINGS]
+EVERY = [{"routing": name, "routing_iterations": 2 if name in ITERATED else 1} for name in ROUTINGS]
 
 
 @pytest.fixture
@@ -111,6 +113,89 @@ def test_attention_is_that_of_efficient_capsnet(votes, bias, with_bias):
     plain = Attention(7, 4)
     plain.reset(torch.Generator())
     assert not plain.priors.any(), "no prior at first"
+
+
+def matrix_capsules(votes, activations, iterations, of_use, of_activation):
+    """Procedure 1 of Hinton, Sabour and Frosst 2018 line by line, one example and one class at a time, as adapted in EM."""
+    batch, inputs, classes, dim = votes.shape
+    capsules = np.zeros((batch, classes, dim))
+    for n in range(batch):
+        r = np.full((inputs, classes), 1 / classes)
+        for t in range(iterations):
+            if t:  # the E-step
+                p = np.zeros((inputs, classes))
+                for i, j in itertools.product(range(inputs), range(classes)):
+                    exponent = -sum((votes[n, i, j, h] - mean[j, h]) ** 2 / (2 * variance[j, h]) for h in range(dim))
+                    p[i, j] = np.exp(exponent) / np.sqrt(np.prod([2 * np.pi * variance[j, h] for h in range(dim)]))
+                r = np.array([active * p[i] / sum(active * p[i]) for i in range(inputs)])
+            # the M-step
+            weighted = np.array([r[i] * activations[n, i] for i in range(inputs)])
+            amount = weighted.sum(axis=0) + SMALL
+            mean, variance, total = np.zeros((classes, dim)), np.zeros((classes, dim)), np.zeros(classes)
+            for j in range(classes):
+                mean[j] = sum(weighted[i, j] * votes[n, i, j] for i in range(inputs)) / amount[j]
+                variance[j] = sum(weighted[i, j] * (votes[n, i, j] - mean[j]) ** 2 for i in range(inputs)) / amount[j] + SMALL
+                total[j] = sum((of_use[j] + np.log(np.sqrt(variance[j, h]))) * amount[j] / amount.mean() for h in range(dim))
+            active = 1 / (1 + np.exp(-(of_activation - (total - total.mean()) / dim)))
+        for j in range(classes):
+            capsules[n, j] = active[j] * mean[j] / np.sqrt(mean[j] @ mean[j] + SMALL)
+    return capsules
+
+
+@pytest.fixture
+def activations(generator):
+    return torch.rand(3, 7, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3])
+def test_em_is_the_procedure_of_matrix_capsules(votes, activations, iterations):
+    routing = made(EM)
+    learned = [parameter.detach().numpy() for parameter in (routing.of_use, routing.of_activation)]
+    expected = matrix_capsules(votes.numpy(), activations.numpy(), iterations, *learned)
+    actual = routing(votes, iterations, None, activations).detach().numpy()
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+    if iterations > 1:
+        before = routing(votes, iterations - 1, None, activations).detach().numpy()
+        assert np.abs(actual - before).max() > 1e-2, "each pass changes the answer"
+
+
+def test_em_gives_capsules_whose_lengths_are_activations(votes, activations):
+    """The more alike the votes for a class, the more active it is; nothing else tells these classes apart."""
+    votes = votes.clone()
+    votes[:, :, 2] = votes[:, :1, 2] + votes[:, :, 2] / 100
+    routing = EM(7, 4).double()
+    routing.reset(torch.Generator())
+    for iterations in (1, 3):
+        found = lengths(routing(votes, iterations, None, activations))
+        assert (found.argmax(dim=1) == 2).all()
+        assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_em_gradients_pass_finite_differences(votes, activations):
+    routing = made(EM)
+    leaves = votes[:1, :4].clone().requires_grad_(), activations[:1, :4].clone().requires_grad_()
+    for iterations in (1, 3):
+        assert torch.autograd.gradcheck(lambda v, a, r=iterations: routing(v, r, None, a), leaves)
+
+
+def test_em_does_not_look_at_other_examples(votes, activations):
+    routing = made(EM)
+    together = routing(votes, 3, None, activations)
+    for n in range(len(votes)):
+        alone = routing(votes[n : n + 1], 3, None, activations[n : n + 1])[0]
+        torch.testing.assert_close(alone, together[n], rtol=1e-11, atol=1e-13)
+
+
+def test_em_is_given_the_lengths_of_the_primary_capsules(tiny, generator):
+    model = build(tiny(routing="em", routing_iterations=2), generator)
+    inputs = model.primary_capsules(torch.rand(3, 1, 16, 16, generator=generator))
+    expected = model.capsules.routing(model.capsules.votes(inputs), 2, None, lengths(inputs))
+    torch.testing.assert_close(model.capsules(inputs), expected)
+
+
+def test_em_refuses_to_make_no_pass(votes, activations):
+    with pytest.raises(ValueError, match="1 iteration or more, not 0"):
+        made(EM)(votes, 0, None, activations)
 
 
 @pytest.mark.parametrize("kind", ONE_SUM.values())

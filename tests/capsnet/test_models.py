@@ -29,6 +29,7 @@ def count(config):
         ({"routing_iterations": 1, "routing": "random"}, 8_215_568),  # what was drawn is no parameter
         ({"routing_iterations": 1, "routing": "static"}, 8_215_568 + 1152 * 10),
         ({"routing_iterations": 1, "routing": "attention"}, 8_215_568 + 1152 * 10),
+        ({"routing": "em"}, 8_215_568 + 2 * 10),
     ],
 )
 def test_the_papers_network_to_the_parameter(changes, parameters):
@@ -60,6 +61,7 @@ def test_the_papers_network_has_1152_primary_capsules(generator):
         {"routing_iterations": 1, "routing": "random"},
         {"routing_iterations": 1, "routing": "static"},
         {"routing_iterations": 1, "routing": "attention"},
+        {"routing": "em"},
         {"capsule_bias": True},
         {"lr_schedule": "constant", "augmentation": "none"},
     ],

@@ -75,7 +75,7 @@ BAD = {
     "not a number": ("base: {reconstruction_weight: .nan}", ["reconstruction_weight", "finite"]),
     "unknown dataset": ("base: {dataset: minst}", ["'minst'", "did you mean 'mnist'", "fashion_mnist", "digits"]),
     "unknown schedule": ("axes: {lr_schedule: [cosin]}", ["'cosin'", "one_cycle", "plateau"]),
-    "unknown routing": ("base: {routing: em}", ["'em'", "dynamic", "uniform"]),
+    "unknown routing": ("base: {routing: me}", ["'me'", "dynamic", "uniform"]),
     "malformed schedule": ("base: {lr_schedule: 'step(gamma=0.5'}", ["malformed lr_schedule", "step(gamma=0.5"]),
     "axis not a list": ("axes: {epochs: 3}", ["axis epochs", "list", "3"]),
     "axis without values": ("axes: {epochs: []}", ["axis epochs", "one value or more"]),
