@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
-from capsnet.registry import DATASETS, MODELS, PRECISIONS, ROUTINGS, DatasetFacts
+from capsnet.registry import DATASETS, GRADIENTS, MODELS, PRECISIONS, ROUTINGS, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -59,6 +59,10 @@ class RunConfig(BaseModel):
         "logits), attention (Efficient-CapsNet's) or em (of matrix capsules)",
     )
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
+    none_of_the_above: bool = Field(
+        False, description="a further class without capsule, of logit 0, takes a share of the coupling (dynamic, static)"
+    )
+    routing_gradient: str = Field("full", description="through every pass (full) or the last weighted sum alone (detached)")
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
@@ -94,6 +98,11 @@ class RunConfig(BaseModel):
     def _known_routing(cls, value: str) -> str:
         return _known("routing", value, ROUTINGS)
 
+    @field_validator("routing_gradient")
+    @classmethod
+    def _known_gradient(cls, value: str) -> str:
+        return _known("routing_gradient", value, GRADIENTS)
+
     @field_validator("precision")
     @classmethod
     def _known_precision(cls, value: str) -> str:
@@ -120,15 +129,29 @@ class RunConfig(BaseModel):
                 f"conv_kernel {self.conv_kernel} and primary_kernel {self.primary_kernel} are too large for the "
                 f"{self.facts.shape[1]}x{self.facts.shape[2]} images of {self.dataset}"
             )
-        if self.routing not in ITERATED and self.routing_iterations != 1:
-            raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
-        if self.routing == "em" and self.capsule_bias:
-            raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
         schedule = _variant("lr_schedule", self.lr_schedule)
         if schedule.name == "plateau" and not self.validation_size:
             raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")
         if schedule.arguments["warmup"] >= self.total_steps:
             raise ValueError(f"lr_schedule {self.lr_schedule}: warmup is not over within the {self.total_steps} steps")
+        return self
+
+    @model_validator(mode="after")
+    def _routing_means_something(self) -> "RunConfig":
+        if self.routing not in ITERATED and self.routing_iterations != 1:
+            raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
+        if self.routing == "em" and self.capsule_bias:
+            raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
+        if self.none_of_the_above and self.routing not in ("dynamic", "static"):
+            raise ValueError(
+                f"none_of_the_above is a class in the softmax of dynamic and static routing: with routing {self.routing} it "
+                "must be false"
+            )
+        if self.routing_gradient == "detached" and (self.routing != "dynamic" or self.routing_iterations == 1):
+            raise ValueError(
+                "routing_gradient detached leaves out all passes but the last: it needs routing dynamic and routing_iterations "
+                "of 2 or more"
+            )
         return self
 
     @property

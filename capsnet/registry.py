@@ -32,6 +32,11 @@ ROUTINGS = {
     "em": "capsnet.em:EM",
 }
 
+GRADIENTS = {
+    "full": "through every pass of routing",
+    "detached": "through the last weighted sum alone: coupling coefficients are constants",
+}
+
 PRECISIONS = {
     "fp32": "float32 throughout",
     "tf32": "matrix products of float32 numbers rounded to 10 bits (CUDA only)",

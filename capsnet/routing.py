@@ -6,6 +6,7 @@ updated r - 1 times.
 """
 
 from abc import abstractmethod
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -17,32 +18,49 @@ from capsnet.registry import ROUTINGS, load
 
 
 def routing_of(config: RunConfig, inputs: int) -> Routing:
-    """The routing that a config names, between ``inputs`` capsules and its classes."""
+    """The routing that a config names, between ``inputs`` capsules and its classes, with what of it is changed."""
     named = load(ROUTINGS[config.routing])
-    return named(inputs, config.facts.classes) if isinstance(named, type) else named
+    given = {"none_of_the_above": config.none_of_the_above, "detached": config.routing_gradient == "detached"}
+    changes = {name: value for name, value in given.items() if value}
+    if isinstance(named, type):
+        return named(inputs, config.facts.classes, **changes)
+    return partial(named, **changes) if changes else named  # agreement.py knows the plain functions
 
 
 def dynamic(
     votes: Float[Tensor, "batch inputs classes dim"],
     iterations: int,
     bias: Float[Tensor, "classes dim"] | None = None,
+    *,
+    none_of_the_above: bool = False,
+    detached: bool = False,
 ) -> Float[Tensor, "batch classes dim"]:
     """Routing by agreement (paper, procedure 1); gradients flow through every pass.
 
     The logits start at 0 for every example. A pass takes the softmax of the logits over the CLASSES (so that an input
     shares itself out), sums the votes with these coupling coefficients, adds ``bias`` and squashes. Between passes each
     logit grows by the scalar product of its vote with the capsule.
+
+    Args:
+        votes: of each input for each class.
+        iterations: r.
+        bias: added to each weighted sum.
+        none_of_the_above: the softmax has a further class, without a capsule, whose logit stays 0. The paper's network for
+            CIFAR-10 has it, so that not every input has to be explained; in the authors' code it is called leaky routing.
+        detached: coupling coefficients are constants to the gradient, which flows through the last weighted sum alone.
     """
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
-    capsules = uniform(votes, 1, bias)  # the softmax of equal logits, without computing it
+    capsules = _equal_shares(votes, votes.shape[2] + none_of_the_above, bias)  # the softmax of equal logits, not computed
     if iterations == 1:
         return capsules
     by_class = votes.transpose(1, 2).contiguous()  # [batch, classes, inputs, dim]: each pass is two batched matrix products
     logits = votes.new_zeros(by_class.shape[:3])
     for _ in range(iterations - 1):
         logits = logits + (by_class @ capsules[..., None]).squeeze(3)
-        total = (logits.softmax(dim=1)[:, :, None] @ by_class).squeeze(2)
+        coupling = shares(logits, none_of_the_above)
+        coupling = coupling.detach() if detached else coupling
+        total = (coupling[:, :, None] @ by_class).squeeze(2)
         capsules = squash(total if bias is None else total + bias)
     return capsules
 
@@ -55,7 +73,20 @@ def uniform(
     """No routing: every coupling coefficient is 1 / classes. Equal to dynamic routing with r = 1, its only r."""
     if iterations != 1:
         raise ValueError(f"uniform coupling has one weighted sum, not {iterations}")
-    total = votes.sum(dim=1) / votes.shape[2]
+    return _equal_shares(votes, votes.shape[2], bias)
+
+
+def shares(logits: Float[Tensor, "batch classes inputs"], none_of_the_above: bool) -> Float[Tensor, "batch classes inputs"]:
+    """How each input shares itself out: the softmax over the classes, without what went to none of them."""
+    if none_of_the_above:
+        return nn.functional.pad(logits, (0, 0, 0, 1)).softmax(dim=1)[:, :-1]
+    return logits.softmax(dim=1)
+
+
+def _equal_shares(
+    votes: Float[Tensor, "batch inputs classes dim"], count: int, bias: Float[Tensor, "classes dim"] | None
+) -> Float[Tensor, "batch classes dim"]:
+    total = votes.sum(dim=1) / count
     return squash(total if bias is None else total + bias)
 
 
@@ -105,11 +136,13 @@ class Static(OneSum):
     """Learned coupling: the softmax over the classes of logits that are parameters, the same for every image.
 
     They are the log priors of procedure 1, which "can be learned discriminatively at the same time as all the other weights"
-    (paper, section 2), with no iteration after them. All are 0 at first, which is uniform coupling.
+    (paper, section 2), with no iteration after them. All are 0 at first, which is uniform coupling. With ``none_of_the_above``
+    the softmax has a further class, without a capsule, whose logit stays 0.
     """
 
-    def __init__(self, inputs: int, classes: int) -> None:
+    def __init__(self, inputs: int, classes: int, none_of_the_above: bool = False) -> None:
         super().__init__()
+        self.none_of_the_above = none_of_the_above
         self.logits = nn.Parameter(torch.empty(inputs, classes))
 
     def reset(self, generator: Generator) -> None:  # noqa: ARG002
@@ -118,7 +151,7 @@ class Static(OneSum):
 
     def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "1 inputs classes"]:  # noqa: ARG002
         """As they were learned."""
-        return self.logits.softmax(dim=1)[None]
+        return shares(self.logits.T[None], self.none_of_the_above).transpose(1, 2)
 
 
 class Attention(OneSum):

@@ -166,8 +166,10 @@ VALUES = {
     "class_dim": "6",
     "capsule_bias": "True",
     "decoder_hidden": "8 9",
-    "routing": "uniform",
-    "routing_iterations": "1",
+    "routing": "dynamic",
+    "routing_iterations": "2",
+    "none_of_the_above": "True",
+    "routing_gradient": "detached",
     "reconstruction_weight": "0.002",
     "epochs": "1",
     "batch_size": "17",
@@ -190,7 +192,7 @@ def test_every_flag_reaches_the_config(command, tmp_path):
     code, out, _ = command(*flags, "--device", "cpu", "--checkpoints", tmp_path)
     assert code == 0
     state = TrainingState.load(tmp_path / "epoch-0001.safetensors", torch.device("cpu"))
-    expected = {**VALUES, "decoder_hidden": "[8, 9]", "capsule_bias": "true"}
+    expected = {**VALUES, "decoder_hidden": "[8, 9]", "capsule_bias": "true", "none_of_the_above": "true"}
     assert state.config.to_params() == expected
     assert "digits: 90 training, 50 validation, 360 test images" in out
 

@@ -25,8 +25,10 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "class_dim": 7,
     "capsule_bias": True,
     "decoder_hidden": (33,),
-    "routing": "uniform",
+    "routing": "static",
     "routing_iterations": 1,
+    "none_of_the_above": True,
+    "routing_gradient": "full",
     "reconstruction_weight": 6.4e-6,
     "epochs": 4,
     "batch_size": 50,
@@ -40,11 +42,13 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "seed": 2**31 - 1,
 }
 
+SAME = ("model", "routing_gradient")  # the only model, and the only gradient of one weighted sum
+
 
 def test_every_field_has_another_value_here():
     assert OTHER.keys() == FIELDS.keys()
     same = {name for name in FIELDS if OTHER[name] == FIELDS[name].default}
-    assert same == {"model"}, "the only model"
+    assert same == set(SAME)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -62,7 +66,16 @@ def test_params_are_one_readable_string_each():
     assert params["learning_rate"] == "0.30000000000000004"
 
 
-@pytest.mark.parametrize("values", [{}, OTHER, {"decoder_hidden": ()}, {"learning_rate": 1e-7, "reconstruction_weight": 0.0}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        OTHER,
+        {"routing_gradient": "detached"},
+        {"decoder_hidden": ()},
+        {"learning_rate": 1e-7, "reconstruction_weight": 0.0},
+    ],
+)
 def test_params_give_the_config_back(values):
     config = RunConfig(**values)
     again = from_params(config.to_params())
@@ -72,7 +85,7 @@ def test_params_give_the_config_back(values):
     assert all(type(getattr(again, name)) is type(getattr(config, name)) for name in FIELDS)
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("model", "routing", "routing_iterations")])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in (*SAME, "routing", "routing_iterations")])
 def test_each_field_alone_survives_the_round_trip_and_makes_another_config(name):
     """With the other fields at values that any of these goes with."""
     base = {**OTHER, "validation_size": 100, name: OTHER[name]}
@@ -170,6 +183,11 @@ BAD = [
     ({"capsule_bias": 1}, "capsule_bias must be of type boolean, not 1"),
     ({"routing": "uniform"}, "routing uniform has one weighted sum: routing_iterations must be 1"),
     ({"routing": "attention"}, "routing attention has one weighted sum: routing_iterations must be 1"),
+    ({"routing_gradient": "ful"}, "unknown routing_gradient 'ful'; did you mean 'full'?"),
+    ({"routing": "uniform", "routing_iterations": 1, "none_of_the_above": True}, "with routing uniform it must be false"),
+    ({"routing": "em", "none_of_the_above": True}, "with routing em it must be false"),
+    ({"routing_gradient": "detached", "routing": "em"}, "needs routing dynamic and routing_iterations of 2 or more"),
+    ({"routing_gradient": "detached", "routing_iterations": 1}, "needs routing dynamic and routing_iterations of 2 or more"),
     ({"routing": "em", "capsule_bias": True}, "routing em has means and no sum to which a bias could be added"),
     ({"routing_iterations": 0}, "routing_iterations must be greater than or equal to 1, not 0"),
     ({"routing_iterations": 3.0}, "routing_iterations must be of type integer, not 3.0"),

@@ -16,6 +16,8 @@ from capsnet.training import train
 
 ONE_SUM = {"random": Random, "static": Static, "attention": Attention}
 EVERY = [{"routing": name, "routing_iterations": 2 if name in ITERATED else 1} for name in ROUTINGS]
+EVERY += [{"routing": "dynamic", "routing_gradient": "detached"}, {"routing": "dynamic", "none_of_the_above": True}]
+EVERY += [{"routing": "static", "routing_iterations": 1, "none_of_the_above": True}]
 
 
 @pytest.fixture
@@ -50,8 +52,8 @@ def summed(coefficients, votes, bias):
     return capsules
 
 
-def softmax(logits):
-    return np.exp(logits) / np.exp(logits).sum()
+def softmax(logits, none=0):
+    return np.exp(logits) / (np.exp(logits).sum() + none)
 
 
 def attention(votes, priors):
@@ -90,10 +92,11 @@ def test_random_coupling_is_the_softmax_of_standard_normal_logits(generator):
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_static_coupling_is_the_softmax_of_learned_logits(votes, bias, with_bias):
-    routing = made(Static)
+@pytest.mark.parametrize("none", [False, True])
+def test_static_coupling_is_the_softmax_of_learned_logits(votes, bias, with_bias, none):
+    routing = made(Static, none_of_the_above=none)
     logits = routing.logits.detach().numpy()
-    coefficients = np.array([[softmax(row) for row in logits]] * 3)
+    coefficients = np.array([[softmax(row, none) for row in logits]] * 3)
     expected = summed(coefficients, votes.numpy(), bias.numpy() if with_bias else np.zeros((4, 5)))
     np.testing.assert_allclose(routing(votes, 1, bias if with_bias else None).detach().numpy(), expected, rtol=1e-12)
 

@@ -11,8 +11,8 @@ from capsnet.layers import ClassCaps, squash
 from capsnet.routing import dynamic, uniform
 
 
-def procedure_1(votes, iterations, bias):
-    """The paper's text line by line, one example, one input and one class at a time."""
+def procedure_1(votes, iterations, bias, none=0):
+    """The paper's text line by line, one example, one input and one class at a time; ``none`` more classes of logit 0."""
     batch, inputs, classes, dim = votes.shape
     answer = np.zeros((batch, classes, dim))
     for n in range(batch):
@@ -20,7 +20,7 @@ def procedure_1(votes, iterations, bias):
         for _ in range(iterations):
             c = np.zeros((inputs, classes))
             for i in range(inputs):
-                c[i] = np.exp(b[i]) / sum(np.exp(b[i, k]) for k in range(classes))
+                c[i] = np.exp(b[i]) / (sum(np.exp(b[i, k]) for k in range(classes)) + none)
             v = np.zeros((classes, dim))
             for j in range(classes):
                 s = sum(c[i, j] * votes[n, i, j] for i in range(inputs)) + bias[j]
@@ -50,6 +50,16 @@ def test_dynamic_is_procedure_1(votes, bias, iterations, with_bias):
     expected = procedure_1(votes.numpy(), iterations, bias.numpy() if with_bias else np.zeros((4, 5)))
     actual = dynamic(votes, iterations, bias if with_bias else None)
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 4])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_none_of_the_above_takes_its_share_in_each_pass(votes, bias, iterations, with_bias):
+    own = bias if with_bias else None
+    expected = procedure_1(votes.numpy(), iterations, bias.numpy() if with_bias else np.zeros((4, 5)), none=1)
+    actual = dynamic(votes, iterations, own, none_of_the_above=True)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12, atol=1e-14)
+    assert (actual - dynamic(votes, iterations, own)).abs().max() > 1e-2
 
 
 def test_each_pass_changes_the_answer(votes):
@@ -109,28 +119,38 @@ def test_gradients_flow_through_all_passes(votes, bias):
     """Finite differences see every pass, so a pass that is detached fails."""
     small = votes[:1, :3].clone().requires_grad_()
     own = bias.clone().requires_grad_()
-    for iterations in (1, 2, 3):
-        assert torch.autograd.gradcheck(lambda v, b, r=iterations: dynamic(v, r, b), (small, own))
+    for iterations, none in itertools.product((1, 2, 3), (False, True)):
+        assert torch.autograd.gradcheck(lambda v, b, r=iterations, n=none: dynamic(v, r, b, none_of_the_above=n), (small, own))
 
 
-def test_gradients_differ_from_those_of_detached_couplings(votes):
-    """The variant that treats the coupling coefficients as constants has the same values and other gradients."""
+@pytest.mark.parametrize("none", [False, True])
+def test_detached_coupling_has_the_same_values_and_the_gradient_of_constant_coefficients(votes, bias, none):
+    """The last weighted sum with the coefficients that it had, written down as numbers."""
 
-    def detached(votes, iterations):
+    def transcribed(votes, bias):
+        """Agreement by agreement, with coefficients that the gradient takes for constants."""
         logits = torch.zeros(votes.shape[:3], dtype=votes.dtype)
-        for _ in range(iterations):
-            coupling = logits.softmax(dim=2).detach()
-            capsules = squash((coupling[..., None] * votes).sum(dim=1))
-            logits = logits + (votes * capsules[:, None]).sum(dim=3)
+        for _ in range(3):
+            powers = logits.exp()
+            coupling = (powers / (powers.sum(dim=2, keepdim=True) + none)).detach()
+            total = (coupling[..., None] * votes).sum(dim=1) + bias
+            squared = total.square().sum(dim=2, keepdim=True)
+            capsules = squared / (1 + squared) * total / squared.sqrt()
+            logits = logits + (votes * capsules[:, None]).sum(dim=3).detach()
         return capsules
 
-    gradients = []
-    for routing in (dynamic, detached):
-        leaf = votes.clone().requires_grad_()
-        capsules = routing(leaf, 3)
-        torch.testing.assert_close(capsules, dynamic(votes, 3))
-        gradients.append(torch.autograd.grad(capsules[..., 0].sum(), leaf)[0])
-    assert (gradients[0] - gradients[1]).abs().max() > 1e-2
+    def gradients(routing):
+        leaves = votes.clone().requires_grad_(), bias.clone().requires_grad_()
+        capsules = routing(*leaves)
+        torch.testing.assert_close(capsules, dynamic(votes, 3, bias, none_of_the_above=none))
+        return torch.autograd.grad(capsules[..., 0].sum(), leaves)
+
+    wanted = gradients(transcribed)
+    found = gradients(lambda v, b: dynamic(v, 3, b, none_of_the_above=none, detached=True))
+    full = gradients(lambda v, b: dynamic(v, 3, b, none_of_the_above=none))
+    for mine, theirs, others in zip(found, wanted, full, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-13)
+        assert (mine - others).abs().max() > 1e-3
 
 
 def test_without_a_bias_opposite_votes_give_opposite_capsules(votes, bias):

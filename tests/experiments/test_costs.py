@@ -52,6 +52,8 @@ OTHER = {
     "decoder_hidden": ((256,), "", False),
     "routing": ("uniform", "", False),
     "routing_iterations": (2, "", False),
+    "none_of_the_above": (True, "", False),
+    "routing_gradient": ("detached", "", False),
     "reconstruction_weight": (1e-3, "alike", True),  # still a decoder
     "epochs": (20, "alike", True),
     "batch_size": (64, "", True),
