@@ -64,6 +64,8 @@ def test_training_may_differ_from_the_papers(make_runs, same):
         {"routing": "uniform", "routing_iterations": 1},
         {"routing_iterations": 2},
         {"reconstruction_weight": 1e-2},
+        {"none_of_the_above": True},
+        {"routing_gradient": "detached"},
         {"adam_epsilon": 1e-7},
         {"weight_decay": 1e-4},
         {"gradient_clip": 1.0},
