@@ -31,6 +31,7 @@ MOST_PANELS = 96  # eight pages
 LOSSES = {
     "train_loss": "training loss (total)",
     "train_margin_loss": "margin loss",
+    "train_class_loss": "loss of class scores",
     "train_reconstruction_loss": "reconstruction: squared\nerror summed over pixels",
 }
 SAID = "line: mean over seeds; thin lines: the seeds; band: lowest to highest seed"

@@ -20,6 +20,7 @@ from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, Trac
 CURVES = (
     "train_loss",
     "train_margin_loss",
+    "train_class_loss",
     "train_reconstruction_loss",
     "train_error",
     "validation_error",

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
+from capsnet.objectives import LOSSES, Objective
 from capsnet.registry import DATASETS, GRADIENTS, MODELS, PRECISIONS, ROUTINGS, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
@@ -23,7 +24,11 @@ ITERATED = ("dynamic", "em")
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
-VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {"augmentation": AUGMENTATIONS, "lr_schedule": SCHEDULES}
+VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
+    "augmentation": AUGMENTATIONS,
+    "loss": LOSSES,
+    "lr_schedule": SCHEDULES,
+}
 """Fields whose value is a variant with its parameters, and what there is to choose from."""
 
 
@@ -65,6 +70,11 @@ class RunConfig(BaseModel):
     routing_gradient: str = Field("full", description="through every pass (full) or the last weighted sum alone (detached)")
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
+    )
+    loss: str = Field(
+        "margin",
+        description="of the class scores: margin (m_plus=0.9, m_minus=0.1, down_weight=0.5), cross_entropy(scale=1), "
+        "sigmoid_cross_entropy(scale=1, threshold=0) or spread(start=0.2, end=0.9), averaged over the batch",
     )
 
     epochs: Count = Field(50, description="passes over the training images")
@@ -185,6 +195,11 @@ class RunConfig(BaseModel):
     def augment(self) -> Augmentation:
         """The augmentation that the text names."""
         return _variant("augmentation", self.augmentation).made
+
+    @property
+    def objective(self) -> Objective:
+        """The loss of class scores that the text names."""
+        return _variant("loss", self.loss).made
 
     @property
     def schedule(self) -> Schedule:

@@ -33,8 +33,8 @@ class EpochMetrics:
 
     epoch: int  # from 1
     time: int  # end of the epoch, milliseconds since 1970
-    train_loss: float  # margin loss + reconstruction_weight * reconstruction loss, while the weights moved
-    train_margin_loss: float
+    train_loss: float  # of class scores + reconstruction_weight * reconstruction loss, while the weights moved
+    train_margin_loss: float | None  # of class scores; None with another loss
     train_reconstruction_loss: float | None  # squared error summed over pixels, unweighted; None without a decoder
     train_error: float  # of the augmented images, while the weights moved
     validation_error: float | None  # after the epoch; None without validation images
@@ -42,6 +42,7 @@ class EpochMetrics:
     seconds: float  # of training, validation not included
     images_per_second: float
     # what follows is None in runs of older versions, and where it makes no sense
+    train_class_loss: float | None = None  # of class scores, whose loss is not the margin loss; None if it is
     gradient_norm: float | None = None  # of the whole gradient before it is clipped, mean over the steps
     right_length: float | None = None  # of the right class's capsule, mean over the validation images
     wrong_length: float | None = None  # of the longest wrong one

@@ -15,9 +15,12 @@ from capsnet import losses
 from capsnet.data import Data
 from capsnet.execution import Settled
 from capsnet.models import CapsuleNetwork, lengths
+from capsnet.objectives import Objective, margin
 from capsnet.state import TrainingState
 
 Losses = tuple[Float[Tensor, ""], Float[Tensor, "4"]]
+
+MARGIN = margin()  # as in the paper
 
 WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and take their workspaces
 
@@ -27,17 +30,27 @@ def step_losses(
     weight: float,
     images: Float[Tensor, "batch channels height width"],
     labels: Int[Tensor, " batch"],
+    objective: Objective = MARGIN,
+    done: float | Float[Tensor, ""] = 0.0,
 ) -> Losses:
-    """The loss to minimise, and the batch's sums of loss, margin loss, reconstruction loss and wrong answers."""
+    """The loss to minimise, and the batch's sums of loss, loss of class scores, reconstruction loss and wrong answers.
+
+    Args:
+        model: the network.
+        weight: of the reconstruction loss.
+        images, labels: a batch.
+        objective: the loss of class scores.
+        done: share of the run's steps before this one.
+    """
     capsules = model.encode(images)
     scores = lengths(capsules)
-    margin = loss = losses.margin(scores, labels)
-    reconstruction = torch.zeros_like(margin)
+    classes = loss = objective.of(scores, labels, done)
+    reconstruction = torch.zeros_like(classes)
     if weight:
         reconstruction = losses.reconstruction(images, model.reconstruct(capsules, labels))
-        loss = margin + weight * reconstruction
+        loss = classes + weight * reconstruction
     wrong = (scores.detach().argmax(dim=1) != labels).sum()
-    return loss, torch.cat([torch.stack([loss, margin, reconstruction]).detach() * len(labels), wrong[None]])
+    return loss, torch.cat([torch.stack([loss, classes, reconstruction]).detach() * len(labels), wrong[None]])
 
 
 def training_step(
@@ -46,10 +59,11 @@ def training_step(
     labels: Int[Tensor, " batch"],
     rate: float | Float[Tensor, ""],
     compute: Callable[..., Losses] = step_losses,
+    done: float | Float[Tensor, ""] = 0.0,
 ) -> Float[Tensor, "5"]:
     """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
     state.optimizer.zero_grad()
-    loss, sums = compute(state.model, state.config.reconstruction_weight, images, labels)
+    loss, sums = compute(state.model, state.config.reconstruction_weight, images, labels, state.config.objective, done)
     loss.backward()
     parameters = list(state.model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -69,6 +83,7 @@ class Steps:
         self.compute = torch.compile(step_losses, dynamic=False) if settled.compile else step_losses
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
+        self.done = torch.zeros_like(self.totals[0])  # steps of the run
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None
 
@@ -81,6 +96,7 @@ class Steps:
             rates: the learning rate of each step.
         """
         self.totals.zero_()
+        self.done.fill_(len(self.state.history) * self.state.config.steps_per_epoch)
         if self.graphs:
             self.graphs.begin(order, drawn, rates)
         else:
@@ -101,8 +117,10 @@ class Steps:
     ) -> None:
         """A step on these images."""
         images = self.augment.apply(self.data.training.batch(index), drawn)
-        self.sums.copy_(training_step(self.state, images, self.data.training.labels[index], rate, self.compute))
+        labels, done = self.data.training.labels[index], (self.done / self.state.config.total_steps).float()
+        self.sums.copy_(training_step(self.state, images, labels, rate, self.compute, done))
         self.totals += self.sums
+        self.done += 1
 
 
 class Graphs:
@@ -145,7 +163,7 @@ class Graphs:
     def _capture(self, size: int, number: int) -> Callable[[], None]:
         """A step of ``size`` images, to be replayed; ``number`` is that of such a step."""
         steps, places = self.steps, torch.arange(size, device=self.number.device)
-        before = [(tensor, tensor.clone()) for tensor in (*steps.state.moving(), self.number, steps.totals)]
+        before = [(tensor, tensor.clone()) for tensor in (*steps.state.moving(), self.number, steps.totals, steps.done)]
 
         def warm_up() -> None:
             for _ in range(WARM_UP):

@@ -102,22 +102,24 @@ def _epoch(
             images = min(config.batch_size, count - i * config.batch_size)
             on_step(Step(epoch, i + 1, config.steps_per_epoch, steps.sums[0].item() / images))
     *sums, norms = steps.totals.tolist()  # here the device is waited for
-    loss, margin, reconstruction, wrong = (total / count for total in sums)
+    loss, classes, reconstruction, wrong = (total / count for total in sums)
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
+    margin = config.loss.startswith("margin")
     validated = evaluate(state.model, data.validation, config.test_batch_size) if len(data.validation) else None
     return EpochMetrics(
         epoch=epoch,
         time=time.time_ns() // 1_000_000,
         train_loss=loss,
-        train_margin_loss=margin,
+        train_margin_loss=classes if margin else None,
         train_reconstruction_loss=reconstruction if config.reconstruction_weight else None,
         train_error=100 * wrong,
         validation_error=validated.error if validated else None,
         learning_rate=rates[-1],
         seconds=seconds,
         images_per_second=count / seconds,
+        train_class_loss=None if margin else classes,
         gradient_norm=norms / config.steps_per_epoch,
         **(_lengths(validated, data.validation.labels.cpu()) if validated else {}),
         **_diagnosis(state, data),

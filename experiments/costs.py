@@ -15,9 +15,10 @@ from capsnet.config import RunConfig
 if TYPE_CHECKING:  # its file imports mlflow
     from experiments.tracking import TrackedRun
 
-# seed: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step.
+# seed: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums over the
+# class scores of a batch.
 # epochs: how many, and seconds are counted per epoch.
-FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "epochs"})
+FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs"})
 # enter as the counts of images that they make, so that mnist and fashion_mnist are alike, and 0 and what 0 stands for
 IMAGES = frozenset({"dataset", "train_size", "validation_size"})
 # how images reach the network, what its products multiply, what Adam gets: it has the same weights whatever they are

@@ -30,6 +30,7 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "none_of_the_above": True,
     "routing_gradient": "full",
     "reconstruction_weight": 6.4e-6,
+    "loss": "spread(start=0.1, end=0.8)",
     "epochs": 4,
     "batch_size": 50,
     "test_batch_size": 77,
@@ -102,6 +103,8 @@ def test_each_field_alone_survives_the_round_trip_and_makes_another_config(name)
         ({"lr_schedule": "exponential(every=9, gamma=.5)"}, {"lr_schedule": " exponential( gamma = 0.5, every=9, floor=0.0)"}),
         ({"lr_schedule": "constant()"}, {"lr_schedule": "constant(warmup=0)"}),
         ({"augmentation": "shift(pixels=1)"}, {"augmentation": "shift( pixels=+1 )"}),
+        ({"loss": "margin(m_plus=.9, down_weight=0.5)"}, {"loss": "margin"}),
+        ({"loss": "spread( end=1.0, start=2e-1)"}, {"loss": "spread(end=1)"}),
         ({"augmentation": "none()"}, {"augmentation": "none"}),
         ({"learning_rate": 1}, {"learning_rate": 1.0}),
         ({"reconstruction_weight": 0}, {"reconstruction_weight": 0.0}),
@@ -195,6 +198,16 @@ BAD = [
     ({"reconstruction_weight": -1e-9}, "reconstruction_weight must be greater than or equal to 0"),
     ({"reconstruction_weight": float("nan")}, "reconstruction_weight must be"),
     ({"reconstruction_weight": "5e-4"}, "reconstruction_weight must be of type number, not '5e-4'"),
+    ({"loss": "hinge"}, "unknown loss 'hinge'; choices: margin, cross_entropy, sigmoid_cross_entropy, spread"),
+    ({"loss": "margin(m_plus=0.1, m_minus=0.1)"}, "0 <= m_minus < m_plus <= 1 must hold, not m_minus=0.1, m_plus=0.1"),
+    ({"loss": "margin(m_plus=1.1)"}, "lengths are in [0, 1)"),
+    ({"loss": "margin(down_weight=0)"}, "down_weight must be above 0, not 0: without it, all lengths grow to 1"),
+    ({"loss": "spread(start=0)"}, "0 < start <= end <= 1 must hold, not start=0, end=0.9"),
+    ({"loss": "spread(end=0.1)"}, "0 < start <= end <= 1 must hold, not start=0.2, end=0.1"),
+    ({"loss": "cross_entropy(scale=0)"}, "loss 'cross_entropy(scale=0)': scale must be above 0"),
+    ({"loss": "sigmoid_cross_entropy(scale=-1)"}, "scale must be above 0, and at most a million, not -1"),
+    ({"loss": "sigmoid_cross_entropy(threshold=1e999)"}, "threshold must be a number"),
+    ({"loss": None}, "loss must be of type string, not None"),
     ({"learning_rate": 0.0}, "learning_rate must be greater than 0"),
     ({"learning_rate": float("inf")}, "learning_rate must be a finite number"),
     ({"learning_rate": False}, "learning_rate must be of type number, not False"),
@@ -259,7 +272,8 @@ def test_logged_parameters_that_are_not_a_config_are_refused():
 
 def test_an_old_run_without_a_newer_field_has_its_default():
     params = RunConfig(seed=5).to_params()
-    del params["capsule_bias"]
+    for name in ("capsule_bias", "loss"):
+        del params[name]
     assert from_params(params) == RunConfig(seed=5)
 
 

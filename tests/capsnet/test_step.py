@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capsnet import step, training
+from capsnet import losses, step, training
 from capsnet.data import Split
 from capsnet.execution import Settled
 from capsnet.state import TrainingState
@@ -41,6 +41,7 @@ CASES = [
     {"batch_size": 200},
     {"augmentation": "none"},
     {"lr_schedule": "plateau(factor=0.5, patience=0)"},
+    {"loss": "spread(start=0.1, end=1)"},
 ]
 
 
@@ -149,3 +150,22 @@ def test_images_come_in_the_order_that_was_drawn(tiny, data_of, monkeypatch):
     for i in range(4):
         steps.take(i)
     assert torch.equal(torch.cat(seen), order)
+
+
+def test_the_spread_losss_margin_grows_with_each_step_of_the_run(tiny, data_of, tmp_path, monkeypatch):
+    """0.2 before the first of 12 steps, and after a resumption as if there had been none."""
+    config, cpu, seen = tiny(epochs=3, loss="spread(start=0.2, end=0.8)"), torch.device("cpu"), []
+    plain = losses.spread
+    monkeypatch.setattr(
+        losses, "spread", lambda scores, labels, apart: seen.append(float(apart)) or plain(scores, labels, apart)
+    )
+    whole = result(config, data_of(config))
+    assert seen == pytest.approx([0.2 + 0.05 * step for step in range(12)])
+    state = TrainingState(config, cpu)
+    next(train(state, data_of(config)))
+    state.save(tmp_path / "state")
+    seen.clear()
+    resumed = result(config, data_of(config), TrainingState.load(tmp_path / "state", cpu))
+    assert seen == pytest.approx([0.2 + 0.05 * step for step in range(4, 12)])
+    assert torch.equal(resumed[0], whole[0])
+    assert resumed[1] == whole[1]

@@ -473,3 +473,19 @@ def test_a_routing_whose_passes_are_unknown_is_not_looked_at(tiny, data_of, cpu)
     state.model.capsules.routing = lambda votes, iterations, bias: uniform(votes, 1, bias)
     (metrics,) = train(state, data_of(state.config))
     assert metrics.coupling_entropy is metrics.logit_changes is metrics.dead_primary_capsules is None
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy(scale=10)", "sigmoid_cross_entropy(scale=10, threshold=0.5)", "spread"])
+def test_every_loss_learns_and_is_called_what_it_is(tiny, data_of, cpu, loss):
+    config = tiny(loss=loss, epochs=15, train_size=300, learning_rate=5e-3, reconstruction_weight=1e-3)
+    history = list(train(TrainingState(config, cpu), data_of(config)))
+    assert history[-1].train_error < 0.7 * history[0].train_error
+    for metrics in history:
+        assert metrics.train_margin_loss is None
+        assert metrics.train_loss == pytest.approx(metrics.train_class_loss + 1e-3 * metrics.train_reconstruction_loss)
+
+
+def test_the_margin_loss_with_other_constants_is_a_margin_loss(tiny, data_of, cpu):
+    usual, other = (next(train(TrainingState(c, cpu), data_of(c))) for c in (tiny(), tiny(loss="margin(m_plus=0.5)")))
+    assert usual.train_class_loss is other.train_class_loss is None
+    assert other.train_margin_loss < usual.train_margin_loss

@@ -26,6 +26,7 @@ TEXTS: dict[str, list[Any]] = {
     "decoder_hidden": [[16], [16, 32]],
     "routing": list(ROUTINGS)[:2],
     "routing_gradient": ["full"],  # one iteration has but one gradient
+    "loss": ["margin", "spread(end=0.8)"],
     "lr_schedule": ["constant", "step(gamma=0.5, every=2)"],
     "precision": ["fp32", "bf16"],
 }
