@@ -9,7 +9,8 @@ Work is that of forward and backward together:
   number by number (ReLU, squash, softmax, Adam) is not counted. The backward pass takes a product for the gradient of the
   weights and one for that of the inputs, so 3 products in all, but 2 of the first convolution: images have no gradient.
 - Bytes: what a part must read and write if all that it makes on the way stays in the processor: its inputs and weights, its
-  outputs, and the gradients of all three. Weights, their gradients and Adam's moments are fp32 at every precision.
+  outputs, and the gradients of all three. Weights, their gradients and Adam's moments are fp32 at every precision, and so are
+  votes, routing and losses, whose products are measured against the peak of fp32.
 
 The paper's network takes 1.2 GFLOP per training image, 95 % of them in PrimaryCaps.
 """
@@ -23,6 +24,7 @@ from capsnet.config import RunConfig
 
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2}  # of a number that passes from one part to the next
 WEIGHT = 4  # bytes of a weight
+EXACT = ("votes", "routing", "losses")  # fp32 at every precision
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,13 @@ def work(config: RunConfig, precision: str = "fp32") -> dict[str, Work]:
         "conv1": Work(4 * multiply_adds["conv1"], size * (2 * pixels + 3 * features), 2 * weights["conv1"]),
         # reads its inputs twice and writes their gradient; writes its outputs, reads them (squash) and their gradient
         "PrimaryCaps": Work(6 * multiply_adds["PrimaryCaps"], size * 3 * (features + primary), 3 * weights["PrimaryCaps"]),
-        "votes": Work(6 * multiply_adds["votes"], size * 3 * (primary + capsules), 3 * weights["votes"]),
+        "votes": Work(6 * multiply_adds["votes"], BYTES["fp32"] * 3 * (primary + capsules), 3 * weights["votes"]),
         "routing": Work(6 * multiply_adds["routing"]),  # nothing that votes has not read already
         "decoder": Work(6 * multiply_adds["decoder"], size * 3 * (capsules + pixels), 3 * weights["decoder"])
         if decodes
         else Work(0),
         # reads images, reconstructions and capsules, writes the gradients of the latter two
-        "losses": Work(0, size * (3 * pixels * decodes + 2 * capsules)),
+        "losses": Work(0, BYTES["fp32"] * (3 * pixels * decodes + 2 * capsules)),
         # reads weights, gradients and both moments, writes all but the gradients
         "optimizer": Work(0, 0, 7 * sum(weights.values())),
         "data": Work(0, pixels * (1 + 4)),  # reads bytes, writes fp32
@@ -108,6 +110,6 @@ def floors(
 ) -> dict[str, Floor]:
     """The floor of each part at the config's batch size; ``flops_per_second`` by precision."""
     return {
-        part: floor(done, config.batch_size, flops_per_second[precision], bytes_per_second)
+        part: floor(done, config.batch_size, flops_per_second["fp32" if part in EXACT else precision], bytes_per_second)
         for part, done in work(config, precision).items()
     }

@@ -126,7 +126,7 @@ def measure(config: RunConfig, device: torch.device, budget: float, *, least: in
 
     Votes are class capsules with r = 1; routing is what the config's r costs beyond them.
     """
-    with computing(config.precision):
+    with computing(config.precision, device):
         taken = alternate(passes(config, device), budget, least=least)
     step = taken.pop(WHOLE)
     return {part: differences(s, taken[BEYOND[part]]) if part in BEYOND else s for part, s in taken.items()}, step

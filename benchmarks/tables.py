@@ -166,9 +166,19 @@ def processes(found: Findings) -> Table:
         "times one process",
         lambda rate: ratios(rate, one),
     )
-    best = max(found.processes, key=lambda count: found.processes[count].median)
-    notes = f"most images/s: {best} at once", *(f"not measured: {left}" for left in found.left_out)
+    notes = (
+        verdict({count: ratios(rate, one) for count, rate in found.processes.items()}),
+        *(f"not measured: {left}" for left in found.left_out),
+    )
     return Table(made.title, made.heads, made.rows, notes)
+
+
+def verdict(times_one: dict[int, Spread]) -> str:
+    """Which number of processes gets the most done, by the ratios of the same rounds, if the rounds agree on that."""
+    best = max(times_one, key=lambda count: times_one[count].median)
+    if best > 1 and times_one[best].low <= 1:
+        return f"undecided: in some rounds {best} at once got less done than one"
+    return f"most images/s: {best} at once"
 
 
 def _by_value(title: str, head: str, rates_by: dict[int, Spread], other: str, compared: Callable[[Spread], Spread]) -> Table:

@@ -7,6 +7,7 @@ from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.errors import InputError, unknown
 from capsnet.execution import Execution
+from capsnet.registry import PRECISIONS
 from capsnet.state import TrainingState
 from capsnet.training import evaluate, train
 
@@ -27,7 +28,9 @@ def chosen(names: tuple[str, ...], device: torch.device) -> tuple[str, ...]:
     known = precisions(device)
     for name in names:
         if name not in known:
-            raise InputError(unknown(f"precision on {device}", name, known))
+            choices = f"choices on {device.type}: {', '.join(known)}"
+            missing = f"precision {name} can't be had here; {choices}"
+            raise InputError(missing if name in PRECISIONS else unknown("precision", name, known))
     return tuple(dict.fromkeys(names)) or known
 
 

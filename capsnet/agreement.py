@@ -130,7 +130,7 @@ class _Classes:
     def __init__(self, u: Float[Tensor, "batch components"], w: Float[Tensor, "classes components dim"], count: int) -> None:
         self.u, self.w = u[:, None].unflatten(2, (-1, count)).transpose(0, 1), w  # u: [1, batch, input_dim, inputs]
         self.flat, self.count = u, count
-        step = len(w) if u.is_cuda else max(1, min(len(w), CACHE // (u.numel() * u.element_size())))
+        step = len(w) if u.is_cuda else max(1, min(len(w), CACHE // max(1, u.numel() * u.element_size())))
         self.chunks = [slice(start, min(start + step, len(w))) for start in range(0, len(w), step)]
         self.buffer = u.new_empty(step, *u.shape)
 

@@ -94,6 +94,7 @@ def self_check(device: torch.device, input_dim: int = 8, classes: int = 10, dim:
     return ""
 
 
+@torch.inference_mode(False)  # an evaluation may be the first to ask
 def deviations(
     device: torch.device, sizes: tuple[int, int, int, int, int], iterations: int, biased: bool, precision: torch.dtype
 ) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """How a run computes its steps: options that change its speed, and of its numbers no more than the rounding.
 
-They are no fields of a config, but are settled for the whole of a run by its config and its device, so that a run that is
-resumed goes on in the way it began.
+They are no fields of a config. What ``auto`` means is settled for the whole of a run by its config and its device, so that a
+run that is resumed goes on in the way it began, unless it is told otherwise.
 """
 
 import ctypes

@@ -41,6 +41,10 @@ class CapsuleNetwork(nn.Module):
         )
         self.precision = config.precision
         self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
+        # once for the run: its network answers in the same way when a figure asks for a few images
+        self.spectral = fourier.pays(
+            self.geometry, config.conv_channels, self.primary.conv.out_channels, min(config.batch_size, config.training_images)
+        )
         has_decoder = config.reconstruction_weight > 0
         self.decoder = Decoder(classes, config.class_dim, config.decoder_hidden, shape) if has_decoder else None
 
@@ -66,20 +70,19 @@ class CapsuleNetwork(nn.Module):
     def primary_capsules(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
         """Images in [0, 1] to primary capsules."""
         if self.takes_spectra(images):
+            wide = self.conv.weight.dtype == torch.float64
             with exact(images.device):
-                maps = fourier.primary_maps(images, self.conv, self.primary.conv, OPERANDS[self.precision])
+                maps = fourier.primary_maps(
+                    images, self.conv, self.primary.conv, torch.float64 if wide else OPERANDS[self.precision]
+                )
             return self.primary.capsules(maps)
-        with self._rounded(images):
+        with rounded(self.precision, images.device):
             return self.primary(self.conv(images).relu())
 
     def takes_spectra(self, images: Tensor) -> bool:
         """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""
-        if torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32"):
-            return False
-        return fourier.pays(self.geometry, self.conv.out_channels, self.primary.conv.out_channels, len(images))
-
-    def _rounded(self, tensor: Tensor) -> torch.autocast:
-        return rounded("fp32" if torch.compiler.is_exporting() else self.precision, tensor.device)
+        plain = torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32")
+        return self.spectral and not plain
 
     def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """The lengths of the class capsules, in [0, 1): the largest is the prediction."""
@@ -91,7 +94,7 @@ class CapsuleNetwork(nn.Module):
         """The decoder's image of one class's capsule: the true class in training, the longest capsule's at test."""
         if self.decoder is None:
             raise ValueError("this network was trained without reconstruction (reconstruction_weight 0) and has no decoder")
-        with self._rounded(capsules):
+        with rounded(self.precision, capsules.device):
             return self.decoder(capsules, one_hot(classes, capsules.shape[1]).to(capsules.dtype))
 
 

@@ -1,11 +1,12 @@
 """What matrix products multiply, as ``RunConfig.precision`` says; all else is float32 whatever it says.
 
 Products sum in float32 or better. Weights, Adam's moments, squash, routing and losses are float32: only the operands of
-convolutions and fully connected layers are rounded, where a product of many terms averages the rounding out.
+convolutions and fully connected layers are rounded, and what they make, where a sum of many terms averages the rounding out. A
+convolution in the frequency domain rounds transforms and products, too, and is off by one and a half times as much.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -48,13 +49,20 @@ def float32_products(precision: str) -> Iterator[None]:
             place.fp32_precision = value
 
 
-def rounded(precision: str, device: torch.device) -> torch.autocast:
-    """Inside, convolutions and fully connected layers round their operands to the precision's type."""
+def rounded(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Inside, convolutions and fully connected layers round their operands to the precision's type.
+
+    A program of torch.export rounds nothing, and is not tied to the device that it was made on.
+    """
+    if torch.compiler.is_exporting():
+        return nullcontext()
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
-def exact(device: torch.device) -> torch.autocast:
+def exact(device: torch.device) -> AbstractContextManager[object]:
     """Inside, nothing is rounded."""
+    if torch.compiler.is_exporting():
+        return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
 

@@ -80,7 +80,7 @@ class Steps:
     def __init__(self, state: TrainingState, data: Data, settled: Settled) -> None:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
-        self.compute = torch.compile(step_losses, dynamic=False) if settled.compile else step_losses
+        self.compute = _compiled() if settled.compile else step_losses
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
@@ -121,6 +121,17 @@ class Steps:
         self.sums.copy_(training_step(self.state, images, labels, rate, self.compute, done))
         self.totals += self.sums
         self.done += 1
+
+
+def _compiled() -> Callable[..., Losses]:
+    """The step's losses, compiled anew for this run.
+
+    What is compiled belongs to the code, not to the run: after some networks in one process torch would compile no more, and
+    take eager steps without a word.
+    """
+    torch.compiler.reset()
+    made: Callable[..., Losses] = torch.compile(step_losses, dynamic=False)
+    return made
 
 
 class Graphs:
@@ -191,7 +202,8 @@ def aside(work: Callable[[], None]) -> None:
 def recorded(work: Callable[[], None], pool: Any) -> Callable[[], None]:
     """Capture the work in a CUDA graph without doing it; what is returned does it."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):  # other threads may go on meanwhile
+    stream = torch.cuda.Stream()  # of this device; torch's own is of the first device that captured
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):  # other threads may go on
         work()
     replay: Callable[[], None] = graph.replay
     return replay

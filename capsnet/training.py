@@ -4,7 +4,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,12 +74,16 @@ def train(
     if state.device.type == "cpu":
         keep_freed_memory()
     steps = None
-    while not state.finished:
-        with computing(state.config.precision):
-            steps = steps or Steps(state, data, settled)
-            metrics = _epoch(state, data, steps, log_interval, on_step)
-        state.history.append(metrics)
-        yield metrics
+    try:
+        while not state.finished:
+            with computing(state.config.precision, state.device):
+                steps = steps or Steps(state, data, settled)
+                metrics = _epoch(state, data, steps, log_interval, on_step)
+            state.history.append(metrics)
+            yield metrics
+    finally:
+        if steps:
+            steps.graphs = None  # they refer to each other, and hold memory of the device until somebody looks for such circles
 
 
 def _epoch(
@@ -157,7 +161,7 @@ def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation
         DivergedError: a score is not finite, as after a last step that went astray, which no training loss has seen.
     """
     starts = range(0, len(split), batch_size)
-    with float32_products(model.precision):
+    with float32_products(model.precision), current(split.images.device):
         scores = torch.cat([model.scores(split.batch(slice(start, start + batch_size))) for start in starts])
     if not scores.isfinite().all():
         raise DivergedError("the network's scores are not finite numbers")
@@ -167,18 +171,27 @@ def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation
 
 
 @contextmanager
-def computing(precision: str) -> Iterator[None]:
-    """Only algorithms that give the same bits every time, and products of this precision, inside; as it was before, outside."""
+def computing(precision: str, device: torch.device) -> Iterator[None]:
+    """Only algorithms that give the same bits every time, and products of this precision, inside; as it was before, outside.
+
+    It is the process that is told, and all of its threads: one run trains in a process at a time. A CUDA device is the current
+    one inside, where streams and graphs are made.
+    """
     memory: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     memory.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     try:
-        with float32_products(precision):
+        with float32_products(precision), current(device):
             yield
     finally:
         torch.use_deterministic_algorithms(before[0])
         memory.fill_uninitialized_memory = before[1]
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """A CUDA device is the current one, inside."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def choose_device(name: str) -> torch.device:

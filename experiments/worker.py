@@ -182,14 +182,16 @@ def trial_state(failure: str, reason: str) -> str:
 
 def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
+    steps = str(place.execution.settle(job.config, choose_device(place.device)))  # eager, compiled, ...
     tags = {GRID: place.grid, CELL: job.cell, "git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
+    tags["steps"] = steps
     if job.trial:
         tags[TRIAL] = job.trial
     if not journal.begun:
         journal.begin(Record(job.config.to_params(), job.name, place.parent, tags, run_id=job.run_id))
         return
-    before, where = journal.record.tags, ("git_commit", "versions", "hardware")
-    if changed := [f"{name} {before[name]}" for name in where if before[name] != tags[name]]:
+    before, where = journal.record.tags, ("git_commit", "versions", "hardware", "steps")
+    if changed := [f"{name} {before[name]}" for name in where if before.get(name, tags[name]) != tags[name]]:
         told = f"to epoch {len(journal.history)}: {', '.join(changed)}"  # what was trained by other code, or elsewhere
         tags["before"] = f"{before['before']}; {told}" if "before" in before else told
     journal.update(tags={**before, **tags}, ending=None, told=False)
@@ -212,8 +214,6 @@ class _Trainer:
         device = choose_device(self.place.device)
         data = read(self.config, self.place.data, device)
         counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
-        settled = self.place.execution.settle(self.config, device)
-        self.journal.update(tags={**self.journal.record.tags, "steps": str(settled)})
         self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))
         state = self.journal.load(self.config, device) or TrainingState(self.config, device)
         self._train(state, data)

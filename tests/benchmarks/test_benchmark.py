@@ -87,8 +87,8 @@ def test_a_run_draws_a_picture(run):
     ("flags", "said"),
     [
         (["--device", "tpu"], "unknown device 'tpu'; choices: auto, cpu, cuda, cuda:N"),
-        (["--device", "cpu", "--precisions", "fp32", "fp16"], "unknown precision on cpu 'fp16'; "),
-        (["--device", "cpu", "--precisions", "tf32"], "unknown precision on cpu 'tf32'"),
+        (["--device", "cpu", "--precisions", "fp32", "fp16"], "unknown precision 'fp16'; did you mean 'bf16'?"),
+        (["--device", "cpu", "--precisions", "tf32"], "precision tf32 can't be had here; choices on cpu: fp32, bf16"),
         (["--seconds", "0"], "--seconds must be above 0, not 0"),
         (["--seconds", "nan"], "--seconds must be above 0, not nan"),
         (["--out", "/proc/none"], "the results can't be written to /proc/none: "),

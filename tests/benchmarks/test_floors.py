@@ -9,6 +9,7 @@ from benchmarks.floors import Floor, Work, floor, floors, inputs, parameters, wo
 from benchmarks.peaks import Peaks
 from benchmarks.textbook import Textbook
 from benchmarks.training import pictures
+from capsnet.config import RunConfig
 from capsnet.models import build
 from capsnet.routing import dynamic
 
@@ -99,3 +100,10 @@ def test_each_precision_has_its_peak(small):
     assert slow["PrimaryCaps"].seconds == pytest.approx(10 * fast["PrimaryCaps"].seconds)
     assert slow["PrimaryCaps"].seconds == 32 * work(small())["PrimaryCaps"].flops / 1e9
     assert list(slow) == ["conv1", "PrimaryCaps", "votes", "routing", "decoder", "losses", "optimizer", "data"]
+
+
+def test_what_is_float32_at_every_precision_has_the_floor_of_float32():
+    rates = {"fp32": 1e11, "bf16": 1e13}
+    exact, rounded = (floors(RunConfig(), precision, rates, 1e10) for precision in ("fp32", "bf16"))
+    assert {part for part in exact if exact[part] == rounded[part]} == {"votes", "routing", "losses", "optimizer", "data"}
+    assert rounded["PrimaryCaps"].seconds < exact["PrimaryCaps"].seconds

@@ -70,7 +70,7 @@ def test_the_spectrum_is_the_plain_convolution(generator):
 def test_no_step_waits_for_the_device(tiny, compile, graph):
     config = tiny(augmentation="shift(pixels=2)")
     state = TrainingState(config, CUDA)
-    with computing(config.precision):
+    with computing(config.precision, CUDA):
         steps = Steps(state, data(config), Settled(compile, graph))
         order, drawn = torch.randperm(100), config.augment.draw(100, torch.Generator())
         for _ in range(2):

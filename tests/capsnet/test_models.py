@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from capsnet.config import RunConfig
-from capsnet.models import build, lengths
+from capsnet.models import CapsuleNetwork, build, lengths
 from capsnet.registry import DATASETS
 
 
@@ -165,3 +165,67 @@ def test_gradients_are_finite_on_blank_images(model, value):
     capsules = model.encode(torch.full((2, 1, 16, 16), value))
     lengths(capsules).sum().backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+LARGE = {"dataset": "mnist", "conv_channels": 128, "batch_size": 128}  # large enough for spectra
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, True),
+        ({"precision": "bf16"}, True),
+        ({"batch_size": 2}, False),  # transforms of the weights for two images
+        ({"conv_channels": 8, "primary_types": 2}, False),
+        ({"primary_kernel": 3}, False),
+        ({"train_size": 2}, False),
+    ],
+    ids=str,
+)
+def test_spectra_are_taken_where_they_pay(tiny, changes, wanted):
+    """By what the run's own steps are; whoever asks later, for however few images, gets an answer of the same kind."""
+    model = CapsuleNetwork(tiny(**{**LARGE, "primary_types": 32, "primary_dim": 8, "primary_kernel": 9, **changes}))
+    one = torch.zeros(1, 1, 28, 28)
+    assert model.takes_spectra(one) == wanted
+    assert not model.takes_spectra(one.clone().requires_grad_()), "no gradient would reach the images"
+
+
+class OnCuda(torch.Tensor):
+    """A tensor that says that it is on a CUDA device."""
+
+    is_cuda = True
+
+
+def test_on_cuda_spectra_are_for_float32_alone(tiny):
+    """Rounded products of plain convolutions have units of their own."""
+    sizes = {**LARGE, "primary_types": 32, "primary_dim": 8, "primary_kernel": 9}
+    images = torch.zeros(1, 1, 28, 28).as_subclass(OnCuda)
+    found = {p: CapsuleNetwork(tiny(**sizes, precision=p)).takes_spectra(images) for p in ("fp32", "tf32", "bf16")}
+    assert found == {"fp32": True, "tf32": False, "bf16": False}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_that_takes_spectra_rounds_as_its_precision_says_and_is_exported_without(tiny, precision, generator):
+    config = tiny(**{**LARGE, "conv_channels": 32, "primary_types": 16, "primary_dim": 8, "primary_kernel": 9})
+    config = config.model_copy(update={"precision": precision})
+    model = build(config, torch.Generator().manual_seed(5))
+    assert model.spectral
+    images = torch.rand(4, 1, 28, 28, generator=generator)
+    model.spectral = False
+    model.precision = "fp32"
+    wanted = model.primary_capsules(images)
+    model.spectral, model.precision = True, precision
+    off = ((model.primary_capsules(images) - wanted).norm() / wanted.norm()).item()
+    assert off < 5e-6 if precision == "fp32" else 5e-4 < off < 3e-2
+    exported = torch.export.export(Scores(model), (images,)).module()
+    torch.testing.assert_close(exported(images), Scores(model)(images), rtol=1e-4 if precision == "fp32" else 0.05, atol=1e-3)
+    assert "bfloat16" not in str(torch.export.export(Scores(model), (images,)).graph), "a program computes in float32"
+
+
+class Scores(torch.nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model.scores(images)

@@ -169,3 +169,28 @@ def test_the_spread_losss_margin_grows_with_each_step_of_the_run(tiny, data_of, 
     assert seen == pytest.approx([0.2 + 0.05 * step for step in range(4, 12)])
     assert torch.equal(resumed[0], whole[0])
     assert resumed[1] == whole[1]
+
+
+def test_each_run_compiles_anew(tiny, data_of, monkeypatch):
+    """Else torch would stop compiling after some networks in one process, and say nothing."""
+    told = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: told.append("reset"))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: told.append("compile") or function)
+    for _ in range(2):
+        config = tiny(epochs=1)
+        step.Steps(TrainingState(config, torch.device("cpu")), data_of(config), Settled(compile=True, graph=False))
+    assert told == ["reset", "compile"] * 2
+
+
+def test_a_run_that_ended_or_was_left_holds_no_graphs(tiny, data_of, captured, monkeypatch):
+    """Their memory lies on the device; steps and graphs refer to each other, so that counting references frees neither."""
+    made = []
+    plain = step.Steps
+    monkeypatch.setattr(training, "Steps", lambda *a: made.append(plain(*a)) or made[-1])
+    config = tiny(epochs=2)
+    list(train(TrainingState(config, torch.device("cpu")), data_of(config)))
+    run = train(TrainingState(config, torch.device("cpu")), data_of(config))
+    next(run)
+    assert made[1].graphs
+    run.close()
+    assert [steps.graphs for steps in made] == [None, None]
