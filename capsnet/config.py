@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
 from capsnet.objectives import LOSSES, Objective
-from capsnet.registry import DATASETS, GRADIENTS, MODELS, PRECISIONS, ROUTINGS, DatasetFacts
+from capsnet.registry import DATASETS, GRADIENTS, MODELS, PRECISIONS, ROUTINGS, SQUASHES, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -57,6 +57,10 @@ class RunConfig(BaseModel):
     primary_stride: Count = Field(2, description="its stride in pixels")
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
+    squash: str = Field(
+        "paper",
+        description="of primary and class capsules: paper (equation 1), efficient (1 - 1/e^|s|), half (0.5 for equation 1's 1)",
+    )
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
     routing: str = Field(
         "dynamic",
@@ -107,6 +111,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_routing(cls, value: str) -> str:
         return _known("routing", value, ROUTINGS)
+
+    @field_validator("squash")
+    @classmethod
+    def _known_squash(cls, value: str) -> str:
+        return _known("squash", value, SQUASHES)
 
     @field_validator("routing_gradient")
     @classmethod

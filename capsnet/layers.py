@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from capsnet.precision import exact, full
 
 Routing = Callable[..., Tensor]
+Squash = Callable[[Tensor], Tensor]
 
 
 class RoutingModule(nn.Module, ABC):
@@ -37,12 +38,32 @@ def squash(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim"]:
     return vectors * (length / (1 + length**2))
 
 
+def squash_efficient(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim"]:
+    """(1 - 1 / e^|s|) s / |s|: Efficient-CapsNet's (Mazzia et al. 2021, arXiv 2101.12491), after Xi et al. 2017 (1712.03480).
+
+    Short vectors keep their length, where the paper's squash squares it. At s = 0 the value is 0 and the gradient the identity.
+    """
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    short = length < 1e-4  # where the quotient would lose digits, and at 0 its gradient; the series leaves out length^3 / 24
+    safe = torch.where(short, 1, length)
+    return vectors * torch.where(short, 1 - length / 2 + length**2 / 6, -torch.expm1(-safe) / safe)
+
+
+def squash_half(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim"]:
+    """|s|^2 / (0.5 + |s|^2) * s / |s|: half the constant, so that short vectors stay twice as long (J. Su's Keras code, 2018).
+
+    It is that of github.com/bojone/Capsule, which others copied. At s = 0 value and gradient are 0, as in the paper's squash.
+    """
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors * (length / (0.5 + length**2))
+
+
 class PrimaryCaps(nn.Module):
     """A convolution whose channels are read, at each position, as ``types`` vectors of ``dim`` numbers, squashed."""
 
-    def __init__(self, channels: int, types: int, dim: int, kernel: int, stride: int) -> None:
+    def __init__(self, channels: int, types: int, dim: int, kernel: int, stride: int, squash: Squash = squash) -> None:
         super().__init__()
-        self.types, self.dim = types, dim
+        self.types, self.dim, self.squash = types, dim, squash
         self.conv = nn.Conv2d(channels, types * dim, kernel, stride)
 
     def forward(self, features: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
@@ -53,7 +74,7 @@ class PrimaryCaps(nn.Module):
         """What the convolution made, read as capsules."""
         grouped = full(maps).unflatten(1, (self.types, self.dim)).flatten(3)  # [batch, types, dim, positions]
         # the permutation keeps a capsule's numbers at one position; a bare view would mix positions
-        return squash(grouped.permute(0, 1, 3, 2).flatten(1, 2))
+        return self.squash(grouped.permute(0, 1, 3, 2).flatten(1, 2))
 
 
 class ClassCaps(nn.Module):

@@ -10,7 +10,7 @@ from capsnet.config import RunConfig
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
 from capsnet.losses import one_hot
 from capsnet.precision import OPERANDS, exact, rounded
-from capsnet.registry import MODELS, load
+from capsnet.registry import MODELS, SQUASHES, load
 from capsnet.routing import routing_of
 
 
@@ -26,7 +26,12 @@ class CapsuleNetwork(nn.Module):
         rows, columns = config.primary_grid
         self.conv = nn.Conv2d(shape[0], config.conv_channels, config.conv_kernel)
         self.primary = PrimaryCaps(
-            config.conv_channels, config.primary_types, config.primary_dim, config.primary_kernel, config.primary_stride
+            config.conv_channels,
+            config.primary_types,
+            config.primary_dim,
+            config.primary_kernel,
+            config.primary_stride,
+            load(SQUASHES[config.squash]),
         )
         inputs = config.primary_types * rows * columns
         self.capsules = ClassCaps(

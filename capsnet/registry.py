@@ -32,6 +32,12 @@ ROUTINGS = {
     "em": "capsnet.em:EM",
 }
 
+SQUASHES = {
+    "paper": "capsnet.layers:squash",
+    "efficient": "capsnet.layers:squash_efficient",
+    "half": "capsnet.layers:squash_half",
+}
+
 GRADIENTS = {
     "full": "through every pass of routing",
     "detached": "through the last weighted sum alone: coupling coefficients are constants",

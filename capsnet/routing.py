@@ -7,20 +7,23 @@ updated r - 1 times.
 
 from abc import abstractmethod
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from capsnet.config import RunConfig
-from capsnet.layers import Routing, RoutingModule, squash
-from capsnet.registry import ROUTINGS, load
+from capsnet.layers import Routing, RoutingModule, Squash, squash
+from capsnet.registry import ROUTINGS, SQUASHES, load
 
 
 def routing_of(config: RunConfig, inputs: int) -> Routing:
     """The routing that a config names, between ``inputs`` capsules and its classes, with what of it is changed."""
     named = load(ROUTINGS[config.routing])
-    given = {"none_of_the_above": config.none_of_the_above, "detached": config.routing_gradient == "detached"}
+    given: dict[str, Any] = {"none_of_the_above": config.none_of_the_above, "detached": config.routing_gradient == "detached"}
+    if config.squash != "paper" and config.routing != "em":
+        given["squash"] = load(SQUASHES[config.squash])
     changes = {name: value for name, value in given.items() if value}
     if isinstance(named, type):
         return named(inputs, config.facts.classes, **changes)
@@ -32,6 +35,7 @@ def dynamic(
     iterations: int,
     bias: Float[Tensor, "classes dim"] | None = None,
     *,
+    squash: Squash = squash,
     none_of_the_above: bool = False,
     detached: bool = False,
 ) -> Float[Tensor, "batch classes dim"]:
@@ -45,13 +49,14 @@ def dynamic(
         votes: of each input for each class.
         iterations: r.
         bias: added to each weighted sum.
+        squash: what makes a capsule of each weighted sum.
         none_of_the_above: the softmax has a further class, without a capsule, whose logit stays 0. The paper's network for
             CIFAR-10 has it, so that not every input has to be explained; in the authors' code it is called leaky routing.
         detached: coupling coefficients are constants to the gradient, which flows through the last weighted sum alone.
     """
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
-    capsules = _equal_shares(votes, votes.shape[2] + none_of_the_above, bias)  # the softmax of equal logits, not computed
+    capsules = _equal_shares(votes, votes.shape[2] + none_of_the_above, bias, squash)  # the softmax of equal logits
     if iterations == 1:
         return capsules
     by_class = votes.transpose(1, 2).contiguous()  # [batch, classes, inputs, dim]: each pass is two batched matrix products
@@ -69,11 +74,13 @@ def uniform(
     votes: Float[Tensor, "batch inputs classes dim"],
     iterations: int = 1,
     bias: Float[Tensor, "classes dim"] | None = None,
+    *,
+    squash: Squash = squash,
 ) -> Float[Tensor, "batch classes dim"]:
     """No routing: every coupling coefficient is 1 / classes. Equal to dynamic routing with r = 1, its only r."""
     if iterations != 1:
         raise ValueError(f"uniform coupling has one weighted sum, not {iterations}")
-    return _equal_shares(votes, votes.shape[2], bias)
+    return _equal_shares(votes, votes.shape[2], bias, squash)
 
 
 def shares(logits: Float[Tensor, "batch classes inputs"], none_of_the_above: bool) -> Float[Tensor, "batch classes inputs"]:
@@ -84,7 +91,7 @@ def shares(logits: Float[Tensor, "batch classes inputs"], none_of_the_above: boo
 
 
 def _equal_shares(
-    votes: Float[Tensor, "batch inputs classes dim"], count: int, bias: Float[Tensor, "classes dim"] | None
+    votes: Float[Tensor, "batch inputs classes dim"], count: int, bias: Float[Tensor, "classes dim"] | None, squash: Squash
 ) -> Float[Tensor, "batch classes dim"]:
     total = votes.sum(dim=1) / count
     return squash(total if bias is None else total + bias)
@@ -92,6 +99,10 @@ def _equal_shares(
 
 class OneSum(RoutingModule):
     """A routing of one weighted sum, which is squashed; subclasses say with which coefficients."""
+
+    def __init__(self, squash: Squash) -> None:
+        super().__init__()
+        self.squash = squash
 
     @abstractmethod
     def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "#batch inputs classes"]:
@@ -107,7 +118,7 @@ class OneSum(RoutingModule):
         if iterations != 1:
             raise ValueError(f"{type(self).__name__} has one weighted sum, not {iterations}")
         total = (self.coefficients(votes)[..., None] * votes).sum(dim=1)
-        return squash(total if bias is None else total + bias)
+        return self.squash(total if bias is None else total + bias)
 
 
 class Random(OneSum):
@@ -119,8 +130,8 @@ class Random(OneSum):
 
     coupling: Tensor
 
-    def __init__(self, inputs: int, classes: int) -> None:
-        super().__init__()
+    def __init__(self, inputs: int, classes: int, squash: Squash = squash) -> None:
+        super().__init__(squash)
         self.register_buffer("coupling", torch.empty(inputs, classes))
 
     def reset(self, generator: Generator) -> None:
@@ -140,8 +151,8 @@ class Static(OneSum):
     the softmax has a further class, without a capsule, whose logit stays 0.
     """
 
-    def __init__(self, inputs: int, classes: int, none_of_the_above: bool = False) -> None:
-        super().__init__()
+    def __init__(self, inputs: int, classes: int, squash: Squash = squash, none_of_the_above: bool = False) -> None:
+        super().__init__(squash)
         self.none_of_the_above = none_of_the_above
         self.logits = nn.Parameter(torch.empty(inputs, classes))
 
@@ -160,13 +171,14 @@ class Attention(OneSum):
     Of each class the scalar products of all its votes, divided by the root of their dimensions, are an attention matrix; a
     vote's logit is the sum of its row, itself included. Coefficients are the softmax of these over the classes, plus a learned
     log prior of each input and class, which starts at 0. A row's sum is the vote's scalar product with the sum of all votes, so
-    that no matrix is made. Taken over is the routing alone: squash, loss and primary capsules are those of the config.
+    that no matrix is made. Taken over is the routing alone: squash (theirs is ``efficient``), loss and primary capsules are
+    the config's.
 
     Efficient-CapsNet routes 16 capsules. The logits grow with the number of inputs, and so does the sharpness of the coupling.
     """
 
-    def __init__(self, inputs: int, classes: int) -> None:
-        super().__init__()
+    def __init__(self, inputs: int, classes: int, squash: Squash = squash) -> None:
+        super().__init__(squash)
         self.priors = nn.Parameter(torch.empty(inputs, classes))
 
     def reset(self, generator: Generator) -> None:  # noqa: ARG002

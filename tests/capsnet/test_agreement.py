@@ -126,7 +126,9 @@ def test_networks_take_the_direct_way_and_it_is_the_votes(tiny, generator, chang
     assert model.capsules.routing in (dynamic, uniform)
 
 
-@pytest.mark.parametrize("changes", [{"none_of_the_above": True}, {"routing_gradient": "detached"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"squash": "efficient"}, {"none_of_the_above": True}, {"routing_gradient": "detached"}], ids=str
+)
 def test_what_it_does_not_compute_is_left_to_the_votes(tiny, generator, changes):
     assert build(tiny(**changes), generator).capsules.direct is None
 

@@ -165,6 +165,7 @@ VALUES = {
     "primary_stride": "3",
     "class_dim": "6",
     "capsule_bias": "True",
+    "squash": "efficient",
     "decoder_hidden": "8 9",
     "routing": "dynamic",
     "routing_iterations": "2",

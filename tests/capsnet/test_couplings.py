@@ -8,15 +8,17 @@ import torch
 
 from capsnet.config import ITERATED
 from capsnet.em import EM, SMALL
+from capsnet.layers import squash_efficient
 from capsnet.models import build, lengths
-from capsnet.registry import ROUTINGS
-from capsnet.routing import Attention, Random, Static, uniform
+from capsnet.registry import ROUTINGS, SQUASHES, load
+from capsnet.routing import Attention, OneSum, Random, Static, dynamic, uniform
 from capsnet.state import TrainingState
 from capsnet.training import train
 
 ONE_SUM = {"random": Random, "static": Static, "attention": Attention}
 EVERY = [{"routing": name, "routing_iterations": 2 if name in ITERATED else 1} for name in ROUTINGS]
 EVERY += [{"routing": "dynamic", "routing_gradient": "detached"}, {"routing": "dynamic", "none_of_the_above": True}]
+EVERY += [{"routing": name, "squash": "efficient", "routing_iterations": 1} for name in ("dynamic", "em", "static")]
 EVERY += [{"routing": "static", "routing_iterations": 1, "none_of_the_above": True}]
 
 
@@ -205,6 +207,31 @@ def test_em_refuses_to_make_no_pass(votes, activations):
 def test_one_weighted_sum_is_all(votes, kind):
     with pytest.raises(ValueError, match="one weighted sum, not 3"):
         made(kind)(votes, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in ROUTINGS if name != "em"])
+@pytest.mark.parametrize("squashed", ["efficient", "half"])
+def test_another_squash_is_that_of_primary_and_class_capsules(tiny, generator, name, squashed):
+    """Of one weighted sum: the capsules by hand, from the maps of the second convolution."""
+    model = build(tiny(routing=name, routing_iterations=1, squash=squashed, capsule_bias=True), generator)
+    images = torch.rand(3, 1, 16, 16, generator=generator)
+    function = load(SQUASHES[squashed])
+    maps = model.primary.conv(model.conv(images).relu())
+    inputs = function(maps.unflatten(1, (2, 4)).permute(0, 1, 3, 4, 2).flatten(1, 3))
+    torch.testing.assert_close(model.primary_capsules(images), inputs)
+    votes, routing = model.capsules.votes(inputs), model.capsules.routing
+    coefficients = routing.coefficients(votes) if isinstance(routing, OneSum) else torch.full((1, 1, 1), 0.1)
+    total = (coefficients[..., None] * votes).sum(dim=1) + model.capsules.bias
+    torch.testing.assert_close(model.encode(images), function(total))
+
+
+@pytest.mark.parametrize("iterations", [2, 3])
+def test_every_pass_takes_the_squash(votes, iterations):
+    capsules, logits = None, torch.zeros(3, 7, 4, dtype=torch.float64)
+    for _ in range(iterations):
+        capsules = squash_efficient((logits.softmax(dim=2)[..., None] * votes).sum(dim=1))
+        logits = logits + (votes * capsules[:, None]).sum(dim=3)
+    torch.testing.assert_close(dynamic(votes, iterations, squash=squash_efficient), capsules)
 
 
 @pytest.mark.parametrize("kind", [Static, Attention])

@@ -1,13 +1,55 @@
 """Squash, primary capsules, votes and decoder, each against a closed form or a loop."""
 
 import itertools
+import math
 
 import pytest
 import torch
 
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps, squash
 from capsnet.models import lengths
+from capsnet.registry import SQUASHES, load
 from capsnet.routing import dynamic
+
+FORMULAS = {  # the length that a vector of length n has afterwards
+    "paper": lambda n: n**2 / (1 + n**2),
+    "efficient": lambda n: 1 - 1 / math.exp(n),
+    "half": lambda n: n**2 / (0.5 + n**2),
+}
+
+
+@pytest.mark.parametrize("name", SQUASHES)
+@pytest.mark.parametrize("length", [1e-6, 1e-3, 0.1, 0.5, 1.0, 2.0, 10.0, 500.0])
+def test_each_squash_is_its_formula(generator, name, length):
+    function = load(SQUASHES[name])
+    direction = torch.randn(6, 8, generator=generator, dtype=torch.float64)
+    direction /= direction.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(function(direction * length), direction * FORMULAS[name](length), rtol=1e-9, atol=0)
+    single = function((direction * length).float())
+    torch.testing.assert_close(single, (direction * FORMULAS[name](length)).float(), rtol=1e-5, atol=0)
+    assert (single.norm(dim=1) < 1 + 1e-6).all()
+
+
+@pytest.mark.parametrize("name", SQUASHES)
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e-20, 1e-10, 2e-5, 5e-5, 1.0, 1e10, 1e18])
+def test_each_squash_is_finite_in_value_and_gradient(name, value):
+    vectors = torch.full((2, 8), value, requires_grad=True)
+    squashed = load(SQUASHES[name])(vectors)
+    squashed.sum().backward()
+    assert squashed.isfinite().all()
+    assert vectors.grad.isfinite().all()
+    slope = {"efficient": 1.0}.get(name, 0.0)
+    if value < 1e-10:
+        assert vectors.grad[0].tolist() == pytest.approx([slope] * 8, abs=1e-6)
+    if value == 0:
+        assert not squashed.any()
+
+
+@pytest.mark.parametrize("name", SQUASHES)
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-5])
+def test_each_squash_has_the_gradient_of_its_formula(generator, name, scale):
+    vectors = (scale * torch.randn(3, 4, generator=generator, dtype=torch.float64)).requires_grad_()
+    assert torch.autograd.gradcheck(load(SQUASHES[name]), (vectors,), eps=1e-6 * scale, atol=1e-6)
 
 
 @pytest.mark.parametrize("length", [1e-3, 0.1, 0.5, 1.0, 2.0, 10.0, 1e3])

@@ -49,6 +49,7 @@ OTHER = {
     "primary_stride": (1, "", False),
     "class_dim": (8, "", False),
     "capsule_bias": (True, "", False),
+    "squash": ("efficient", "", False),
     "decoder_hidden": ((256,), "", False),
     "routing": ("uniform", "", False),
     "routing_iterations": (2, "", False),

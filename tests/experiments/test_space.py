@@ -25,6 +25,7 @@ TEXTS: dict[str, list[Any]] = {
     "model": list(MODELS)[:2],
     "decoder_hidden": [[16], [16, 32]],
     "routing": list(ROUTINGS)[:2],
+    "squash": ["paper", "efficient"],
     "routing_gradient": ["full"],  # one iteration has but one gradient
     "loss": ["margin", "spread(end=0.8)"],
     "lr_schedule": ["constant", "step(gamma=0.5, every=2)"],
