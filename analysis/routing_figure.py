@@ -22,8 +22,10 @@ BLUE, ORANGE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 7))
 def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Entropy of the coupling and change of the logits, pass by pass, and the greatest length of every capsule; and as JSON.
 
+    Routings other than dynamic and uniform are not followed: of those there are the lengths, and a word in the other panels.
+
     Raises:
-        InputError: the images are not those that the run was tested on, or its routing is none that can be followed.
+        InputError: the images are not those that the run was tested on.
     """
     trained.check(split)
     config = trained.config
@@ -33,9 +35,11 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
         figure = Figure(figsize=(COLUMN, 3.9), layout="constrained")
         above, below = np.asarray(figure.subfigures(2, 1))
         entropy, change = above.subplots(1, 2)
-        _passes(entropy, found.relative_entropy.tolist(), found.iterations)
-        entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {len(found.classes)})")
-        _passes(change, found.change.tolist(), found.iterations - 1)
+        followed = len(found.entropy) > 0
+        why = "one pass: the\nlogits stay 0" if followed else f"{config.routing} routing\nis not followed"
+        _passes(entropy, found.relative_entropy.tolist(), found.iterations, why)
+        entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {found.outlets})")
+        _passes(change, found.change.tolist(), found.iterations - 1, why)
         change.set(xlabel="after pass", ylabel="mean |change\nof the logits|")
         histogram, types = below.subplots(1, 2, sharey=True, width_ratios=[1, 2])
         _histogram(histogram, found)
@@ -48,11 +52,11 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     return [*paths, numbers]
 
 
-def _passes(panel: Axes, values: Sequence[float], own: int) -> None:
-    """A point per pass: filled for those that the network makes itself."""
+def _passes(panel: Axes, values: Sequence[float], own: int, why: str) -> None:
+    """A point per pass: filled for those that the network makes itself; without any, why there is none."""
     if not values:
         panel.set(xticks=[], yticks=[])
-        panel.text(0.5, 0.5, "one pass: the\nlogits stay 0", ha="center", va="center")
+        panel.text(0.5, 0.5, why, ha="center", va="center")
         return
     passes = range(1, len(values) + 1)
     panel.plot(passes, values, color=BLUE, lw=0.8, ls=":")

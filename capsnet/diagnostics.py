@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,9 +12,9 @@ from torch import Tensor
 
 from capsnet.data import Split
 from capsnet.errors import InputError
-from capsnet.layers import squash
+from capsnet.layers import Routing, Squash, squash
 from capsnet.models import CapsuleNetwork, lengths
-from capsnet.routing import dynamic, uniform
+from capsnet.routing import dynamic, shares, uniform
 
 SILENT = 0.1
 """A capsule that is not longer than this on any image is dead. It is m- of the margin loss: a length is the probability that
@@ -41,6 +43,9 @@ def passes(
     votes: Float[Tensor, "batch inputs classes dim"],
     iterations: int,
     bias: Float[Tensor, "classes dim"] | None = None,
+    *,
+    squash: Squash = squash,
+    none_of_the_above: bool = False,
 ) -> Passes:
     """Repeat :func:`capsnet.routing.dynamic` and look on; the last capsules are its result. No gradients.
 
@@ -49,24 +54,25 @@ def passes(
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
     with torch.no_grad():
-        capsules = [uniform(votes, 1, bias)]
+        capsules = [dynamic(votes, 1, bias, squash=squash, none_of_the_above=none_of_the_above)]
         by_class = votes.transpose(1, 2).contiguous()  # [batch, classes, inputs, dim]
         logits = votes.new_zeros(by_class.shape[:3])
-        entropy, change = [_entropy(logits)], []
+        entropy, change = [_entropy(logits, none_of_the_above)], []
         for _ in range(iterations - 1):
             agreement = (by_class @ capsules[-1][..., None]).squeeze(3)
             logits = logits + agreement
-            total = (logits.softmax(dim=1)[:, :, None] @ by_class).squeeze(2)
+            total = (shares(logits, none_of_the_above)[:, :, None] @ by_class).squeeze(2)
             capsules.append(squash(total if bias is None else total + bias))
-            entropy.append(_entropy(logits))
+            entropy.append(_entropy(logits, none_of_the_above))
             change.append(agreement.abs().double().mean())
     none = votes.new_zeros(0, dtype=torch.float64)
     return Passes(torch.stack(entropy), torch.stack(change) if change else none, torch.stack(capsules))
 
 
-def _entropy(logits: Float[Tensor, "batch classes inputs"]) -> Float[Tensor, ""]:
-    """Of the softmax over the classes, in nats, mean over images and inputs."""
-    logs = logits.double().log_softmax(dim=1)
+def _entropy(logits: Float[Tensor, "batch classes inputs"], none_of_the_above: bool) -> Float[Tensor, ""]:
+    """Of the softmax over the classes (and none of them), in nats, mean over images and inputs."""
+    every = torch.nn.functional.pad(logits, (0, 0, 0, int(none_of_the_above)))
+    logs = every.double().log_softmax(dim=1)
     return -(logs.exp() * logs).sum(dim=1).mean()
 
 
@@ -77,7 +83,8 @@ class Diagnosis:
     Attributes:
         images: how many there were.
         iterations: r of the network; it makes no pass beyond it, and ``entropy`` and ``change`` may tell of more.
-        entropy: of the coupling coefficients, per pass, in nats.
+        outlets: among which an input shares itself out: the classes, and none of them if that is one.
+        entropy: of the coupling coefficients, per pass, in nats; none if the routing is other than dynamic and uniform.
         change: of the logits, mean absolute, from each pass to the next.
         primary: the greatest length of each primary capsule on any image.
         classes: the same of the class capsules that the network gives.
@@ -85,6 +92,7 @@ class Diagnosis:
 
     images: int
     iterations: int
+    outlets: int
     entropy: Float[Tensor, " passes"]
     change: Float[Tensor, " updates"]
     primary: Float[Tensor, "types positions"]
@@ -92,8 +100,8 @@ class Diagnosis:
 
     @property
     def relative_entropy(self) -> Float[Tensor, " passes"]:
-        """The entropy as a share of log(classes), the greatest there can be."""
-        return self.entropy / math.log(len(self.classes))
+        """The entropy as a share of log(outlets), the greatest there can be."""
+        return self.entropy / math.log(self.outlets)
 
     @property
     def dead_primary(self) -> Int[Tensor, " types"]:
@@ -106,38 +114,45 @@ class Diagnosis:
         return [label for label, length in enumerate(self.classes.tolist()) if length <= SILENT]
 
 
-def diagnosable(network: CapsuleNetwork) -> bool:
-    """Whether the passes of its routing are known."""
-    return network.capsules.routing in (dynamic, uniform)
-
-
 def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diagnosis:
     """Look at all images of a split, ``BATCH`` at a time.
 
     Args:
         network: on the device of the split.
         split: with one image or more.
-        iterations: passes to look at, the network's own if 0. More than those show whether routing had come to rest.
+        iterations: passes to look at, the network's own if 0. More than those show whether routing had come to rest. Of
+            routings other than ``dynamic`` and ``uniform`` no pass is followed, and the capsules alone are looked at.
 
     Raises:
-        InputError: the network has a routing other than ``dynamic`` and ``uniform``, or there are no images.
+        InputError: there are no images.
     """
     layer = network.capsules
-    if not diagnosable(network):
-        raise InputError("the passes of dynamic and uniform routing are known, and those of no other")
+    options = _options(layer.routing)
     if not len(split):
         raise InputError("there are no images to look at")
-    count = max(iterations, layer.iterations)
-    entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(count - 1, dtype=torch.float64)
+    count = 0 if options is None else max(iterations, layer.iterations)
+    entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(max(0, count - 1), dtype=torch.float64)
     primary, classes = torch.zeros(len(layer.weight)), torch.zeros(layer.classes)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
             inputs = network.primary_capsules(images)
-            found = passes(layer.votes(inputs), count, layer.bias)
-            share = len(images) / len(split)
-            entropy += share * found.entropy.cpu()
-            change += share * found.change.cpu()
+            if options is None:
+                capsules = layer(inputs)
+            else:
+                found = passes(layer.votes(inputs), count, layer.bias, **options)
+                share, capsules = len(images) / len(split), found.capsules[layer.iterations - 1]
+                entropy += share * found.entropy.cpu()
+                change += share * found.change.cpu()
             primary = primary.maximum(lengths(inputs).amax(dim=0).cpu())
-            classes = classes.maximum(lengths(found.capsules[layer.iterations - 1]).amax(dim=0).cpu())
-    return Diagnosis(len(split), layer.iterations, entropy, change, primary.unflatten(0, (network.primary.types, -1)), classes)
+            classes = classes.maximum(lengths(capsules).amax(dim=0).cpu())
+    outlets, by_type = layer.classes + bool(options and options["none_of_the_above"]), (network.primary.types, -1)
+    return Diagnosis(len(split), layer.iterations, outlets, entropy, change, primary.unflatten(0, by_type), classes)
+
+
+def _options(routing: Routing) -> dict[str, Any] | None:
+    """With which options :func:`passes` repeats a routing; None if it doesn't."""
+    plain, given = (routing.func, routing.keywords) if isinstance(routing, partial) else (routing, {})
+    if plain not in (dynamic, uniform):
+        return None
+    return {"squash": given.get("squash", squash), "none_of_the_above": given.get("none_of_the_above", False)}

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet.data import Data, Split
-from capsnet.diagnostics import diagnosable, diagnose
+from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
 from capsnet.execution import AUTO, Execution, keep_freed_memory
 from capsnet.losses import one_hot
@@ -142,15 +142,12 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
 
     They hold each class in proportion, and are the same for every epoch and seed.
     """
-    if not diagnosable(state.model):
-        return {}
     split = data.validation if len(data.validation) else data.training
     found = diagnose(state.model, Split(split.images[:SAMPLE], split.labels[:SAMPLE]))
-    return {
-        "coupling_entropy": found.entropy[-1].item(),
-        "logit_changes": tuple(found.change.tolist()),
-        "dead_primary_capsules": int(found.dead_primary.sum()),
-    }
+    dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
+    if not len(found.entropy):  # of a routing whose passes are not followed
+        return dead
+    return {"coupling_entropy": found.entropy[-1].item(), "logit_changes": tuple(found.change.tolist()), **dead}
 
 
 @torch.inference_mode()

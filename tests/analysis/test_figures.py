@@ -277,6 +277,18 @@ def test_without_routing_there_is_one_pass(made_up, drawn, tmp_path):
         assert "hollow" not in texts(drawn["routing"])
 
 
+@pytest.mark.parametrize("name", ["random", "static", "attention", "em"])
+def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(made_up, drawn, tmp_path, name):
+    [numbers] = routing(*made_up(20, 0, **SMALL, routing=name, routing_iterations=1), tmp_path)
+    told = json.loads(numbers.read_text())
+    assert told["coupling_entropy_relative"] == told["mean_logit_change"] == []
+    assert len(told["greatest_length_of_class"]) == 10
+    words = texts(drawn["routing"])
+    assert words.count(f"{name} routing is not followed") == 2
+    assert "one pass" not in words
+    assert "hollow" not in words
+
+
 # all of them
 
 

@@ -7,25 +7,31 @@ import pytest
 import torch
 
 from capsnet import diagnostics
-from capsnet.config import RunConfig
+from capsnet.config import ITERATED, RunConfig
 from capsnet.data import Data, Split
 from capsnet.diagnostics import SILENT, diagnose, passes
 from capsnet.errors import InputError
+from capsnet.layers import squash_efficient
 from capsnet.models import build, lengths
+from capsnet.registry import ROUTINGS
 from capsnet.routing import dynamic, uniform
 from capsnet.state import stream
 
 
-def looked_on(votes, iterations, bias):
-    """Entropy per pass and mean |change of the logits| per update, one input and one class at a time."""
+def looked_on(votes, iterations, bias, none=0):
+    """Entropy per pass and mean |change of the logits| per update, one input and one class at a time.
+
+    With ``none`` = 1 there is a further class, of logit 0 and without a capsule.
+    """
     batch, inputs, classes, _ = votes.shape
     entropy, change = np.zeros(iterations), np.zeros(iterations)
     for n in range(batch):
         b = np.zeros((inputs, classes))
         for t in range(iterations):
-            c = np.exp(b) / np.exp(b).sum(axis=1, keepdims=True)
+            c = np.exp(b) / (np.exp(b).sum(axis=1, keepdims=True) + none)
             for i in range(inputs):
-                entropy[t] -= sum(c[i, j] * math.log(c[i, j]) for j in range(classes)) / (batch * inputs)
+                parts = [*c[i], 1 - c[i].sum()] if none else c[i]
+                entropy[t] -= sum(part * math.log(part) for part in parts) / (batch * inputs)
             for j in range(classes):
                 s = sum(c[i, j] * votes[n, i, j] for i in range(inputs)) + bias[j]
                 squared = float(s @ s)
@@ -67,12 +73,13 @@ def test_images(tiny, data_of) -> Split:
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_the_passes_are_those_of_routing_and_of_procedure_1(votes, bias, iterations, with_bias):
+@pytest.mark.parametrize("none", [False, True])
+def test_the_passes_are_those_of_routing_and_of_procedure_1(votes, bias, iterations, with_bias, none):
     own = bias if with_bias else None
-    found = passes(votes, iterations, own)
+    found = passes(votes, iterations, own, none_of_the_above=none)
     for r in range(1, iterations + 1):
-        assert torch.equal(found.capsules[r - 1], dynamic(votes, r, own))
-    entropy, change = looked_on(votes.numpy(), iterations, bias.numpy() if with_bias else np.zeros((4, 5)))
+        assert torch.equal(found.capsules[r - 1], dynamic(votes, r, own, none_of_the_above=none))
+    entropy, change = looked_on(votes.numpy(), iterations, bias.numpy() if with_bias else np.zeros((4, 5)), none)
     np.testing.assert_allclose(found.entropy.numpy(), entropy, rtol=1e-12)
     np.testing.assert_allclose(found.change.numpy(), change, rtol=1e-12)
     assert len(found.change) == iterations - 1
@@ -98,19 +105,31 @@ def test_no_iterations_are_refused(votes):
         passes(votes, 0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"capsule_bias": True}, {"routing": "uniform", "routing_iterations": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"capsule_bias": True},
+        {"routing": "uniform", "routing_iterations": 1},
+        {"squash": "efficient", "none_of_the_above": True},
+        {"routing_gradient": "detached"},
+    ],
+)
 def test_a_diagnosis_is_the_mean_over_images_whatever_the_batches(network, test_images, changes, monkeypatch):
     made = network(**changes)
     found = diagnose(made, test_images)  # 360 images: the last batch of 100 is smaller
     with torch.inference_mode():
         inputs = made.primary(made.conv(test_images.batch(slice(None))).relu())
-        whole = passes(made.capsules.votes(inputs), made.capsules.iterations, made.capsules.bias)
+        given = {"none_of_the_above": True, "squash": squash_efficient} if "squash" in changes else {}
+        whole = passes(made.capsules.votes(inputs), made.capsules.iterations, made.capsules.bias, **given)
         scores = made.scores(test_images.batch(slice(None)))
     torch.testing.assert_close(found.entropy, whole.entropy)
     torch.testing.assert_close(found.change, whole.change)
     torch.testing.assert_close(found.primary.flatten(), lengths(inputs).amax(dim=0))
     torch.testing.assert_close(found.classes, scores.amax(dim=0))
     assert (found.images, found.iterations) == (360, made.capsules.iterations)
+    assert found.outlets == (11 if "none_of_the_above" in changes else 10)
+    torch.testing.assert_close(found.relative_entropy[0].item(), 1.0)
     monkeypatch.setattr(diagnostics, "BATCH", 7)
     torch.testing.assert_close(diagnose(made, test_images).entropy, found.entropy)
 
@@ -176,10 +195,17 @@ def test_dead_is_who_is_silent_on_every_image(network, test_images):
     assert diagnose(made, Split(loud, test_images.labels)).dead_primary.tolist() == [0, 0]
 
 
-def test_other_routings_and_no_images_are_refused(network, test_images):
+def test_no_images_are_refused(network, test_images):
     with pytest.raises(InputError, match="no images"):
         diagnose(network(), Split(test_images.images[:0], test_images.labels[:0]))
-    made = network()
-    made.capsules.routing = lambda votes, iterations, bias: votes.sum(dim=1)
-    with pytest.raises(InputError, match="dynamic and uniform"):
-        diagnose(made, test_images)
+
+
+@pytest.mark.parametrize("name", [name for name in ROUTINGS if name not in ("dynamic", "uniform")])
+def test_of_other_routings_the_capsules_alone_are_looked_at(network, test_images, name):
+    made = network(routing=name, routing_iterations=2 if name in ITERATED else 1)
+    found = diagnose(made, test_images, 5)
+    assert found.entropy.shape == found.change.shape == found.relative_entropy.shape == (0,)
+    with torch.inference_mode():
+        inputs = made.primary_capsules(test_images.batch(slice(None)))
+        torch.testing.assert_close(found.primary.flatten(), lengths(inputs).amax(dim=0))
+        torch.testing.assert_close(found.classes, lengths(made.capsules(inputs)).amax(dim=0), rtol=1e-4, atol=1e-6)

@@ -467,12 +467,13 @@ def test_without_validation_images_routing_is_looked_at_on_training_images(tiny,
     assert metrics.wrong_length is None
 
 
-def test_a_routing_whose_passes_are_unknown_is_not_looked_at(tiny, data_of, cpu):
+def test_of_a_routing_whose_passes_are_unknown_dead_capsules_are_counted(tiny, data_of, cpu):
     state = TrainingState(tiny(epochs=1), cpu)
     state.model.capsules.direct = None
     state.model.capsules.routing = lambda votes, iterations, bias: uniform(votes, 1, bias)
     (metrics,) = train(state, data_of(state.config))
-    assert metrics.coupling_entropy is metrics.logit_changes is metrics.dead_primary_capsules is None
+    assert metrics.coupling_entropy is metrics.logit_changes is None
+    assert metrics.dead_primary_capsules is not None
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy(scale=10)", "sigmoid_cross_entropy(scale=10, threshold=0.5)", "spread"])
