@@ -42,7 +42,8 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Figure 3: test images above their reconstructions, failures included (:func:`examples` says which).
 
     A column is headed (l, p, r): label, prediction, and the class whose capsule is reconstructed. A failure has two columns,
-    one for its prediction and one for its label.
+    one for its prediction and one for its label. A decoder that is fed all capsules (mask none) makes one image of each, and r
+    is left out.
 
     Raises:
         InputError: the run has no decoder, or the images are not those that it was tested on.
@@ -50,7 +51,9 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     _check(trained, split)
     labels, predictions = trained.labels.tolist(), trained.predictions.tolist()
     right, wrong = examples(labels, predictions)
-    columns = [(i, labels[i]) for i in right] + [(i, r) for i in wrong for r in (predictions[i], labels[i])]
+    whole = trained.config.mask == "none"
+    columns = [(i, labels[i]) for i in right]
+    columns += [(i, r) for i in wrong for r in ([predictions[i]] if whole else [predictions[i], labels[i]])]
     lines = [columns[start : start + ACROSS] for start in range(0, len(columns), ACROSS)]
     with style():
         tall = 2 * _side(split, ACROSS) + 0.25
@@ -58,14 +61,16 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
         for panel, line in zip(np.atleast_1d(figure.subplots(len(lines), 1)), lines, strict=True):
             pair = _pair(trained, split, line)
             blank = pair.new_ones(2, ACROSS - len(line), *pair.shape[2:])
-            heads = [f"({labels[i]}, {predictions[i]}, {r})" for i, r in line]
+            heads = [f"({labels[i]}, {predictions[i]}" + (")" if whole else f", {r})") for i, r in line]
             show(panel, torch.cat([pair, blank], dim=1), heads, ["input", "output"])
             panel.set_yticklabels(["input", "output"], rotation=90, va="center")
             for text, (i, _) in zip(panel.get_xticklabels(), line, strict=True):
                 text.set_color(ORANGE if i in wrong else "black")
         note(
             figure,
-            "(l, p, r): label, prediction, class whose capsule is decoded",
+            "(l, p): label, prediction; all capsules are decoded"
+            if whole
+            else "(l, p, r): label, prediction, class whose capsule is decoded",
             "black: of each class, its first image that is recognised",
             _failures(len(wrong), int((trained.predictions != trained.labels).sum()), len(split)),
             trained.title,
@@ -109,7 +114,8 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
         show(below, rows, [_signed(delta) for delta in DELTAS], range(1, len(rows) + 1), rotation=90)
         below.set_ylabel(f"dimension of the capsule of class {prediction}")
         below.set_title("added to one dimension")
-        note(figure, trained.title)
+        beside = ["all other capsules are decoded, too, as they are"] if trained.config.mask == "none" else []
+        note(figure, *beside, trained.title)
         return save(figure, folder / "perturbations")
 
 

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
 from capsnet.objectives import LOSSES, Objective
-from capsnet.registry import DATASETS, GRADIENTS, MODELS, PRECISIONS, ROUTINGS, SQUASHES, DatasetFacts
+from capsnet.registry import DATASETS, GRADIENTS, MASKS, MODELS, PRECISIONS, ROUTINGS, SQUASHES, DatasetFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -75,6 +75,7 @@ class RunConfig(BaseModel):
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
+    mask: str = Field("label", description="capsule that the decoder is fed in training: label, prediction, or none (all)")
     loss: str = Field(
         "margin",
         description="of the class scores: margin (m_plus=0.9, m_minus=0.1, down_weight=0.5), cross_entropy(scale=1), "
@@ -111,6 +112,11 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_routing(cls, value: str) -> str:
         return _known("routing", value, ROUTINGS)
+
+    @field_validator("mask")
+    @classmethod
+    def _known_mask(cls, value: str) -> str:
+        return _known("mask", value, MASKS)
 
     @field_validator("squash")
     @classmethod
@@ -156,11 +162,13 @@ class RunConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _routing_means_something(self) -> "RunConfig":
+    def _choices_mean_something(self) -> "RunConfig":
         if self.routing not in ITERATED and self.routing_iterations != 1:
             raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
         if self.routing == "em" and self.capsule_bias:
             raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
+        if self.mask != "label" and not self.reconstruction_weight:
+            raise ValueError(f"mask {self.mask} is of what the decoder is fed: reconstruction_weight must be above 0")
         if self.none_of_the_above and self.routing not in ("dynamic", "static"):
             raise ValueError(
                 f"none_of_the_above is a class in the softmax of dynamic and static routing: with routing {self.routing} it "

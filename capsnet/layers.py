@@ -139,7 +139,7 @@ def branch(generator: Generator) -> Generator:
 class Decoder(nn.Module):
     """Class capsules to an image in [0, 1]: fully connected, ReLU between, a sigmoid at the end (paper, figure 2).
 
-    It is fed all capsules with every class but one set to 0.
+    It is fed all capsules, in the paper's network with every class but one set to 0.
     """
 
     def __init__(self, classes: int, dim: int, hidden: tuple[int, ...], shape: tuple[int, int, int]) -> None:
@@ -155,6 +155,6 @@ class Decoder(nn.Module):
     def forward(
         self, capsules: Float[Tensor, "batch classes dim"], which: Float[Tensor, "batch classes"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """``which`` has a 1 at the class to keep and 0 elsewhere."""
+        """``which`` has a 1 at each class to keep and 0 elsewhere."""
         hidden = self.layers[:-1]((capsules * which[:, :, None]).flatten(1))
         return self.layers[-1](full(hidden)).unflatten(1, self.shape)

@@ -44,7 +44,7 @@ class CapsuleNetwork(nn.Module):
             config.capsule_bias,
             WITHOUT_VOTES.get(routing),
         )
-        self.precision = config.precision
+        self.precision, self.mask = config.precision, config.mask
         self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
         # once for the run: its network answers in the same way when a figure asks for a few images
         self.spectral = fourier.pays(
@@ -96,11 +96,16 @@ class CapsuleNetwork(nn.Module):
     def reconstruct(
         self, capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch channels height width"]:
-        """The decoder's image of one class's capsule: the true class in training, the longest capsule's at test."""
+        """The decoder's image of one class's capsule, or of all capsules, whatever the classes, if ``mask`` is none."""
         if self.decoder is None:
             raise ValueError("this network was trained without reconstruction (reconstruction_weight 0) and has no decoder")
         with rounded(self.precision, capsules.device):
-            return self.decoder(capsules, one_hot(classes, capsules.shape[1]).to(capsules.dtype))
+            which = one_hot(classes, capsules.shape[1]).to(capsules.dtype)
+            return self.decoder(capsules, torch.ones_like(which) if self.mask == "none" else which)
+
+    def decoded(self, scores: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """The classes whose capsules are decoded in training; at test they are the predictions."""
+        return scores.argmax(dim=1) if self.mask == "prediction" else labels
 
 
 def lengths(capsules: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:

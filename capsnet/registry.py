@@ -43,6 +43,13 @@ GRADIENTS = {
     "detached": "through the last weighted sum alone: coupling coefficients are constants",
 }
 
+MASKS = {
+    "label": "the capsule of the true class in training, the longest one at test",
+    "prediction": "the longest capsule in both",
+    "none": "all capsules in both",
+}
+"""What the decoder is fed; all other capsules are set to 0."""
+
 PRECISIONS = {
     "fp32": "float32 throughout",
     "tf32": "matrix products of float32 numbers rounded to 10 bits (CUDA only)",

@@ -47,7 +47,7 @@ def step_losses(
     classes = loss = objective.of(scores, labels, done)
     reconstruction = torch.zeros_like(classes)
     if weight:
-        reconstruction = losses.reconstruction(images, model.reconstruct(capsules, labels))
+        reconstruction = losses.reconstruction(images, model.reconstruct(capsules, model.decoded(scores, labels)))
         loss = classes + weight * reconstruction
     wrong = (scores.detach().argmax(dim=1) != labels).sum()
     return loss, torch.cat([torch.stack([loss, classes, reconstruction]).detach() * len(labels), wrong[None]])

@@ -139,6 +139,28 @@ def test_reconstructions_say_how_many_failures_there_are(made_up, drawn, tmp_pat
     assert len(figure.axes) == -(-columns // 6)
 
 
+def test_a_decoder_of_all_capsules_makes_one_image_of_each(made_up, drawn, tmp_path):
+    trained, split = made_up(40, 3, **SMALL, mask="none")
+    reconstructions(trained, split, tmp_path)
+    panels = drawn["reconstructions"].axes
+    labels, answers = trained.labels.tolist(), trained.predictions.tolist()
+    indices = [*range(10), 37, 38, 39]
+    assert [head for panel in panels for head in heads_of(panel)] == [f"({labels[i]}, {answers[i]})" for i in indices]
+    shown = np.concatenate([tiles_of(panel, 2, 6, 16) for panel in panels], axis=1)
+    with torch.inference_mode():
+        made = trained.network.decoder.layers(trained.network.encode(split.batch(torch.tensor(indices))).flatten(1))
+    assert shown[1, :13] == pytest.approx(made.view(13, 16, 16).numpy(), abs=0.5001 / 255)
+    assert "all capsules are decoded" in texts(drawn["reconstructions"])
+
+    rows = perturbed(trained, split, 2)
+    with torch.inference_mode():
+        changed = trained.network.encode(split.batch(slice(2, 3)))
+        changed[0, answers[2], 4] += DELTAS[9]
+        torch.testing.assert_close(rows[4, 9], trained.network.decoder.layers(changed.flatten(1)).view(1, 16, 16))
+    perturbations(trained, split, tmp_path, 2)
+    assert "all other capsules are decoded, too" in texts(drawn["perturbations"])
+
+
 # figure 4
 
 
@@ -297,6 +319,7 @@ LOOKS = {
     "four dimensions": (30, 2, {**SMALL, "class_dim": 4, "routing_iterations": 1}),
     "many types and dimensions": (30, 2, {**SMALL, "class_dim": 30, "primary_types": 64, "routing_iterations": 12}),
     "one image": (1, 1, SMALL),
+    "all capsules decoded": (30, 9, {**SMALL, "mask": "none", "routing": "attention", "routing_iterations": 1}),
 }
 
 

@@ -172,6 +172,7 @@ VALUES = {
     "none_of_the_above": "True",
     "routing_gradient": "detached",
     "reconstruction_weight": "0.002",
+    "mask": "prediction",
     "loss": "cross_entropy(scale=8)",
     "epochs": "1",
     "batch_size": "17",

@@ -208,6 +208,26 @@ def test_training_images_are_augmented_and_no_others(tiny, cpu, data_of, monkeyp
     assert torch.equal(torch.cat(seen[4:]), data.validation.batch(slice(None)))
 
 
+@pytest.mark.parametrize("mask", ["label", "prediction", "none"])
+def test_the_decoder_is_fed_what_the_mask_leaves(tiny, cpu, data_of, mask):
+    """In training; what the classes are is told to the one that reconstructs at test, and no matter if all are decoded."""
+    config = tiny(mask=mask)
+    data, model = data_of(config), TrainingState(config, cpu).model
+    images, labels = data.training.batch(slice(0, 20)), data.training.labels[:20]
+    capsules = model.encode(images)
+    longest = capsules.norm(dim=2).argmax(dim=1)
+    assert (longest != labels).sum() > 5
+    kept = {"label": torch.eye(10)[labels], "prediction": torch.eye(10)[longest], "none": torch.ones(20, 10)}[mask]
+    made = model.decoder.layers((capsules * kept[:, :, None]).flatten(1)).view(images.shape)
+    _, sums = step_losses(model, 1.0, images, labels)
+    assert sums[2].item() == pytest.approx((made - images).square().sum().item(), rel=1e-5)
+    told = model.reconstruct(capsules, longest)
+    other = model.reconstruct(capsules, (longest + 1) % 10)
+    assert torch.equal(told, other) is (mask == "none")
+    if mask != "label":
+        torch.testing.assert_close(told, made)
+
+
 def test_the_reconstruction_is_compared_with_the_shifted_image(tiny, cpu, data_of, monkeypatch):
     config = tiny(augmentation="shift(pixels=2)", epochs=1)
     state = TrainingState(config, cpu)

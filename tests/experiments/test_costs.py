@@ -56,6 +56,7 @@ OTHER = {
     "none_of_the_above": (True, "", False),
     "routing_gradient": ("detached", "", False),
     "reconstruction_weight": (1e-3, "alike", True),  # still a decoder
+    "mask": ("none", "", False),
     "loss": ("cross_entropy", "alike", True),
     "epochs": (20, "alike", True),
     "batch_size": (64, "", True),
