@@ -186,6 +186,7 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
         "accuracy": tables.accuracy(comparisons, found.runs),
         "differences": tables.differences(comparisons, found.runs),
         "cells": tables.ablation(comparisons, found.runs),
+        "other_r": tables.other_r(comparisons, found.runs),
         "effects": tables.effects(comparisons, found.runs),
         "cost": expenses.table(comparisons.cells, spent),
     }

@@ -14,6 +14,7 @@ from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
 from experiments.known import by_config, state
+from experiments.record import OTHER_R
 from experiments.sources import parse_grid
 from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, TrackedRun
 
@@ -50,6 +51,7 @@ class Runs:
             ``experiment, run_id, status`` (finished, failed, killed, running or planned), ``failure, reason``, the last
             values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``ended``. Its ``attrs`` hold ``where``,
             by which the rows were chosen, and how many were ``left_out``.
+            Where a run was tested at another r there are columns ``test_error_r1`` and so on.
         strangers: (run id -> why) of runs that are left out because they are of no config of this version.
         repeated: finished runs of configs for which another one, that finished before, speaks.
     """
@@ -160,6 +162,7 @@ def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str
     row |= {name: metrics.get(name, float("nan")) for name in LAST}
     if status != "finished":
         row["test_error"] = float("nan")
+    row |= {name: value for name, value in metrics.items() if name.startswith(OTHER_R) and status == "finished"}
     row["seconds"] = metrics.get("train_seconds", float("nan"))
     return row | {name: tags.get(name) for name in TAGS} | {"ended": run.end if run else None}
 
@@ -167,7 +170,7 @@ def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
     types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS), "str")
-    types |= dict.fromkeys((*LAST, "seconds"), "float64")
+    types |= dict.fromkeys((*LAST, "seconds", *(str(name) for name in frame if str(name).startswith(OTHER_R))), "float64")
     return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)
 
 

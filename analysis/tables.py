@@ -13,8 +13,18 @@ from analysis.cells import Cell, cells, constants, legend, name_of, outcomes, te
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
-from analysis.statistics import MOST_PAIRS
-from analysis.wording import decimals_of, error_text, interval_text, number_text, p_text, setting_text, signed_text
+from analysis.statistics import MOST_PAIRS, t_interval
+from analysis.wording import (
+    decimals_of,
+    error_text,
+    estimate_text,
+    interval_text,
+    number_text,
+    p_text,
+    setting_text,
+    signed_text,
+)
+from experiments.record import OTHER_R
 from experiments.sources import shortened
 from experiments.tracking import Store
 
@@ -140,6 +150,28 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     return Table(f"tab:{_slug(runs)}-effects", caption, header, body, 2, [note + without, footer(runs)])
 
 
+def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Test errors at an r other than that of training, of the same trained networks; None if nothing was tested so."""
+    columns = {int(str(name).removeprefix(OTHER_R)): str(name) for name in runs if str(name).startswith(OTHER_R)}
+    found = [cell for cell in comparisons.cells if cell.runs[[*columns.values()]].notna().any(axis=None)]
+    if not found:
+        return None
+    axes = varying(runs)
+    own = {int(r) for cell in found for r in cell.runs["routing_iterations"]}
+    body = []
+    for cell in found:
+        errors = {r: t_interval(cell.runs[name].dropna()) for r, name in columns.items()}
+        errors[int(cell.runs["routing_iterations"].iloc[0])] = cell.error
+        texts = [estimate_text(errors[r]) if r in errors and errors[r].n else "—" for r in sorted({*columns, *own})]
+        body.append([*(text_of(value) for value in cell.setting.values()), *texts])
+    header = [*map(name_of, axes), *(f"r = {r} at test" for r in sorted({*columns, *own}))]
+    caption = (
+        "Test error in % of trained networks that route with another r at test, mean ± sample sd over n seeds; what each was "
+        f"trained with is in the column of its own r.{_legend(axes)}"
+    )
+    return Table(f"tab:{_slug(runs)}-other-r", caption, header, body, len(axes), [footer(runs)])
+
+
 def all_effects(comparisons: Comparisons) -> list[Effect]:
     """Main effects, then interactions."""
     return [*main_effects(comparisons.cells), *interactions(comparisons.cells)]
@@ -163,7 +195,7 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
     return [folder / name for name in files]
 
 
-OPTIONAL = {"differences": differences, "effects": effects}
+OPTIONAL = {"differences": differences, "effects": effects, "other_r": other_r}
 
 
 def judged(

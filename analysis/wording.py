@@ -16,13 +16,18 @@ def error_text(cell: Cell) -> str:
 
     Where there is no deviation, or it is 0, two decimals: what one of 10,000 test images is worth.
     """
-    mean, sd = cell.error.mean, cell.error.sd
-    if cell.error.n == 0:
-        return f"— ({cell.count})"
-    if cell.error.n == 1:
-        return f"{mean:.2f} ({cell.count})"
+    return estimate_text(cell.error, cell.count)
+
+
+def estimate_text(estimate: Estimate, count: str = "") -> str:
+    """The same of any estimate, with its n if there is no more to say of the count."""
+    mean, sd, count = estimate.mean, estimate.sd, count or f"n={estimate.n}"
+    if estimate.n == 0:
+        return f"— ({count})"
+    if estimate.n == 1:
+        return f"{mean:.2f} ({count})"
     decimals = decimals_of(sd)
-    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} ({cell.count})"
+    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} ({count})"
 
 
 def decimals_of(uncertainty: float) -> int:

@@ -54,7 +54,7 @@ def main() -> int:
 
     from capsnet.data import default_folder, read
     from capsnet.precision import require
-    from capsnet.training import DivergedError, choose_device, evaluate, train
+    from capsnet.training import DivergedError, choose_device, errors_at, evaluate, train
 
     device = choose_device(command.device)
     require(config, device)
@@ -76,11 +76,14 @@ def main() -> int:
                 if command.checkpoints:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
         result = evaluate(state.model, data.test, config.test_batch_size)
+        others = errors_at(state.model, data.test, config.test_batch_size, config.test_routing_iterations)
     except DivergedError as error:
         cli.errors.print(f"[bold red]diverged:[/] {error}")
         return 1
     wrong = round(result.error * len(data.test) / 100)
     cli.console.print(f"test error [bold]{result.error:.2f} %[/] ({wrong} of {len(data.test)} images)")
+    for r, percent in others.items():
+        cli.console.print(f"test error at r = {r}, instead of {config.routing_iterations}: [bold]{percent:.2f} %[/]")
     return 0
 
 

@@ -72,6 +72,9 @@ class RunConfig(BaseModel):
         False, description="a further class without capsule, of logit 0, takes a share of the coupling (dynamic, static)"
     )
     routing_gradient: str = Field("full", description="through every pass (full) or the last weighted sum alone (detached)")
+    test_routing_iterations: tuple[Count, ...] = Field(
+        (), description="further r, rising, at which the trained network is tested after its last epoch"
+    )
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
@@ -167,6 +170,13 @@ class RunConfig(BaseModel):
             raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
         if self.routing == "em" and self.capsule_bias:
             raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
+        others = self.test_routing_iterations
+        if others and self.routing not in ITERATED:
+            raise ValueError(f"routing {self.routing} has one weighted sum: test_routing_iterations must be empty")
+        if list(others) != sorted({*others} - {self.routing_iterations}):
+            raise ValueError(
+                f"test_routing_iterations must rise and not have routing_iterations, which is tested anyway, not {list(others)}"
+            )
         if self.mask != "label" and not self.reconstruction_weight:
             raise ValueError(f"mask {self.mask} is of what the decoder is fed: reconstruction_weight must be above 0")
         if self.none_of_the_above and self.routing not in ("dynamic", "static"):

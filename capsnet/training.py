@@ -3,7 +3,7 @@
 import math
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -165,6 +165,18 @@ def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation
     predictions = scores.argmax(dim=1)
     error = 100 * (predictions != split.labels).double().mean().item()
     return Evaluation(error, predictions.cpu(), scores.cpu())
+
+
+def errors_at(model: CapsuleNetwork, split: Split, batch_size: int, iterations: Sequence[int]) -> dict[int, float]:
+    """The errors in percent of a network that routes with these r, each instead of its own, which it has again afterwards."""
+    own, errors = model.capsules.iterations, {}
+    try:
+        for r in iterations:
+            model.capsules.iterations = r
+            errors[r] = evaluate(model, split, batch_size).error
+    finally:
+        model.capsules.iterations = own
+    return errors
 
 
 @contextmanager

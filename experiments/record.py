@@ -11,6 +11,10 @@ def now() -> int:
     return time.time_ns() // 1_000_000
 
 
+OTHER_R = "test_error_r"
+"""Begins the names of test errors at an r other than that of training."""
+
+
 @dataclass(frozen=True)
 class DataSource:
     """The data set of a run, as MLflow's inputs show it."""

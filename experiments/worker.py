@@ -20,11 +20,11 @@ from capsnet.errors import InputError, brief
 from capsnet.execution import AUTO, Execution
 from capsnet.files import replaced
 from capsnet.state import EpochMetrics, Snapshot, TrainingState
-from capsnet.training import DivergedError, Evaluation, choose_device, evaluate, train
+from capsnet.training import DivergedError, Evaluation, choose_device, errors_at, evaluate, train
 from experiments import interrupts, stores
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
-from experiments.record import DataSource, Ending, Record, now
+from experiments.record import OTHER_R, DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
 from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, RunLog, Store
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # a grid needs no optuna
     from experiments.study import Watch
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
 TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
 
 
@@ -222,6 +223,8 @@ class _Trainer:
         _write_files(self.journal.folder, state, data, result)
         seconds = sum(metrics.seconds for metrics in state.history)
         results = {"test_error": result.error, "parameters": parameters, "train_seconds": seconds}
+        others = errors_at(state.model, data.test, self.config.test_batch_size, self.config.test_routing_iterations)
+        results |= {f"{OTHER_R}{r}": error for r, error in others.items()}
         return Ending("FINISHED", now(), results=results)
 
     def keep(self) -> None:

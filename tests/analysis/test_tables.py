@@ -259,3 +259,26 @@ def test_numbers_that_look_equal_when_shortened_stay_two_rows(make_runs):
 def test_what_somebody_wrote_is_shown_whole(make_runs):
     table = accuracy(make_runs({"learning_rate": [0.01234567, 6.4e-6]}, seeds=1))
     assert [row[3] for row in table.rows] == ["6.4e-6", "0.01234567"]
+
+
+# --- another r at test
+
+
+def test_errors_at_another_r_stand_beside_those_of_the_own(make_runs, tmp_path):
+    runs = make_runs({"routing_iterations": [1, 3]}, errors=[5.0, 6.0, 7.0, 3.0, 4.0, 5.0])
+    assert tables.other_r(judged(runs), runs) is None
+    runs["test_error_r1"] = [float("nan")] * 3 + [9.0, 10.0, 11.0]
+    runs["test_error_r10"] = [8.0, float("nan"), 6.0] + [float("nan")] * 3
+    table = tables.other_r(judged(runs), runs)
+    assert table.header == ["r", "r = 1 at test", "r = 3 at test", "r = 10 at test"]
+    assert table.rows == [
+        ["1", "6.0 ± 1.0 (n=3)", "—", "7.0 ± 1.4 (n=2)"],
+        ["3", "10.0 ± 1.0 (n=3)", "4.0 ± 1.0 (n=3)", "—"],
+    ]
+    assert {"other_r.md", "other_r.tex", "other_r.html"} <= {path.name for path in write(runs, tmp_path)}
+
+
+def test_only_cells_that_were_tested_at_another_r_are_rows(make_runs):
+    runs = make_runs({"routing_iterations": [1, 3]})
+    runs["test_error_r2"] = [float("nan")] * 3 + [9.0, 10.0, 11.0]
+    assert [row[0] for row in tables.other_r(judged(runs), runs).rows] == ["3"]

@@ -171,6 +171,7 @@ VALUES = {
     "routing_iterations": "2",
     "none_of_the_above": "True",
     "routing_gradient": "detached",
+    "test_routing_iterations": "1 5",
     "reconstruction_weight": "0.002",
     "mask": "prediction",
     "loss": "cross_entropy(scale=8)",
@@ -190,14 +191,20 @@ VALUES = {
 def test_every_flag_reaches_the_config(command, tmp_path):
     assert VALUES.keys() == FIELDS.keys()
     flags = [part for name, value in VALUES.items() for part in (f"--{name.replace('_', '-')}", value)]
-    at = flags.index("8 9")
-    flags[at : at + 1] = ["8", "9"]
+    for listed in ("8 9", "1 5"):
+        at = flags.index(listed)
+        flags[at : at + 1] = listed.split()
     code, out, _ = command(*flags, "--device", "cpu", "--checkpoints", tmp_path)
     assert code == 0
     state = TrainingState.load(tmp_path / "epoch-0001.safetensors", torch.device("cpu"))
     expected = {**VALUES, "decoder_hidden": "[8, 9]", "capsule_bias": "true", "none_of_the_above": "true"}
+    expected["test_routing_iterations"] = "[1, 5]"
     assert state.config.to_params() == expected
     assert "digits: 90 training, 50 validation, 360 test images" in out
+    assert [line.partition(":")[0] for line in out.splitlines() if "instead of 2" in line] == [
+        "test error at r = 1, instead of 2",
+        "test error at r = 5, instead of 2",
+    ]
 
 
 def test_the_test_set_is_read_once_after_the_last_epoch(command, tiny_flags, monkeypatch):

@@ -30,6 +30,7 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "routing_iterations": 1,
     "none_of_the_above": True,
     "routing_gradient": "full",
+    "test_routing_iterations": (),
     "reconstruction_weight": 6.4e-6,
     "mask": "none",
     "loss": "spread(start=0.1, end=0.8)",
@@ -45,7 +46,7 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "seed": 2**31 - 1,
 }
 
-SAME = ("model", "routing_gradient")  # the only model, and the only gradient of one weighted sum
+SAME = ("model", "routing_gradient", "test_routing_iterations")  # the only model, and all that one weighted sum allows
 
 
 def test_every_field_has_another_value_here():
@@ -74,7 +75,7 @@ def test_params_are_one_readable_string_each():
     [
         {},
         OTHER,
-        {"routing_gradient": "detached"},
+        {"routing_gradient": "detached", "test_routing_iterations": (1, 5)},
         {"decoder_hidden": ()},
         {"learning_rate": 1e-7, "reconstruction_weight": 0.0},
     ],
@@ -190,6 +191,14 @@ BAD = [
     ({"routing": "attention"}, "routing attention has one weighted sum: routing_iterations must be 1"),
     ({"mask": "labels"}, "unknown mask 'labels'; did you mean 'label'?"),
     ({"mask": "none", "reconstruction_weight": 0}, "mask none is of what the decoder is fed: reconstruction_weight must be"),
+    ({"test_routing_iterations": [1, 3]}, "must rise and not have routing_iterations, which is tested anyway, not [1, 3]"),
+    ({"test_routing_iterations": [2, 1]}, "test_routing_iterations must rise"),
+    ({"test_routing_iterations": [2, 2]}, "test_routing_iterations must rise"),
+    ({"test_routing_iterations": [0]}, "test_routing_iterations must be greater than or equal to 1"),
+    (
+        {"routing": "static", "routing_iterations": 1, "test_routing_iterations": [2]},
+        "routing static has one weighted sum: test_routing_iterations must be empty",
+    ),
     ({"squash": "eficient"}, "unknown squash 'eficient'; did you mean 'efficient'?"),
     ({"routing_gradient": "ful"}, "unknown routing_gradient 'ful'; did you mean 'full'?"),
     ({"routing": "uniform", "routing_iterations": 1, "none_of_the_above": True}, "with routing uniform it must be false"),

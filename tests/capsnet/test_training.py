@@ -14,7 +14,7 @@ from capsnet.errors import InputError
 from capsnet.routing import uniform
 from capsnet.state import TrainingState, stream
 from capsnet.step import step_losses
-from capsnet.training import DivergedError, Step, choose_device, evaluate, train
+from capsnet.training import DivergedError, Step, choose_device, errors_at, evaluate, train
 
 
 @pytest.fixture
@@ -249,6 +249,23 @@ def test_the_validation_error_is_that_of_the_weights_after_the_epoch(tiny, cpu, 
         scores = state.model.scores(data.validation.images.float() / 255)
         wrong = (scores.argmax(dim=1) != data.validation.labels).sum().item()
         assert metrics.validation_error == pytest.approx(100 * wrong / 60)
+
+
+@pytest.mark.parametrize("routing", ["dynamic", "em"])
+def test_a_trained_network_is_tested_at_another_r(tiny, cpu, data_of, routing):
+    """As a network of that r with its weights; and it has its own r again."""
+    config = tiny(routing=routing, routing_iterations=2)
+    data, state = data_of(config), TrainingState(config, cpu)
+    with torch.no_grad():
+        state.model.capsules.weight *= 30  # the passes have to differ
+    found = errors_at(state.model, data.test, 50, (1, 5))
+    assert list(found) == [1, 5]
+    for r, error in found.items():
+        other = TrainingState(tiny(routing=routing, routing_iterations=r), cpu).model
+        other.load_state_dict(state.model.state_dict())
+        assert error == evaluate(other, data.test, 50).error
+    assert found[1] != found[5]
+    assert state.model.capsules.iterations == 2
 
 
 def test_train_does_not_touch_the_test_set(tiny, cpu, data_of):

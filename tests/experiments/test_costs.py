@@ -55,6 +55,7 @@ OTHER = {
     "routing_iterations": (2, "", False),
     "none_of_the_above": (True, "", False),
     "routing_gradient": ("detached", "", False),
+    "test_routing_iterations": ((1, 5), "", True),
     "reconstruction_weight": (1e-3, "alike", True),  # still a decoder
     "mask": ("none", "", False),
     "loss": ("cross_entropy", "alike", True),

@@ -29,6 +29,27 @@ def test_a_second_launch_starts_nothing(mlruns: Path, tiny: Path) -> None:
     assert list(store.runs()) == before
 
 
+def test_errors_at_another_r_are_logged_beside_the_test_error_and_read_again(mlruns: Path, tiny: Path) -> None:
+    from analysis.runs import read_runs
+
+    text = (
+        tiny.read_text()
+        .replace("epochs: 2\n", "epochs: 2\n  test_routing_iterations: [2, 5]\n")
+        .replace("seeds: 2", "seeds: 1")
+    )
+    _, store = launched(mlruns, text)
+    for run in store.runs():
+        if run.params:
+            assert {name for name in run.metrics if name.startswith("test_error")} == {
+                "test_error",
+                "test_error_r2",
+                "test_error_r5",
+            }
+    runs = read_runs("e", mlruns).runs
+    assert runs[["test_error_r2", "test_error_r5"]].notna().all(axis=None)
+    assert [str(kind) for kind in runs[["test_error_r2", "test_error_r5"]].dtypes] == ["float64"] * 2
+
+
 def test_a_larger_grid_trains_only_what_is_new(mlruns: Path, tiny: Path) -> None:
     launched(mlruns, tiny.read_text())
     # the same configs in other words, and one seed more

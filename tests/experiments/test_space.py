@@ -25,6 +25,7 @@ TEXTS: dict[str, list[Any]] = {
     "model": list(MODELS)[:2],
     "decoder_hidden": [[16], [16, 32]],
     "routing": list(ROUTINGS)[:2],
+    "test_routing_iterations": [[3], [2, 5]],
     "mask": ["label", "prediction", "none"],
     "squash": ["paper", "efficient"],
     "routing_gradient": ["full"],  # one iteration has but one gradient
