@@ -40,8 +40,7 @@ seeds: 2
 def row(experiment: str, number: int, values: dict[str, Any], test_error: float) -> dict[str, Any]:
     config = RunConfig(**values)
     return {
-        **config.model_dump(),
-        "decoder_hidden": json.dumps(config.decoder_hidden),
+        **{name: json.dumps(value) if isinstance(value, tuple) else value for name, value in config.model_dump().items()},
         "experiment": experiment,
         "run_id": f"run{number:03d}",
         "status": "finished",
