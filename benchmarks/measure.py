@@ -212,7 +212,12 @@ def measure(
         budget=budget.share("processes"),
         least=scale.rounds,
     )
-    left_out = [f"{n} processes: {machine.cores()} cores, or too little memory" for n in scale.processes if n not in counts]
+    few = machine.cores() if device.type == "cpu" else max(scale.processes)
+    left_out = [
+        f"{n} processes, on {few} cores" if n > few else f"{n} processes: too little memory"
+        for n in scale.processes
+        if n not in counts
+    ]
     return Findings(
         here,
         base.to_params(),
