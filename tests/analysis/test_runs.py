@@ -146,7 +146,9 @@ def test_several_experiments_are_one_table_in_which_a_config_counts_once(mlruns:
 
 def test_curves_hold_every_epoch_of_every_metric(mlruns: Path) -> None:
     curves = read_runs("", mlruns).curves  # the experiment launched last
-    assert set(curves["metric"]) == set(CURVES) - {"train_reconstruction_loss", *CURVES[8:]}, "not in these runs"
+    later = CURVES[CURVES.index("images_per_second") + 1 :]  # runs of older versions have none, and nor have these
+    absent = {"train_reconstruction_loss", "train_class_loss", *later}
+    assert set(curves["metric"]) == set(CURVES) - absent
     per_run = curves[curves["metric"] == "train_loss"].groupby("run_id")["value"].apply(list)
     assert sorted(per_run.tolist()) == [[0.5], [0.5, 0.25]]
 

@@ -62,7 +62,7 @@ def test_a_run_writes_json_with_every_sample(run, small):
     assert all(peak > 2**20 for peak in found["peak_memory_bytes"].values())
     assert list(found["peak_memory_bytes"]) == ["training fp32", "evaluation fp32"]
     assert "64" not in found["images_per_second_of_processes"]
-    assert found["left_out"][-1].startswith("64 processes: ")
+    assert found["left_out"][-1].startswith("64 processes, on ")
 
 
 def test_a_run_prints_what_its_markdown_says(run):
