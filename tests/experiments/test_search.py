@@ -423,10 +423,10 @@ def test_everything_wrong_is_said_at_once_and_once() -> None:
 
 
 def test_different_faults_of_corners_are_said_at_once_and_each_once() -> None:
-    space = "{class_dim: [8, x], learning_rate: {low: -1, high: 1}, routing: [dynamic, em], conv_kernel: [5, 9]}"
+    space = "{class_dim: [8, x], learning_rate: {low: -1, high: 1}, routing: [dynamic, me], conv_kernel: [5, 9]}"
     said = said_of(written({"base": "{dataset: digits, validation_size: 0, epochs: 2}", "space": space})).splitlines()
     assert len(said) == len(set(said)) == 5
-    for word in ("'x'", "greater than 0", "'em'", "conv_kernel 9 and primary_kernel 9", "validation_size must not be 0"):
+    for word in ("'x'", "greater than 0", "'me'", "conv_kernel 9 and primary_kernel 9", "validation_size must not be 0"):
         assert len([line for line in said if word in line]) == 1, word
 
 
