@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from capsnet.config import ITERATED
-from capsnet.em import EM, SMALL
+from capsnet.em import EM, FLOOR, SMALL
 from capsnet.layers import squash_efficient
 from capsnet.models import build, lengths
 from capsnet.registry import ROUTINGS, SQUASHES, load
@@ -139,7 +139,7 @@ def matrix_capsules(votes, activations, iterations, of_use, of_activation):
             mean, variance, total = np.zeros((classes, dim)), np.zeros((classes, dim)), np.zeros(classes)
             for j in range(classes):
                 mean[j] = sum(weighted[i, j] * votes[n, i, j] for i in range(inputs)) / amount[j]
-                variance[j] = sum(weighted[i, j] * (votes[n, i, j] - mean[j]) ** 2 for i in range(inputs)) / amount[j] + SMALL
+                variance[j] = sum(weighted[i, j] * (votes[n, i, j] - mean[j]) ** 2 for i in range(inputs)) / amount[j] + FLOOR
                 total[j] = sum((of_use[j] + np.log(np.sqrt(variance[j, h]))) * amount[j] / amount.mean() for h in range(dim))
             active = 1 / (1 + np.exp(-(of_activation - (total - total.mean()) / dim)))
         for j in range(classes):
