@@ -17,7 +17,7 @@ from capsnet import fourier, losses
 from capsnet.config import RunConfig
 from capsnet.data import Split
 from capsnet.execution import keep_freed_memory
-from capsnet.models import lengths
+from capsnet.models import CapsuleNetwork, lengths
 from capsnet.precision import OPERANDS, rounded
 from capsnet.state import TrainingState
 from capsnet.step import training_step
@@ -29,9 +29,14 @@ BEYOND = {"PrimaryCaps": "conv1", "routing": "votes"}
 """Parts that are measured with the one before them, which is then taken off round by round: they may be computed as one."""
 
 
+def _network(state: TrainingState) -> CapsuleNetwork:
+    assert isinstance(state.model, CapsuleNetwork)
+    return state.model
+
+
 def conv1(state: TrainingState, batch: Split) -> Work:
     """The first convolution and its ReLU, as the second takes it; images have no gradient."""
-    model, images = state.model, batch.batch(slice(None))
+    model, images = _network(state), batch.batch(slice(None))
 
     def features() -> Tensor:
         if model.takes_spectra(images):
@@ -44,15 +49,16 @@ def conv1(state: TrainingState, batch: Split) -> Work:
 
 def primary_capsules(state: TrainingState, batch: Split) -> Work:
     """The first convolution and the second, and the squash of its capsules."""
-    model, images = state.model, batch.batch(slice(None))
+    model, images = _network(state), batch.batch(slice(None))
     return _both_ways(lambda: model.primary_capsules(images), [*model.conv.parameters(), *model.primary.parameters()])
 
 
 def class_capsules(state: TrainingState, batch: Split, iterations: int) -> Work:
     """Votes, and as many passes of routing over them."""
-    layer = copy.deepcopy(state.model.capsules)
+    model = _network(state)
+    layer = copy.deepcopy(model.capsules)
     layer.iterations = iterations
-    vectors = _input(state.model.primary_capsules(batch.batch(slice(None))))
+    vectors = _input(model.primary_capsules(batch.batch(slice(None))))
     return _both_ways(lambda: layer(vectors), [vectors, *layer.parameters()])
 
 

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
 from capsnet.objectives import LOSSES, Objective
-from capsnet.registry import DATASETS, GRADIENTS, MASKS, MODELS, PRECISIONS, ROUTINGS, SQUASHES, DatasetFacts
+from capsnet.registry import DATASETS, GRADIENTS, MASKS, MODELS, PRECISIONS, ROUTINGS, SQUASHES, DatasetFacts, ModelFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -48,7 +48,11 @@ class RunConfig(BaseModel):
         description="of training images, each its own: none, shift(pixels=n) or affine(rotation=, shear=, scale=, pixels=)",
     )
 
-    model: str = Field("capsnet", description="capsnet: the paper's network")
+    model: str = Field(
+        "capsnet",
+        description="capsnet: the paper's network; cnn_matched: of its size, no capsules; cnn, cnn_multimnist: its baselines",
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the last hidden layer's units that a baseline's step drops")
     conv_channels: Count = Field(256, description="channels of the first convolution (stride 1, ReLU)")
     conv_kernel: Count = Field(9, description="side of its kernel in pixels")
     primary_types: Count = Field(32, description="types of primary capsules at each position")
@@ -99,7 +103,9 @@ class RunConfig(BaseModel):
         description="constant, exponential, step, cosine, one_cycle or plateau, counted in steps: name(key=value, ...)",
     )
     precision: str = Field("fp32", description="of what matrix products multiply: fp32, tf32 (CUDA only) or bf16")
-    seed: int = Field(0, ge=0, lt=2**31, description="of initialisation, shuffling and augmentation, each its own stream")
+    seed: int = Field(
+        0, ge=0, lt=2**31, description="of initialisation, shuffling, augmentation and dropout, each its own stream"
+    )
 
     @field_validator("dataset")
     @classmethod
@@ -152,7 +158,8 @@ class RunConfig(BaseModel):
             )
         if self.augment.reach >= min(self.facts.shape[1:]):
             raise ValueError(f"augmentation {self.augmentation} can move the whole image of {self.dataset} out of sight")
-        if min(self.primary_grid) < 1:
+        self._model_fits()
+        if "primary_kernel" not in self.network.unread and min(self.primary_grid) < 1:
             raise ValueError(
                 f"conv_kernel {self.conv_kernel} and primary_kernel {self.primary_kernel} are too large for the "
                 f"{self.facts.shape[1]}x{self.facts.shape[2]} images of {self.dataset}"
@@ -190,6 +197,27 @@ class RunConfig(BaseModel):
                 "of 2 or more"
             )
         return self
+
+    def _model_fits(self) -> None:
+        """Refuse what the model doesn't read: a row of a table would name it nevertheless."""
+        for name in self.network.unread:
+            wanted = 0.0 if name == "reconstruction_weight" else FIELDS[name].default
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"{name} means nothing to model {self.model}: it must be {json.dumps(wanted)}, not "
+                    f"{json.dumps(getattr(self, name))}"
+                )
+        if self.network.logits and self.objective.of_lengths:
+            able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_lengths)
+            raise ValueError(
+                f"loss {self.loss} is of lengths in [0, 1), and the scores of model {self.model} have no bounds; "
+                f"choices: {able}"
+            )
+
+    @property
+    def network(self) -> ModelFacts:
+        """What is known of the model before it is made."""
+        return MODELS[self.model]
 
     @property
     def facts(self) -> DatasetFacts:

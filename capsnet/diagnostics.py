@@ -13,7 +13,7 @@ from torch import Tensor
 from capsnet.data import Split
 from capsnet.errors import InputError
 from capsnet.layers import Routing, Squash, squash
-from capsnet.models import CapsuleNetwork, lengths
+from capsnet.models import CapsuleNetwork, Network, lengths
 from capsnet.routing import dynamic, shares, uniform
 
 SILENT = 0.1
@@ -114,7 +114,7 @@ class Diagnosis:
         return [label for label, length in enumerate(self.classes.tolist()) if length <= SILENT]
 
 
-def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diagnosis:
+def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     """Look at all images of a split, ``BATCH`` at a time.
 
     Args:
@@ -124,8 +124,10 @@ def diagnose(network: CapsuleNetwork, split: Split, iterations: int = 0) -> Diag
             routings other than ``dynamic`` and ``uniform`` no pass is followed, and the capsules alone are looked at.
 
     Raises:
-        InputError: there are no images.
+        InputError: the network has no routing, or there are no images.
     """
+    if not isinstance(network, CapsuleNetwork):
+        raise InputError("this network has no routing that could be followed")
     layer = network.capsules
     options = _options(layer.routing)
     if not len(split):

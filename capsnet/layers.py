@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from capsnet.precision import exact, full
@@ -56,6 +56,33 @@ def squash_half(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim
     """
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors * (length / (0.5 + length**2))
+
+
+def dropped(
+    features: Float[Tensor, "batch units"], noise: Int[Tensor, "batch 2"], share: float
+) -> Float[Tensor, "batch units"]:
+    """Dropout: a share of each image's units at 0, the others larger by so much that the mean stays.
+
+    Which ones they are is made from two random numbers of the image's own, so that a step has no generator: it is the same on
+    every device, in a captured graph, and however images are divided into batches.
+    """
+    return features * kept(noise, features.shape[1], share).to(features.dtype) / (1 - share)
+
+
+def kept(noise: Int[Tensor, "batch 2"], units: int, share: float) -> Bool[Tensor, "batch units"]:
+    """Which units stay: each unit's number, hashed with the image's two of 32 bits, is not among the lowest share."""
+    number = torch.arange(1, units + 1, device=noise.device)
+    return _hashed(_hashed(number ^ noise[:, :1]) ^ noise[:, 1:]) >= round(share * 2**32)
+
+
+def _hashed(x: Int[Tensor, "batch units"]) -> Int[Tensor, "batch units"]:
+    """32 bits mixed one to one (Wellons 2018, hash-prospector): each bit that goes in turns half of those that come out.
+
+    Both factors are below 2^31, so that no product leaves int64.
+    """
+    x = (x ^ (x >> 16)) * 0x21F0AAAD & 0xFFFFFFFF
+    x = (x ^ (x >> 15)) * 0x735A2D97 & 0xFFFFFFFF
+    return x ^ (x >> 15)
 
 
 class PrimaryCaps(nn.Module):

@@ -14,46 +14,21 @@ from capsnet.registry import MODELS, SQUASHES, load
 from capsnet.routing import routing_of
 
 
-class CapsuleNetwork(nn.Module):
-    """The paper's network (figure 1): convolution, primary capsules, class capsules, and a decoder if it has a weight.
+class Network(nn.Module):
+    """What every network here can do. Images become a vector for each class, and vectors become scores, or an image again.
 
-    The paper's sizes on MNIST make 8,215,568 parameters, 8,215,728 with the capsule bias, 6,804,224 without the decoder.
+    Attributes:
+        precision: of its products.
+        mask: which capsules the decoder is fed.
+        decoder: None without reconstruction.
     """
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
-        shape, classes = config.facts.shape, config.facts.classes
-        rows, columns = config.primary_grid
-        self.conv = nn.Conv2d(shape[0], config.conv_channels, config.conv_kernel)
-        self.primary = PrimaryCaps(
-            config.conv_channels,
-            config.primary_types,
-            config.primary_dim,
-            config.primary_kernel,
-            config.primary_stride,
-            load(SQUASHES[config.squash]),
-        )
-        inputs = config.primary_types * rows * columns
-        self.capsules = ClassCaps(
-            inputs,
-            config.primary_dim,
-            classes,
-            config.class_dim,
-            routing := routing_of(config, inputs),
-            config.routing_iterations,
-            config.capsule_bias,
-            WITHOUT_VOTES.get(routing),
-        )
         self.precision, self.mask = config.precision, config.mask
-        self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
-        # once for the run: its network answers in the same way when a figure asks for a few images
-        self.spectral = fourier.pays(
-            self.geometry, config.conv_channels, self.primary.conv.out_channels, min(config.batch_size, config.training_images)
-        )
-        has_decoder = config.reconstruction_weight > 0
-        self.decoder = Decoder(classes, config.class_dim, config.decoder_hidden, shape) if has_decoder else None
+        self.decoder: Decoder | None = None
 
-    def reset(self, generator: Generator) -> "CapsuleNetwork":
+    def reset(self, generator: Generator) -> "Network":
         """Draw all weights from one generator: class capsules as in ClassCaps, all else as PyTorch does by default.
 
         The decoder is last, so that networks with and without it start from the same other weights.
@@ -68,30 +43,21 @@ class CapsuleNetwork(nn.Module):
                 module.reset(generator)
         return self
 
-    def encode(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes dim"]:
-        """Images in [0, 1] to class capsules."""
-        return self.capsules(self.primary_capsules(images))
+    def encode(
+        self,
+        images: Float[Tensor, "batch channels height width"],
+        noise: Int[Tensor, "batch 2"] | None = None,
+    ) -> Float[Tensor, "batch classes dim"]:
+        """Images in [0, 1] to a vector for each class; ``noise`` is each image's own, in a training step with dropout."""
+        raise NotImplementedError
 
-    def primary_capsules(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
-        """Images in [0, 1] to primary capsules."""
-        if self.takes_spectra(images):
-            wide = self.conv.weight.dtype == torch.float64
-            with exact(images.device):
-                maps = fourier.primary_maps(
-                    images, self.conv, self.primary.conv, torch.float64 if wide else OPERANDS[self.precision]
-                )
-            return self.primary.capsules(maps)
-        with rounded(self.precision, images.device):
-            return self.primary(self.conv(images).relu())
-
-    def takes_spectra(self, images: Tensor) -> bool:
-        """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""
-        plain = torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32")
-        return self.spectral and not plain
+    def read(self, vectors: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:
+        """The scores of the classes: the lengths of their vectors."""
+        return lengths(vectors)
 
     def scores(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """The lengths of the class capsules, in [0, 1): the largest is the prediction."""
-        return lengths(self.encode(images))
+        """Of each class; the largest is the prediction. Those of capsules are lengths in [0, 1)."""
+        return self.read(self.encode(images))
 
     def reconstruct(
         self, capsules: Float[Tensor, "batch classes dim"], classes: Int[Tensor, " batch"]
@@ -108,12 +74,94 @@ class CapsuleNetwork(nn.Module):
         return scores.argmax(dim=1) if self.mask == "prediction" else labels
 
 
+class Convolved(Network):
+    """A network whose first two layers are the paper's convolutions (figure 1), the second of which makes primary capsules."""
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        shape = config.facts.shape
+        self.conv = nn.Conv2d(shape[0], config.conv_channels, config.conv_kernel)
+        self.primary = PrimaryCaps(
+            config.conv_channels,
+            config.primary_types,
+            config.primary_dim,
+            config.primary_kernel,
+            config.primary_stride,
+            load(SQUASHES[config.squash]),
+        )
+        self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
+        # once for the run: its network answers in the same way when a figure asks for a few images
+        self.spectral = fourier.pays(
+            self.geometry, config.conv_channels, self.primary.conv.out_channels, min(config.batch_size, config.training_images)
+        )
+
+    def maps(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps rows columns"]:
+        """What the second convolution makes of images in [0, 1], with ReLU after the first alone."""
+        if self.takes_spectra(images):
+            operands = torch.float64 if self.conv.weight.dtype == torch.float64 else OPERANDS[self.precision]
+            with exact(images.device):
+                return fourier.primary_maps(images, self.conv, self.primary.conv, operands)
+        with rounded(self.precision, images.device):
+            return self.primary.conv(self.conv(images).relu())
+
+    def takes_spectra(self, images: Tensor) -> bool:
+        """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""
+        plain = torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32")
+        return self.spectral and not plain
+
+    def make_decoder(self, config: RunConfig) -> None:
+        """Last of the parts, so that networks with and without it start from the same other weights."""
+        if config.reconstruction_weight > 0:
+            facts = config.facts
+            self.decoder = Decoder(facts.classes, config.class_dim, config.decoder_hidden, facts.shape)
+
+
+class CapsuleNetwork(Convolved):
+    """The paper's network (figure 1): convolution, primary capsules, class capsules, and a decoder if it has a weight.
+
+    The paper's sizes on MNIST make 8,215,568 parameters, 8,215,728 with the capsule bias, 6,804,224 without the decoder.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        super().__init__(config)
+        rows, columns = config.primary_grid
+        inputs = config.primary_types * rows * columns
+        self.capsules = ClassCaps(
+            inputs,
+            config.primary_dim,
+            config.facts.classes,
+            config.class_dim,
+            routing := routing_of(config, inputs),
+            config.routing_iterations,
+            config.capsule_bias,
+            WITHOUT_VOTES.get(routing),
+        )
+        self.make_decoder(config)
+
+    def encode(
+        self,
+        images: Float[Tensor, "batch channels height width"],
+        noise: Int[Tensor, "batch 2"] | None = None,  # noqa: ARG002
+    ) -> Float[Tensor, "batch classes dim"]:
+        """Images in [0, 1] to class capsules."""
+        return self.capsules(self.primary_capsules(images))
+
+    def primary_capsules(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
+        """Images in [0, 1] to primary capsules."""
+        return self.primary.capsules(self.maps(images))
+
+
 def lengths(capsules: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:
     """The capsules' lengths; the gradient at length 0 is 0."""
     return torch.linalg.vector_norm(capsules, dim=2)
 
 
-def build(config: RunConfig, generator: Generator) -> CapsuleNetwork:
+def make(config: RunConfig) -> Network:
+    """The network of a config, on the CPU, whose weights are yet to come."""
+    model: Network = load(MODELS[config.model].network)(config)
+    return model
+
+
+def build(config: RunConfig, generator: Generator) -> Network:
     """The network of a config with its first weights, on the CPU."""
-    model: CapsuleNetwork = load(MODELS[config.model])(config)
-    return model.reset(generator)
+    return make(config).reset(generator)

@@ -21,7 +21,39 @@ class DatasetFacts:
     digest: str = ""  # SHA-256 of training images, training labels, test images, test labels, in this order; "" = unknown
 
 
-MODELS = {"capsnet": "capsnet.models:CapsuleNetwork"}
+@dataclass(frozen=True)
+class ModelFacts:
+    """What can be known of a model before it is made."""
+
+    network: str  # "module:class", called with the config
+    unread: tuple[str, ...] = ()  # fields that mean nothing to it: at their defaults, of which 0 is reconstruction_weight's
+    logits: bool = False  # its scores are logits, not lengths in [0, 1): nothing for a margin or a decoder
+
+
+ROUTED = ("routing", "routing_iterations", "none_of_the_above", "routing_gradient", "test_routing_iterations")
+
+NO_CAPSULES = (
+    "conv_channels",
+    "conv_kernel",
+    "primary_types",
+    "primary_dim",
+    "primary_kernel",
+    "primary_stride",
+    "class_dim",
+    "capsule_bias",
+    "squash",
+    "decoder_hidden",
+    *ROUTED,
+    "reconstruction_weight",
+    "mask",
+)
+
+MODELS = {
+    "capsnet": ModelFacts("capsnet.models:CapsuleNetwork", ("dropout",)),
+    "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", *ROUTED)),
+    "cnn": ModelFacts("capsnet.baselines:Cnn", NO_CAPSULES, logits=True),
+    "cnn_multimnist": ModelFacts("capsnet.baselines:CnnMultimnist", NO_CAPSULES, logits=True),
+}
 
 ROUTINGS = {
     "dynamic": "capsnet.routing:dynamic",

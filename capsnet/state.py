@@ -21,10 +21,15 @@ from torch import Generator, Tensor
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
 from capsnet.files import replaced
-from capsnet.models import CapsuleNetwork, build
+from capsnet.models import Network, build
 
 FORMAT = "capsnet-state-1"
-STREAMS = ("initialisation", "shuffling", "augmentation")  # appended to, never reordered: the place is part of the seed
+STREAMS = (
+    "initialisation",
+    "shuffling",
+    "augmentation",
+    "dropout",
+)  # appended to, never reordered: the place is part of the seed
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class TrainingState:
 
     def __init__(self, config: RunConfig, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.model: CapsuleNetwork = build(config, stream(config.seed, "initialisation")).to(device)
+        self.model: Network = build(config, stream(config.seed, "initialisation")).to(device)
         cuda = device.type == "cuda"
         if cuda:
             self.model.to(memory_format=torch.channels_last)  # as its units for matrix products take them
@@ -193,7 +198,8 @@ class TrainingState:
                 if t is not None
             }
         for name, generator in self.generators.items():
-            generator.set_state(parts["generator"][name])
+            if name in parts["generator"]:  # a checkpoint has no stream that came later, which it would not have drawn from
+                generator.set_state(parts["generator"][name])
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from capsnet import losses
 from capsnet.data import Data
 from capsnet.execution import Settled
-from capsnet.models import CapsuleNetwork, lengths
+from capsnet.models import Network
 from capsnet.objectives import Objective, margin
 from capsnet.state import TrainingState
 
@@ -26,12 +26,13 @@ WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and 
 
 
 def step_losses(
-    model: CapsuleNetwork,
+    model: Network,
     weight: float,
     images: Float[Tensor, "batch channels height width"],
     labels: Int[Tensor, " batch"],
     objective: Objective = MARGIN,
     done: float | Float[Tensor, ""] = 0.0,
+    noise: Int[Tensor, "batch 2"] | None = None,
 ) -> Losses:
     """The loss to minimise, and the batch's sums of loss, loss of class scores, reconstruction loss and wrong answers.
 
@@ -41,9 +42,10 @@ def step_losses(
         images, labels: a batch.
         objective: the loss of class scores.
         done: share of the run's steps before this one.
+        noise: two random numbers of 32 bits for each image, of which dropout is made; None = no dropout.
     """
-    capsules = model.encode(images)
-    scores = lengths(capsules)
+    capsules = model.encode(images, noise)
+    scores = model.read(capsules)
     classes = loss = objective.of(scores, labels, done)
     reconstruction = torch.zeros_like(classes)
     if weight:
@@ -60,10 +62,12 @@ def training_step(
     rate: float | Float[Tensor, ""],
     compute: Callable[..., Losses] = step_losses,
     done: float | Float[Tensor, ""] = 0.0,
+    noise: Int[Tensor, "batch 2"] | None = None,
 ) -> Float[Tensor, "5"]:
     """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
     state.optimizer.zero_grad()
-    loss, sums = compute(state.model, state.config.reconstruction_weight, images, labels, state.config.objective, done)
+    config = state.config
+    loss, sums = compute(state.model, config.reconstruction_weight, images, labels, config.objective, done, noise)
     loss.backward()
     parameters = list(state.model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -87,20 +91,28 @@ class Steps:
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None
 
-    def begin(self, order: Int[Tensor, " count"], drawn: Shaped[Tensor, "count k"], rates: Sequence[float]) -> None:
+    def begin(
+        self,
+        order: Int[Tensor, " count"],
+        drawn: Shaped[Tensor, "count k"],
+        rates: Sequence[float],
+        noise: Int[Tensor, "count n"] | None = None,
+    ) -> None:
         """Start an epoch.
 
         Args:
             order: of the training images.
             drawn: what the augmentation drew for each place in the order.
             rates: the learning rate of each step.
+            noise: for dropout, two numbers for each place in the order, or none.
         """
+        noise = order.new_zeros(len(order), 0) if noise is None else noise
         self.totals.zero_()
         self.done.fill_(len(self.state.history) * self.state.config.steps_per_epoch)
         if self.graphs:
-            self.graphs.begin(order, drawn, rates)
+            self.graphs.begin(order, drawn, rates, noise)
         else:
-            self.order, self.drawn = order.to(self.state.device), drawn.to(self.state.device)
+            self.order, self.drawn, self.noise = (each.to(self.state.device) for each in (order, drawn, noise))
             self.rates = rates
 
     def take(self, step: int) -> None:
@@ -110,15 +122,20 @@ class Steps:
             self.graphs.replay(min(self.size, self.count - start))
         else:
             piece = slice(start, start + self.size)
-            self.compute_on(self.order[piece], self.drawn[piece], self.rates[step])
+            self.compute_on(self.order[piece], self.drawn[piece], self.rates[step], self.noise[piece])
 
     def compute_on(
-        self, index: Int[Tensor, " batch"], drawn: Shaped[Tensor, "batch k"], rate: float | Float[Tensor, ""]
+        self,
+        index: Int[Tensor, " batch"],
+        drawn: Shaped[Tensor, "batch k"],
+        rate: float | Float[Tensor, ""],
+        noise: Int[Tensor, "batch n"],
     ) -> None:
         """A step on these images."""
         images = self.augment.apply(self.data.training.batch(index), drawn)
         labels, done = self.data.training.labels[index], (self.done / self.state.config.total_steps).float()
-        self.sums.copy_(training_step(self.state, images, labels, rate, self.compute, done))
+        own = noise if noise.shape[1] else None
+        self.sums.copy_(training_step(self.state, images, labels, rate, self.compute, done, own))
         self.totals += self.sums
         self.done += 1
 
@@ -141,15 +158,23 @@ class Graphs:
         self.steps, device = steps, steps.state.device
         self.order = torch.zeros(steps.count, dtype=torch.int64, device=device)
         self.drawn = steps.augment.draw(steps.count, torch.Generator()).to(device)
+        self.noise = torch.zeros(steps.count, 2 if steps.state.config.dropout else 0, dtype=torch.int64, device=device)
         self.rates = torch.zeros(steps.state.config.steps_per_epoch, dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
         self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
-    def begin(self, order: Int[Tensor, " count"], drawn: Shaped[Tensor, "count k"], rates: Sequence[float]) -> None:
+    def begin(
+        self,
+        order: Int[Tensor, " count"],
+        drawn: Shaped[Tensor, "count k"],
+        rates: Sequence[float],
+        noise: Int[Tensor, "count n"],
+    ) -> None:
         """Start an epoch; the first one captures the graphs."""
         self.order.copy_(order)
         self.drawn.copy_(drawn)
+        self.noise.copy_(noise)
         self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
         self.number.zero_()
         if not self.replays:
@@ -168,7 +193,7 @@ class Graphs:
         at = self.number * self.steps.size + places
         # indexing with a tensor without dimensions would wait for the device
         rate = self.rates.index_select(0, self.number[None])[0]
-        self.steps.compute_on(self.order[at], self.drawn[at], rate)
+        self.steps.compute_on(self.order[at], self.drawn[at], rate, self.noise[at])
         self.number += 1
 
     def _capture(self, size: int, number: int) -> Callable[[], None]:

@@ -17,7 +17,7 @@ from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
 from capsnet.execution import AUTO, Execution, keep_freed_memory
 from capsnet.losses import one_hot
-from capsnet.models import CapsuleNetwork
+from capsnet.models import CapsuleNetwork, Network
 from capsnet.precision import float32_products, require
 from capsnet.state import EpochMetrics, TrainingState
 from capsnet.step import Steps
@@ -99,7 +99,8 @@ def _epoch(
     rates = [
         config.learning_rate * schedule(step, config.total_steps, past) for step in range(first, first + config.steps_per_epoch)
     ]
-    steps.begin(order, drawn, rates)
+    noise = torch.randint(2**32, (count, 2 if config.dropout else 0), generator=state.generators["dropout"])
+    steps.begin(order, drawn, rates, noise)
     for i in range(config.steps_per_epoch):
         steps.take(i)
         if on_step and log_interval and (i + 1) % log_interval == 0:
@@ -125,7 +126,7 @@ def _epoch(
         images_per_second=count / seconds,
         train_class_loss=None if margin else classes,
         gradient_norm=norms / config.steps_per_epoch,
-        **(_lengths(validated, data.validation.labels.cpu()) if validated else {}),
+        **(_lengths(validated, data.validation.labels.cpu()) if validated and not config.network.logits else {}),
         **_diagnosis(state, data),
     )
 
@@ -140,8 +141,10 @@ def _lengths(validated: Evaluation, labels: Int[Tensor, " count"]) -> dict[str, 
 def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
     """What routing did after the epoch on the first ``SAMPLE`` validation images, or of the training images if there are none.
 
-    They hold each class in proportion, and are the same for every epoch and seed.
+    They hold each class in proportion, and are the same for every epoch and seed. A network without routing has none.
     """
+    if not isinstance(state.model, CapsuleNetwork):
+        return {}
     split = data.validation if len(data.validation) else data.training
     found = diagnose(state.model, Split(split.images[:SAMPLE], split.labels[:SAMPLE]))
     dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
@@ -151,7 +154,7 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation:
+def evaluate(model: Network, split: Split, batch_size: int) -> Evaluation:
     """The model's answers on all images of a split; an image's answer does not depend on its batch.
 
     Raises:
@@ -167,9 +170,13 @@ def evaluate(model: CapsuleNetwork, split: Split, batch_size: int) -> Evaluation
     return Evaluation(error, predictions.cpu(), scores.cpu())
 
 
-def errors_at(model: CapsuleNetwork, split: Split, batch_size: int, iterations: Sequence[int]) -> dict[int, float]:
+def errors_at(model: Network, split: Split, batch_size: int, iterations: Sequence[int]) -> dict[int, float]:
     """The errors in percent of a network that routes with these r, each instead of its own, which it has again afterwards."""
-    own, errors = model.capsules.iterations, {}
+    errors: dict[int, float] = {}
+    if not isinstance(model, CapsuleNetwork):
+        assert not iterations, "a config of another model has none"
+        return errors
+    own = model.capsules.iterations
     try:
         for r in iterations:
             model.capsules.iterations = r

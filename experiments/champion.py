@@ -21,21 +21,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from capsnet.config import RunConfig
-from capsnet.models import CapsuleNetwork
+from capsnet.models import Network, make
 from experiments.tracking import Store, TrackedRun
 
 MODEL, ALIAS = "capsnet", "champion"
 
 
 class _Scores(nn.Module):
-    """Images to the lengths of the class capsules: all that a prediction needs."""
+    """Images to the scores of the classes, of capsules their lengths: all that a prediction needs."""
 
-    def __init__(self, network: CapsuleNetwork) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """The largest length is the prediction."""
+        """The largest score is the prediction."""
         return self.network.scores(images)
 
 
@@ -104,7 +104,7 @@ def _told(version: ModelVersion) -> str:
 
 
 def _export(weights: Path, config: RunConfig, folder: Path) -> None:
-    network = CapsuleNetwork(config)
+    network = make(config)
     network.load_state_dict(load_file(weights))
     shape, classes = config.facts.shape, config.facts.classes
     signature = ModelSignature(

@@ -21,9 +21,19 @@ if TYPE_CHECKING:  # its file imports mlflow
 FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs"})
 # enter as the counts of images that they make, so that mnist and fashion_mnist are alike, and 0 and what 0 stands for
 IMAGES = frozenset({"dataset", "train_size", "validation_size"})
-# how images reach the network, how often it is tested, what its products multiply, what Adam gets: its weights are as many
+# how images reach the network, how often it is tested, what its products multiply, what Adam gets, what a step drops: its
+# weights are as many
 FEEDING = frozenset(
-    {"augmentation", "batch_size", "test_batch_size", "test_routing_iterations", "precision", "weight_decay", "gradient_clip"}
+    {
+        "augmentation",
+        "batch_size",
+        "test_batch_size",
+        "test_routing_iterations",
+        "precision",
+        "dropout",
+        "weight_decay",
+        "gradient_clip",
+    }
 )
 # the network itself: model, conv_*, primary_*, class_dim, capsule_bias, decoder_hidden, routing, routing_iterations, and of
 # reconstruction_weight only whether it is 0, which leaves out the decoder

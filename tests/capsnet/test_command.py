@@ -157,6 +157,7 @@ VALUES = {
     "validation_size": "50",
     "augmentation": "none",
     "model": "capsnet",
+    "dropout": "0.0",
     "conv_channels": "6",
     "conv_kernel": "4",
     "primary_types": "3",
@@ -232,7 +233,7 @@ BAD = [
     (["--routing-iterations"], ["--routing-iterations"]),
     (["--dataset", "minst"], ["unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"]),
     (["--routing", "me"], ["unknown routing 'me'; choices: dynamic, uniform"]),
-    (["--model", "cnn"], ["unknown model 'cnn'; choices: capsnet"]),
+    (["--model", "rnn"], ["unknown model 'rnn'; did you mean 'cnn'?"]),
     (["--lr-schedule", "expo(gamma=1)"], ["unknown lr_schedule 'expo'", "exponential", "one_cycle"]),
     (["--lr-schedule", "step(0.5"], ["malformed lr_schedule 'step(0.5'; write a name"]),
     (

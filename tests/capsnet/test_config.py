@@ -16,6 +16,7 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "validation_size": 99,
     "augmentation": "shift(pixels=1)",
     "model": "capsnet",
+    "dropout": 0.0,
     "conv_channels": 24,
     "conv_kernel": 5,
     "primary_types": 6,
@@ -46,7 +47,8 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "seed": 2**31 - 1,
 }
 
-SAME = ("model", "routing_gradient", "test_routing_iterations")  # the only model, and all that one weighted sum allows
+# no other model reads all that this one does, which has no dropout; and all that one weighted sum allows
+SAME = ("model", "dropout", "routing_gradient", "test_routing_iterations")
 
 
 def test_every_field_has_another_value_here():
@@ -76,6 +78,7 @@ def test_params_are_one_readable_string_each():
         {},
         OTHER,
         {"routing_gradient": "detached", "test_routing_iterations": (1, 5)},
+        {"model": "cnn", "dropout": 0.5, "loss": "cross_entropy", "reconstruction_weight": 0.0},
         {"decoder_hidden": ()},
         {"learning_rate": 1e-7, "reconstruction_weight": 0.0},
     ],
@@ -154,7 +157,10 @@ BAD = [
     ({None: 2}, "unknown key None in grids/x.yaml"),
     ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"),
     ({"dataset": 3}, "dataset must be of type string, not 3"),
-    ({"model": "capsnot"}, "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet)"),
+    (
+        {"model": "capsnot"},
+        "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet, cnn_matched, cnn, cnn_multimnist)",
+    ),
     ({"routing": "me"}, "unknown routing 'me'; choices: dynamic, uniform"),
     ({"augmentation": "shfit(pixels=2)"}, "unknown augmentation 'shfit'; did you mean 'shift'? (choices: none, shift, affine)"),
     ({"augmentation": "shift"}, "augmentation 'shift' lacks pixels; write shift(pixels=...)"),
@@ -212,6 +218,9 @@ BAD = [
     ({"reconstruction_weight": -1e-9}, "reconstruction_weight must be greater than or equal to 0"),
     ({"reconstruction_weight": float("nan")}, "reconstruction_weight must be"),
     ({"reconstruction_weight": "5e-4"}, "reconstruction_weight must be of type number, not '5e-4'"),
+    ({"dropout": 0.5}, "dropout means nothing to model capsnet: it must be 0.0, not 0.5"),
+    ({"dropout": 1.0}, "dropout must be less than 1, not 1.0"),
+    ({"dropout": -0.1}, "dropout must be greater than or equal to 0"),
     ({"loss": "hinge"}, "unknown loss 'hinge'; choices: margin, cross_entropy, sigmoid_cross_entropy, spread"),
     ({"loss": "margin(m_plus=0.1, m_minus=0.1)"}, "0 <= m_minus < m_plus <= 1 must hold, not m_minus=0.1, m_plus=0.1"),
     ({"loss": "margin(m_plus=1.1)"}, "lengths are in [0, 1)"),
@@ -286,13 +295,17 @@ def test_logged_parameters_that_are_not_a_config_are_refused():
 
 def test_an_old_run_without_a_newer_field_has_its_default():
     params = RunConfig(seed=5).to_params()
-    for name in ("capsule_bias", "loss"):
+    for name in ("capsule_bias", "loss", "dropout"):
         del params[name]
     assert from_params(params) == RunConfig(seed=5)
 
 
 def test_every_registered_name_has_its_code():
-    for path in [*MODELS.values(), *ROUTINGS.values(), *(facts.loader for facts in DATASETS.values())]:
+    for path in [
+        *(facts.network for facts in MODELS.values()),
+        *ROUTINGS.values(),
+        *(facts.loader for facts in DATASETS.values()),
+    ]:
         assert callable(load(path))
 
 

@@ -199,7 +199,7 @@ def test_training_images_are_augmented_and_no_others(tiny, cpu, data_of, monkeyp
     data = data_of(config)
     state = TrainingState(config, cpu)
     seen, encode = [], state.model.encode
-    monkeypatch.setattr(state.model, "encode", lambda images: (seen.append(images), encode(images))[1])
+    monkeypatch.setattr(state.model, "encode", lambda images, noise=None: (seen.append(images), encode(images))[1])
     list(train(state, data))
     stored = {image.numpy().tobytes() for image in data.training.batch(slice(None))}
     moved = [image.numpy().tobytes() not in stored for images in seen[:4] for image in images]
@@ -233,7 +233,7 @@ def test_the_reconstruction_is_compared_with_the_shifted_image(tiny, cpu, data_o
     state = TrainingState(config, cpu)
     inputs, targets = [], []
     encode, reconstruction = state.model.encode, capsnet.losses.reconstruction
-    monkeypatch.setattr(state.model, "encode", lambda images: (inputs.append(images), encode(images))[1])
+    monkeypatch.setattr(state.model, "encode", lambda images, noise=None: (inputs.append(images), encode(images))[1])
     monkeypatch.setattr(
         capsnet.losses, "reconstruction", lambda images, made: (targets.append(images), reconstruction(images, made))[1]
     )

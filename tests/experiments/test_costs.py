@@ -34,13 +34,16 @@ def seeded(seed: int, **changed: object) -> RunConfig:
     return RunConfig.model_validate(dict(BASE) | {"seed": seed} | changed)
 
 
+BASELINE: dict[str, object] = {"loss": "cross_entropy", "reconstruction_weight": 0.0}  # what every model can have
+
 # every field, another value of it, what the other's seconds per epoch are known from, and whether its parameters are known
 OTHER = {
     "dataset": ("fashion_mnist", "alike", True),  # images of the same shape, and as many
     "train_size": (2000, "scaled", True),
     "validation_size": (300, "scaled", True),
     "augmentation": ("none", "", True),
-    "model": ("capsnet", "alike", True),  # the only one: the same value
+    "model": ("cnn", "", False),
+    "dropout": (0.5, "", True),
     "conv_channels": (128, "", False),
     "conv_kernel": (7, "", False),
     "primary_types": (16, "", False),
@@ -79,7 +82,8 @@ def test_every_field_is_judged():
 @pytest.mark.parametrize("name", OTHER)
 def test_what_makes_a_config_alike(name: str) -> None:
     value, known, same_network = OTHER[name]
-    base = seeded(0, routing_iterations=1) if name == "routing" else BASE
+    bases = {"routing": {"routing_iterations": 1}, "model": BASELINE, "dropout": {"model": "cnn", **BASELINE}}
+    base = seeded(0, **bases.get(name, {}))
     other = RunConfig.model_validate(dict(base) | {name: value})
     costs = Costs({base: tracked(base, parameters=1234)})
     pace = costs.pace(other)
