@@ -12,6 +12,7 @@ from analysis.published import Published, find
 from analysis.statistics import Estimate, t_interval
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
+from capsnet.registry import MODELS
 from experiments.sources import shortened
 
 NAMES = {"routing_iterations": "r"}
@@ -74,10 +75,41 @@ def text_of(value: Any) -> str:
     return shortened(str(value))
 
 
+def told(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes that mean something to a cell's model, which may be one of several, with their values."""
+    unread = MODELS[setting["model"]].unread if "model" in setting else ()
+    return {axis: value for axis, value in setting.items() if axis not in unread}
+
+
+def texts_of(setting: Mapping[str, Any]) -> list[str]:
+    """The value of every axis as text, a dash where it means nothing to the cell's model."""
+    means = told(setting)
+    return [text_of(value) if axis in means else "—" for axis, value in setting.items()]
+
+
+def read_by(runs: pd.DataFrame, axis: str) -> "pd.Series[bool]":
+    """Whether the axis means something to each run's model."""
+    return runs["model"].map({name: axis not in facts.unread for name, facts in MODELS.items()}).astype(bool)
+
+
 def varying(runs: pd.DataFrame) -> list[str]:
-    """The axes: the fields with more than one value, in the order of RunConfig. The seed is none."""
+    """The axes: the fields with more than one value, in the order of RunConfig. The seed is none.
+
+    Nor is a field that has one value with each of several models, as dropout may: it is a part of what the model is there.
+    """
     if runs.empty:
         raise InputError("the experiment has no run, so there is nothing to make a table or a plot of")
+    return [field for field in _several(runs) if field not in with_model(runs)]
+
+
+def with_model(runs: pd.DataFrame) -> list[str]:
+    """The fields that differ between models alone. What data they learn from is no part of a model."""
+    apart = [field for field in _several(runs) if field not in ("model", "dataset")]
+    models = runs.groupby("model")
+    return [field for field in apart if models[field].nunique().max() == 1]
+
+
+def _several(runs: pd.DataFrame) -> list[str]:
     return [field for field in FIELDS if field != "seed" and len(runs[field].unique()) > 1]
 
 
@@ -88,8 +120,7 @@ def widest(runs: pd.DataFrame, axes: list[str]) -> str:
 
 def constants(runs: pd.DataFrame) -> dict[str, Any]:
     """Fields with one value that has to be told: it is not the default, or no error can be judged without it."""
-    axes = varying(runs)
-    values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*axes, "seed")}
+    values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*_several(runs), "seed")}
     return {k: v for k, v in values.items() if k in ALWAYS_TOLD or text_of(v) != _default(k)}
 
 

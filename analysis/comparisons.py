@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import statistics
-from analysis.cells import NAMES, Cell, name_of, text_of
+from analysis.cells import NAMES, Cell, name_of, text_of, told
 from analysis.predictions import Answers, read_answers
 from analysis.statistics import Comparison, Estimate
 from capsnet.config import FIELDS, VARIANTS
@@ -266,12 +266,13 @@ def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
     the seeds are what intervals count: a failed run costs its block, not its seed, and a value with which no run finished costs
     itself.
     """
-    cells = [cell for cell in cells if cell.error.n]
+    cells = [cell for cell in cells if cell.error.n and told(cell.setting).keys() >= set(axes)]
     levels = [sorted({cell.setting[axis] for cell in cells}) for axis in axes]
     combinations = list(itertools.product(*levels))
     blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], Cell]] = {}  # setting of the other axes -> values -> cell
     for cell in cells:
-        rest = tuple(value for axis, value in cell.setting.items() if axis not in axes)
+        read = told(cell.setting)
+        rest = tuple(read.get(axis) for axis in cell.setting if axis not in axes)
         blocks.setdefault(rest, {})[tuple(cell.setting[axis] for axis in axes)] = cell
     by_seed: dict[int, list[list[float]]] = {}
     for block in blocks.values():

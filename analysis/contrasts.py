@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import Cell
+from analysis.cells import Cell, told
 from analysis.comparisons import Comparisons
 from analysis.statistics import Comparison
 
@@ -71,7 +71,10 @@ def _contrasts(cells: Sequence[Measured], asked: Mapping[str, Sequence[Pair]]) -
     axes = tuple(asked)
     rows: dict[tuple[Any, ...], dict[tuple[Any, ...], Errors]] = {}  # values of the other axes -> of these -> errors
     for setting, errors in cells:
-        rest = tuple(value for axis, value in setting.items() if axis not in axes)
+        read = told(setting)
+        if not read.keys() >= set(axes):
+            continue
+        rest = tuple(read.get(axis) for axis in setting if axis not in axes)
         rows.setdefault(rest, {})[tuple(setting[axis] for axis in axes)] = errors
     for pairs in itertools.product(*asked.values()):
         corners = list(itertools.product(*pairs))

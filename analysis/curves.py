@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import Cell, cells, legend, varying
+from analysis.cells import Cell, cells, legend, told, varying
 from analysis.style import (
     COLOURS,
     COLUMN,
@@ -186,7 +186,9 @@ def _groups(every: Sequence[Cell], fields: Sequence[str], facets: Sequence[str])
     own = [field for field in fields if field not in facets]
     groups: dict[str, list[Cell]] = {}
     for cell in sorted(every, key=lambda cell: [cell.setting[field] for field in own]):  # stable
-        groups.setdefault(", ".join(named(field, cell.setting[field]) for field in own) or "all runs", []).append(cell)
+        groups.setdefault(
+            ", ".join(named(*pair) for pair in told(cell.setting).items() if pair[0] in own) or "all runs", []
+        ).append(cell)
     return groups
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.cells import Cell, name_of, text_of
+from analysis.cells import Cell, name_of, texts_of
 from analysis.formats import Table
 from analysis.sentences import count
 from capsnet.config import RunConfig
@@ -70,7 +70,7 @@ def table(cells: Sequence[Cell], spent: Mapping[str, Expense]) -> Table:
     rows = []
     for cell in cells:
         each = of_cell(cell, spent)
-        labels = [text_of(value) for value in cell.setting.values()]
+        labels = texts_of(cell.setting)
         numbers = [_text(each.seconds), _text(each.seconds / each.runs if each.runs else math.nan), _text(each.images, 0)]
         numbers += [_text(each.images / each.seconds if each.seconds else math.nan, 0)]
         rows.append([*labels, str(each.runs), *numbers, *([_text(each.joules / 3600)] if measured else [])])

@@ -33,9 +33,16 @@ ORANGE = sns.color_palette("colorblind")[3]
 
 
 def write(trained: Trained, data: Data, folder: Path) -> list[Path]:
-    """All that can be made of the run: without a decoder, the figure of routing alone."""
+    """All that can be made of the run: without a decoder, the figure of routing alone; without routing, those of the decoder.
+
+    Raises:
+        InputError: its model has neither.
+    """
     pictures = [] if trained.without_decoder else [reconstructions, perturbations, perturbation_gif]
-    return [path for make in (*pictures, routing) for path in make(trained, data.test, folder)]
+    pictures += [routing] if "routing" not in trained.config.network.unread else []
+    if not pictures:
+        raise InputError(f"there is nothing to picture: {trained.without_decoder}, and no routing")
+    return [path for make in pictures for path in make(trained, data.test, folder)]
 
 
 def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
-from analysis.cells import Cell, legend, name_of, text_of, varying
+from analysis.cells import Cell, legend, name_of, read_by, text_of, texts_of, varying
 from analysis.comparisons import Comparisons, Effect, main_effects
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
@@ -57,7 +57,7 @@ def by_cell(comparisons: Comparisons) -> list[Figure]:
         raise NothingToDrawError(f"{len(cells)} cells are too many to stand one below the other; --where chooses some of them")
     rows = [
         Row(
-            (*(text_of(value) for value in cell.setting.values()), cell.count.removeprefix("n=")),
+            (*texts_of(cell.setting), cell.count.removeprefix("n=")),
             tuple(cell.finished),
             cell.error if cell.error.n else None,
             images.interval if images else None,
@@ -122,6 +122,8 @@ def effects(cells: Sequence[Cell]) -> list[Figure]:
 
 def _of_axis(runs: pd.DataFrame, finished: pd.DataFrame, axis: str | None) -> Group:
     rows = []
+    if axis:  # the models to which it means something
+        runs, finished = runs[read_by(runs, axis)], finished[read_by(finished, axis)]
     for value in sorted(runs[axis].unique()) if axis else [None]:
         planned = len(runs) if axis is None else int((runs[axis] == value).sum())
         part = finished if axis is None else finished[finished[axis] == value]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.cells import Cell, name_of, text_of
+from analysis.cells import told as meant  # by a setting; what is told here is a comparison
 from analysis.comparisons import ALPHA
 from analysis.statistics import Comparison
 from analysis.wording import decimals_of, error_text, interval_text, p_text, signed_text
@@ -118,16 +119,17 @@ def percent(cell: Cell) -> str:
 
 def setting(values: Mapping[str, Any]) -> str:
     """``r = 3, lr schedule = constant``."""
-    return ", ".join(f"{name_of(axis)} = {text_of(value)}" for axis, value in values.items()) or "the only cell"
+    return ", ".join(f"{name_of(axis)} = {text_of(value)}" for axis, value in meant(values).items()) or "the only cell"
 
 
 def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What a setting has that the other has not: ``r = 3 against 1``, ``r = 3 with epochs = 9 against r = 1 with ...``."""
-    axes = [axis for axis in values if values[axis] != other[axis]]
+    values, other = meant(values), meant(other)
+    axes = [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
     if len(axes) == 1:
         return f"{name_of(axes[0])} = {text_of(values[axes[0]])} against {text_of(other[axes[0]])}"
-    named = ([f"{name_of(axis)} = {text_of(each[axis])}" for axis in axes] for each in (values, other))
-    return " against ".join(f"{first} with {listed(rest)}" for first, *rest in named)
+    named = ([f"{name_of(axis)} = {text_of(each[axis])}" for axis in axes if axis in each] for each in (values, other))
+    return " against ".join(first + (f" with {listed(rest)}" if rest else "") for first, *rest in named)
 
 
 def count(number: int, noun: str) -> str:

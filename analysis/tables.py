@@ -9,7 +9,20 @@ from typing import Any
 import pandas as pd
 
 from analysis import frames
-from analysis.cells import Cell, cells, constants, legend, name_of, outcomes, text_of, varying, widest
+from analysis.cells import (
+    Cell,
+    cells,
+    constants,
+    legend,
+    name_of,
+    outcomes,
+    text_of,
+    texts_of,
+    told,
+    varying,
+    widest,
+    with_model,
+)
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
@@ -29,7 +42,12 @@ from experiments.sources import shortened
 from experiments.tracking import Store
 
 MEASURE = "test error (%)"
-MODELS = {"capsnet": "CapsNet"}  # names in tables, if not the registry's
+MODELS = {
+    "capsnet": "CapsNet",
+    "cnn": "CNN",
+    "cnn_matched": "CNN, matched",
+    "cnn_multimnist": "CNN, MultiMNIST's",
+}  # names in tables, if not the registry's
 TABLE1 = ("model", "routing_iterations", "reconstruction_weight")  # the paper's columns, whether they vary or not
 # what a published cell may differ in
 PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "precision", "validation_size")
@@ -39,12 +57,13 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     """Table 1's form: model, r, reconstruction, then the other axes, and ``mean ± sd (n=3)`` beside the paper's numbers.
 
     Of three axes or more, the one with the most values is laid side by side, unless that leaves more places empty than it
-    fills, as with the numbers that a search has drawn.
+    fills, as with the numbers that a search has drawn, or a model is there to which an axis means nothing.
     """
     all_cells, axes = comparisons.cells, varying(runs)
     across = widest(runs, axes) if len(axes) > 2 else None
     rows = _rows(all_cells, axes, across)
-    if across and 2 * len(all_cells) < len(rows) * runs[across].nunique():
+    unread = any(len(told(cell.setting)) < len(cell.setting) for cell in all_cells)
+    if across and (unread or 2 * len(all_cells) < len(rows) * runs[across].nunique()):
         across, rows = None, _rows(all_cells, axes, None)
     first = [axis for axis in TABLE1 if axis != across]
     down = first + [axis for axis in axes if axis not in (*first, across)]
@@ -60,7 +79,7 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     configs = [(next(iter(by_value.values())).runs.iloc[0], by_value) for by_value in rows.values()]
     body = []
     for config, by_value in sorted(configs, key=lambda pair: [pair[0][axis] for axis in down]):
-        body.append([*(_label(axis, config[axis], yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
+        body.append([*(_label(axis, config, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
     weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
     caption = " ".join([_caption(runs, axes, across), *weights])
     notes = [*_published_notes(all_cells, runs), footer(runs)]
@@ -81,7 +100,7 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         together = images is not None and not math.isnan(images.ensemble)
         results.append(_partly(f"{images.ensemble:.2f}", images.interval.n, error.n) if images and together else "—")
         results.append("—" if math.isnan(rank) else f"{rank:.1f}")
-        body.append([*(text_of(value) for value in cell.setting.values()), *results])
+        body.append([*texts_of(cell.setting), *results])
     notes = [
         "95% over seeds: Student-t interval of the mean, for this test set; over seeds and images: "
         + (" or ".join(dict.fromkeys(i.interval.kind for i in comparisons.images if i)) or "not available without predictions")
@@ -271,7 +290,7 @@ def _filter(runs: pd.DataFrame) -> list[str]:
 
 
 def _difference_row(difference: Difference, comparisons: Comparisons) -> list[str]:
-    made, labels = difference.comparison, [text_of(value) for value in difference.cell.setting.values()]
+    made, labels = difference.comparison, texts_of(difference.cell.setting)
     estimate = made.difference
     if not estimate.n:
         return [*labels, "0", *["—"] * 7, verdict(difference)]
@@ -304,9 +323,12 @@ def _weights(runs: pd.DataFrame) -> list[float]:
     return sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
 
 
-def _label(axis: str, value: Any, yes_or_no: bool) -> str:
+def _label(axis: str, config: "pd.Series[Any]", yes_or_no: bool) -> str:
+    value = config[axis]
     if axis == "model":
         return MODELS.get(value, str(value))
+    if axis not in told({"model": config["model"], axis: value}):
+        return "—"
     return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else text_of(value)
 
 
@@ -340,17 +362,28 @@ def _published_notes(all_cells: Sequence[Cell], runs: pd.DataFrame) -> list[str]
     entries = [cell.published for cell in all_cells if cell.published]
     values = {field: runs[field].unique() for field in PROTOCOL}
     here = [f"{name_of(k)} {text_of(v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items()]
-    told = dict.fromkeys((entry.source, entry.protocol) for entry in entries)
-    return [f"Paper: {source}: {protocol} Here: {', '.join(here)}." for source, protocol in told]
+    sources = dict.fromkeys((entry.source, entry.protocol) for entry in entries)
+    return [f"Paper: {source}: {protocol} Here: {', '.join(here)}." for source, protocol in sources]
 
 
 def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
-    told = constants(runs)
-    rest = " (all but validation's)" if told.get("train_size") == 0 else ""
-    same = ", ".join(f"{name_of(k)} {text_of(v)}" + (rest if k == "train_size" else "") for k, v in told.items())
+    same_in_all = constants(runs)
+    rest = " (all but validation's)" if same_in_all.get("train_size") == 0 else ""
+    same = ", ".join(f"{name_of(k)} {text_of(v)}" + (rest if k == "train_size" else "") for k, v in same_in_all.items())
     columns = f" Columns: {name_of(across)}." if across else ""
     constant = f" Constant: {same}." if same else ""
-    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{_legend([*TABLE1, *axes, *told])}"
+    constant += "".join(f" {text}." for text in _of_models(runs))
+    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{_legend([*TABLE1, *axes, *same_in_all])}"
+
+
+def _of_models(runs: pd.DataFrame) -> list[str]:
+    """What comes with each model: ``CNN: dropout 0.5, loss cross_entropy``."""
+    said = []
+    for model, part in runs.groupby("model") if (fields := with_model(runs)) else ():
+        means = told({"model": model, **{field: part[field].iloc[0] for field in fields if field not in TABLE1}})
+        if own := ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in means.items() if k != "model"):
+            said.append(f"{MODELS.get(str(model), str(model))}: {own}")
+    return said
 
 
 def _legend(fields: Iterable[str]) -> str:

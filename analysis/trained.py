@@ -13,7 +13,7 @@ from analysis.runs import read_runs
 from capsnet.config import FIELDS, RunConfig, from_params
 from capsnet.data import Split
 from capsnet.errors import InputError, brief
-from capsnet.models import CapsuleNetwork
+from capsnet.models import Network, make
 from experiments.journal import FILES
 
 if TYPE_CHECKING:  # both take seconds
@@ -36,7 +36,7 @@ class Trained:
 
     run_id: str
     config: RunConfig
-    network: CapsuleNetwork
+    network: Network
     labels: Int[Tensor, " images"]
     predictions: Int[Tensor, " images"]
 
@@ -56,7 +56,7 @@ class Trained:
         except InputError as error:
             raise InputError(f"run {run.run_id} is of another version of this program: {error}") from None
         weights, answers = (store.artifact(run.run_id, name, folder) for name in FILES)
-        network = CapsuleNetwork(config)
+        network = make(config)
         try:
             network.load_state_dict(load_file(weights))
             told = load_file(answers)
@@ -83,16 +83,20 @@ class Trained:
         """What a caption needs to say of the run: ``run 0123abcd: mnist, routing dynamic, r = 3, ...``."""
         config = self.config
         error = 100 * (self.predictions != self.labels).double().mean().item()
-        return (
-            f"run {self.run_id[:8]}: {config.dataset}, {config.routing} routing, r = {config.routing_iterations}, "
-            f"reconstruction weight {text_of(config.reconstruction_weight)}, test error {error:.2f} %"
-        )
+        unread, parts = config.network.unread, [config.dataset]
+        routed = f"{config.routing} routing, r = {config.routing_iterations}"
+        parts.append(f"model {config.model}" if "routing" in unread else routed)
+        if "reconstruction_weight" not in unread:
+            parts.append(f"reconstruction weight {text_of(config.reconstruction_weight)}")
+        return f"run {self.run_id[:8]}: {', '.join(parts)}, test error {error:.2f} %"
 
     @property
     def without_decoder(self) -> str:
         """Why there is nothing to reconstruct with; empty if there is a decoder."""
         if self.network.decoder is not None:
             return ""
+        if "reconstruction_weight" in self.config.network.unread:
+            return f"run {self.run_id} is of model {self.config.model}, which has no decoder"
         return f"run {self.run_id} was trained without reconstruction (reconstruction_weight 0), so it has no decoder"
 
 

@@ -531,3 +531,23 @@ def test_figures_of_a_servers_runs_are_fetched_and_logged_there(mlflow_server, p
     server.kill()
     with pytest.raises(InputError, match=f"the tracking store {server.uri} has gone away"):
         log(store, best.run_id, [made / "routing.png"])
+
+
+def test_a_network_without_decoder_and_routing_is_refused_and_one_with_a_decoder_is_drawn(tmp_path, drawn):
+    """What is drawn of a run follows from its model."""
+    labels = torch.arange(20) % 10
+    split = Split(torch.randint(0, 256, (20, 1, 16, 16), dtype=torch.uint8), labels)
+    base = {"dataset": "digits", "validation_size": 60}
+    matched = RunConfig(**base, model="cnn_matched", conv_channels=4, conv_kernel=5, primary_kernel=5, decoder_hidden=(8,))
+    plain = RunConfig(**base, model="cnn", loss="cross_entropy", reconstruction_weight=0.0)
+    data = Data(split, split, split, "")
+    run = Trained("0123456789", matched, build(matched, torch.Generator().manual_seed(0)), labels, labels)
+    write(run, data, tmp_path)
+    assert drawn.keys() == {"reconstructions", "perturbations"}
+    assert run.title.startswith("run 01234567: digits, model cnn_matched, reconstruction weight 0.0005, test error")
+    bare = Trained("0123456789", plain, build(plain, torch.Generator().manual_seed(0)), labels, labels)
+    assert bare.title == "run 01234567: digits, model cnn, test error 0.00 %"
+    with pytest.raises(
+        InputError, match="nothing to picture: run 0123456789 is of model cnn, which has no decoder, and no routing"
+    ):
+        write(bare, data, tmp_path)
