@@ -16,6 +16,7 @@ from benchmarks.training import pictures
 from capsnet import fourier, losses
 from capsnet.config import RunConfig
 from capsnet.data import Split
+from capsnet.draws import Batch
 from capsnet.execution import keep_freed_memory
 from capsnet.models import CapsuleNetwork, lengths
 from capsnet.precision import OPERANDS, rounded
@@ -86,7 +87,7 @@ def both_losses(state: TrainingState, batch: Split) -> Work:
 
 def optimizer(state: TrainingState, batch: Split) -> Work:
     """A step of Adam on gradients that are there."""
-    training_step(state, batch.batch(slice(None)), batch.labels, state.config.learning_rate)
+    training_step(state, Batch(batch.batch(slice(None)), batch.labels), state.config.learning_rate)
     return state.optimizer.step
 
 
@@ -105,7 +106,7 @@ def feeding(state: TrainingState, batch: Split) -> Work:
 def whole(state: TrainingState, batch: Split) -> Work:
     """All of it: a batch, and one eager training step on it."""
     feed = feeding(state, batch)
-    return lambda: training_step(state, feed(), batch.labels, state.config.learning_rate)  # type: ignore[arg-type]
+    return lambda: training_step(state, Batch(feed(), batch.labels), state.config.learning_rate)  # type: ignore[arg-type]
 
 
 def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:

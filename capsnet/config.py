@@ -40,7 +40,11 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    dataset: str = Field("mnist", description="mnist, fashion_mnist (28x28, 60,000 + 10,000) or digits (16x16, 1,437 + 360)")
+    dataset: str = Field(
+        "mnist",
+        description="mnist, fashion_mnist (28x28, 60,000 + 10,000), digits (16x16, 1,437 + 360), or two overlapping digits: "
+        "multimnist (36x36), multidigits (24x24)",
+    )
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
     augmentation: str = Field(
@@ -195,6 +199,22 @@ class RunConfig(BaseModel):
             raise ValueError(
                 "routing_gradient detached leaves out all passes but the last: it needs routing dynamic and routing_iterations "
                 "of 2 or more"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_fit(self) -> "RunConfig":
+        """An image of two digits has two right classes, and each digit an image and a capsule of its own."""
+        if self.facts.labels == 1:
+            return self
+        if self.objective.of_one:
+            able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_one)
+            raise ValueError(
+                f"loss {self.loss} knows one right class, and the images of {self.dataset} have two labels; choices: {able}"
+            )
+        if self.mask != "label":
+            raise ValueError(
+                f"mask {self.mask} doesn't say which of the two digits of {self.dataset} a capsule stands for: it must be label"
             )
         return self
 

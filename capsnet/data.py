@@ -17,9 +17,10 @@ from torch import Tensor
 
 from capsnet.config import RunConfig
 from capsnet.errors import InputError, brief
+from capsnet.multimnist import fixed_pairs
 from capsnet.registry import DATASETS, load
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images [n, height, width(, channels)] uint8, labels [n]
+Arrays = tuple[np.ndarray, np.ndarray]  # images [n, height, width(, channels)] uint8, labels [n] or [n, 2]
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Split:
     """Images as bytes and their labels, on the device."""
 
     images: UInt8[Tensor, "count channels height width"]
-    labels: Int[Tensor, " count"]
+    labels: Int[Tensor, "count *labels"]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,6 +47,16 @@ class Data:
     test: Split
     digest: str
 
+    def sample(self, count: int) -> Split:
+        """The first images of the validation set, or if there is none of the training set, to look at a run with."""
+        split = self.validation if len(self.validation) else self.training
+        first = Split(split.images[:count], split.labels[:count])
+        if split.labels.ndim == self.validation.labels.ndim:
+            return first
+        images, labels = fixed_pairs(first.images[:, 0].cpu().numpy(), first.labels.cpu().numpy(), "validation")
+        device = first.images.device
+        return Split(torch.tensor(images[:, None], device=device), torch.tensor(labels, device=device))
+
 
 def default_folder() -> Path:
     """``CAPSNET_DATA`` if set, or ``data`` in the current folder."""
@@ -58,7 +69,7 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
     Raises:
         InputError: the files are neither there nor downloadable, or they are not what they should be.
     """
-    (images, labels), test, digest = _whole(config.dataset, folder)
+    (images, labels), test, digest = whole(config.dataset, folder)
     order = stratified_order(labels)
     held_out, rest = order[: config.validation_size], order[config.validation_size :]
     chosen = rest[: config.training_images]
@@ -67,18 +78,24 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
         channels_first = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
         return Split(torch.tensor(channels_first, device=device), torch.tensor(y, dtype=torch.int64, device=device))
 
-    return Data(split(images[chosen], labels[chosen]), split(images[held_out], labels[held_out]), split(*test), digest)
+    validation = images[held_out], labels[held_out]
+    if config.facts.labels == 2:
+        validation = fixed_pairs(*validation, "validation")
+    return Data(split(images[chosen], labels[chosen]), split(*validation), split(*test), digest)
 
 
 @lru_cache(maxsize=2)  # a process that trains many configs reads a data set once
-def _whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
+def whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
     """Training arrays, test arrays and digest, found to be what the registry says they are."""
     facts = DATASETS[dataset]
     training, test = load(facts.loader)(folder)
     digest = hashlib.sha256()
-    for (images, labels), count, what in [(training, facts.training_images, "training"), (test, facts.test_images, "test")]:
+    several = () if facts.labels == 1 else (facts.labels,)
+    parts = [(training, facts.training_images, "training", ()), (test, facts.test_images, "test", several)]
+    for (images, labels), count, what, each in parts:
         wanted = (count, *facts.shape[1:])
-        if images.shape[:3] != wanted or labels.shape != (count,) or not 0 <= labels.min() <= labels.max() < facts.classes:
+        shaped = images.shape[:3] == wanted and labels.shape == (count, *each)
+        if not shaped or not 0 <= labels.min() <= labels.max() < facts.classes:
             raise InputError(
                 f"the {what} files of {dataset} in {folder.resolve()} hold images {images.shape} and labels {labels.shape}, "
                 f"not images {wanted} with a label of 0 to {facts.classes - 1} each; delete them to have them downloaded again"

@@ -12,14 +12,14 @@ from torch.nn import functional
 
 def margin(
     lengths: Float[Tensor, "batch classes"],
-    labels: Int[Tensor, " batch"],
+    labels: Int[Tensor, "batch *labels"],
     m_plus: float = 0.9,
     m_minus: float = 0.1,
     down_weight: float = 0.5,
 ) -> Float[Tensor, ""]:
     """Margin loss (paper, equation 4), summed over classes, averaged over the batch.
 
-    T max(0, 0.9 - |v|)^2 + 0.5 (1 - T) max(0, |v| - 0.1)^2, where T is 1 for the right class.
+    T max(0, 0.9 - |v|)^2 + 0.5 (1 - T) max(0, |v| - 0.1)^2, where T is 1 for the right class, or for both of two (section 6).
     """
     absent = (lengths - m_minus).relu() ** 2
     loss = torch.where(one_hot(labels, lengths.shape[1]), (m_plus - lengths).relu() ** 2, down_weight * absent)
@@ -48,7 +48,7 @@ def cross_entropy(
 
 
 def sigmoid_cross_entropy(
-    scores: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], scale: float = 1.0, threshold: float = 0.0
+    scores: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch *labels"], scale: float = 1.0, threshold: float = 0.0
 ) -> Float[Tensor, ""]:
     """-T log p - (1 - T) log(1 - p), p = sigmoid(scale (score - threshold)), summed over classes, averaged over the batch."""
     logits = scale * (scores - threshold)
@@ -56,9 +56,10 @@ def sigmoid_cross_entropy(
     return functional.softplus(torch.where(right, -logits, logits)).sum(dim=1).mean()
 
 
-def one_hot(labels: Int[Tensor, " batch"], classes: int) -> Bool[Tensor, "batch classes"]:
-    """Where the label is. torch's own looks at the labels first, for which it waits for the device."""
-    return labels[:, None] == torch.arange(classes, device=labels.device)
+def one_hot(labels: Int[Tensor, "batch *labels"], classes: int) -> Bool[Tensor, "batch classes"]:
+    """Where the label is, or the labels are. torch's own looks at them first, for which it waits for the device."""
+    found = labels[..., None] == torch.arange(classes, device=labels.device)
+    return found if labels.ndim == 1 else found.any(dim=1)
 
 
 def reconstruction(

@@ -21,10 +21,12 @@ class Objective:
     Attributes:
         of: (scores [batch, classes], labels [batch], share of the run's steps that are done []) -> loss [].
         of_lengths: whether it asks for lengths in [0, 1), which not every network's scores are.
+        of_one: whether it knows of one right class only, so that images with two labels can't have it.
     """
 
     of: Callable[[Tensor, Tensor, float | Tensor], Tensor]
     of_lengths: bool = False
+    of_one: bool = False
 
 
 def margin(*, m_plus: float = 0.9, m_minus: float = 0.1, down_weight: float = 0.5) -> Objective:
@@ -61,7 +63,7 @@ def spread(*, start: float = 0.2, end: float = 0.9) -> Objective:
 
         return losses.spread(scores, labels, start + (end - start) * done)
 
-    return Objective(of, of_lengths=True)
+    return Objective(of, of_lengths=True, of_one=True)
 
 
 def cross_entropy(*, scale: float = 1.0) -> Objective:
@@ -78,7 +80,7 @@ def cross_entropy(*, scale: float = 1.0) -> Objective:
 
         return losses.cross_entropy(scores, labels, scale)
 
-    return Objective(of)
+    return Objective(of, of_one=True)
 
 
 def sigmoid_cross_entropy(*, scale: float = 1.0, threshold: float = 0.0) -> Objective:

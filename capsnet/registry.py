@@ -19,6 +19,7 @@ class DatasetFacts:
     test_images: int
     loader: str  # "module:function", called with the folder that holds the data
     digest: str = ""  # SHA-256 of training images, training labels, test images, test labels, in this order; "" = unknown
+    labels: int = 1  # of an image; 2: training images are single digits, of which pairs are made, as others are already
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ DATASETS = {
     ),
     "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.data:fashion_mnist"),
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
+    "multimnist": DatasetFacts((1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2),
+    "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2),
 }
 
 

@@ -29,6 +29,7 @@ STREAMS = (
     "shuffling",
     "augmentation",
     "dropout",
+    "pairing",
 )  # appended to, never reordered: the place is part of the seed
 
 

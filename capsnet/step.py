@@ -8,15 +8,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from capsnet import losses
+from capsnet.answers import answered, wrong
 from capsnet.data import Data
+from capsnet.draws import Batch, Draws, composed, draw
 from capsnet.execution import Settled
 from capsnet.models import Network
 from capsnet.objectives import Objective, margin
-from capsnet.state import TrainingState
+from capsnet.state import STREAMS, TrainingState
 
 Losses = tuple[Float[Tensor, ""], Float[Tensor, "4"]]
 
@@ -29,10 +31,11 @@ def step_losses(
     model: Network,
     weight: float,
     images: Float[Tensor, "batch channels height width"],
-    labels: Int[Tensor, " batch"],
+    labels: Int[Tensor, "batch *labels"],
     objective: Objective = MARGIN,
     done: float | Float[Tensor, ""] = 0.0,
     noise: Int[Tensor, "batch 2"] | None = None,
+    digits: Float[Tensor, "batch 2 channels height width"] | None = None,
 ) -> Losses:
     """The loss to minimise, and the batch's sums of loss, loss of class scores, reconstruction loss and wrong answers.
 
@@ -43,31 +46,35 @@ def step_losses(
         objective: the loss of class scores.
         done: share of the run's steps before this one.
         noise: two random numbers of 32 bits for each image, of which dropout is made; None = no dropout.
+        digits: of images with two labels, what each was made of: the decoder runs once per digit, against that digit's own
+            image, and both losses are added (section 6).
     """
     capsules = model.encode(images, noise)
     scores = model.read(capsules)
     classes = loss = objective.of(scores, labels, done)
     reconstruction = torch.zeros_like(classes)
     if weight:
-        reconstruction = losses.reconstruction(images, model.reconstruct(capsules, model.decoded(scores, labels)))
+        if digits is None:
+            reconstruction = losses.reconstruction(images, model.reconstruct(capsules, model.decoded(scores, labels)))
+        else:
+            for i in range(2):
+                reconstruction = reconstruction + losses.reconstruction(digits[:, i], model.reconstruct(capsules, labels[:, i]))
         loss = classes + weight * reconstruction
-    wrong = (scores.detach().argmax(dim=1) != labels).sum()
-    return loss, torch.cat([torch.stack([loss, classes, reconstruction]).detach() * len(labels), wrong[None]])
+    missed = wrong(answered(scores.detach(), labels.shape[1:].numel()), labels).sum()
+    return loss, torch.cat([torch.stack([loss, classes, reconstruction]).detach() * len(labels), missed[None]])
 
 
 def training_step(
     state: TrainingState,
-    images: Float[Tensor, "batch channels height width"],
-    labels: Int[Tensor, " batch"],
+    batch: Batch,
     rate: float | Float[Tensor, ""],
     compute: Callable[..., Losses] = step_losses,
     done: float | Float[Tensor, ""] = 0.0,
-    noise: Int[Tensor, "batch 2"] | None = None,
 ) -> Float[Tensor, "5"]:
     """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
     state.optimizer.zero_grad()
-    config = state.config
-    loss, sums = compute(state.model, config.reconstruction_weight, images, labels, config.objective, done, noise)
+    weight, objective = state.config.reconstruction_weight, state.config.objective
+    loss, sums = compute(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
     loss.backward()
     parameters = list(state.model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -91,29 +98,14 @@ class Steps:
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None
 
-    def begin(
-        self,
-        order: Int[Tensor, " count"],
-        drawn: Shaped[Tensor, "count k"],
-        rates: Sequence[float],
-        noise: Int[Tensor, "count n"] | None = None,
-    ) -> None:
-        """Start an epoch.
-
-        Args:
-            order: of the training images.
-            drawn: what the augmentation drew for each place in the order.
-            rates: the learning rate of each step.
-            noise: for dropout, two numbers for each place in the order, or none.
-        """
-        noise = order.new_zeros(len(order), 0) if noise is None else noise
+    def begin(self, draws: Draws, rates: Sequence[float]) -> None:
+        """Start an epoch with what was drawn for it, and the learning rate of each of its steps."""
         self.totals.zero_()
         self.done.fill_(len(self.state.history) * self.state.config.steps_per_epoch)
         if self.graphs:
-            self.graphs.begin(order, drawn, rates, noise)
+            self.graphs.begin(draws, rates)
         else:
-            self.order, self.drawn, self.noise = (each.to(self.state.device) for each in (order, drawn, noise))
-            self.rates = rates
+            self.draws, self.rates = draws.to(self.state.device), rates
 
     def take(self, step: int) -> None:
         """The step with this number, from 0."""
@@ -121,21 +113,12 @@ class Steps:
         if self.graphs:
             self.graphs.replay(min(self.size, self.count - start))
         else:
-            piece = slice(start, start + self.size)
-            self.compute_on(self.order[piece], self.drawn[piece], self.rates[step], self.noise[piece])
+            self.compute_on(self.draws.at(slice(start, start + self.size)), self.rates[step])
 
-    def compute_on(
-        self,
-        index: Int[Tensor, " batch"],
-        drawn: Shaped[Tensor, "batch k"],
-        rate: float | Float[Tensor, ""],
-        noise: Int[Tensor, "batch n"],
-    ) -> None:
+    def compute_on(self, draws: Draws, rate: float | Float[Tensor, ""]) -> None:
         """A step on these images."""
-        images = self.augment.apply(self.data.training.batch(index), drawn)
-        labels, done = self.data.training.labels[index], (self.done / self.state.config.total_steps).float()
-        own = noise if noise.shape[1] else None
-        self.sums.copy_(training_step(self.state, images, labels, rate, self.compute, done, own))
+        batch, done = composed(self.data.training, draws, self.augment), (self.done / self.state.config.total_steps).float()
+        self.sums.copy_(training_step(self.state, batch, rate, self.compute, done))
         self.totals += self.sums
         self.done += 1
 
@@ -156,25 +139,17 @@ class Graphs:
 
     def __init__(self, steps: Steps) -> None:
         self.steps, device = steps, steps.state.device
-        self.order = torch.zeros(steps.count, dtype=torch.int64, device=device)
-        self.drawn = steps.augment.draw(steps.count, torch.Generator()).to(device)
-        self.noise = torch.zeros(steps.count, 2 if steps.state.config.dropout else 0, dtype=torch.int64, device=device)
-        self.rates = torch.zeros(steps.state.config.steps_per_epoch, dtype=torch.float64, device=device)
+        config = steps.state.config
+        nothing = {name: torch.Generator() for name in STREAMS}
+        self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, nothing).to(device)
+        self.rates = torch.zeros(config.steps_per_epoch, dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
         self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
 
-    def begin(
-        self,
-        order: Int[Tensor, " count"],
-        drawn: Shaped[Tensor, "count k"],
-        rates: Sequence[float],
-        noise: Int[Tensor, "count n"],
-    ) -> None:
+    def begin(self, draws: Draws, rates: Sequence[float]) -> None:
         """Start an epoch; the first one captures the graphs."""
-        self.order.copy_(order)
-        self.drawn.copy_(drawn)
-        self.noise.copy_(noise)
+        self.draws.copy_(draws)
         self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
         self.number.zero_()
         if not self.replays:
@@ -193,7 +168,7 @@ class Graphs:
         at = self.number * self.steps.size + places
         # indexing with a tensor without dimensions would wait for the device
         rate = self.rates.index_select(0, self.number[None])[0]
-        self.steps.compute_on(self.order[at], self.drawn[at], rate, self.noise[at])
+        self.steps.compute_on(self.draws.at(at), rate)
         self.number += 1
 
     def _capture(self, size: int, number: int) -> Callable[[], None]:

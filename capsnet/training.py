@@ -12,8 +12,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from capsnet.answers import answered, wrong
 from capsnet.data import Data, Split
 from capsnet.diagnostics import diagnose
+from capsnet.draws import draw
 from capsnet.errors import InputError
 from capsnet.execution import AUTO, Execution, keep_freed_memory
 from capsnet.losses import one_hot
@@ -44,7 +46,7 @@ class Evaluation:
     """A model's answers on a split, on the CPU: the error in percent, and per image the scores of all classes."""
 
     error: float
-    predictions: Int[Tensor, " count"]
+    predictions: Int[Tensor, "count *labels"]
     scores: Float[Tensor, "count classes"]
 
 
@@ -94,20 +96,18 @@ def _epoch(
     schedule, first = config.schedule, (epoch - 1) * config.steps_per_epoch
     started = time.perf_counter()
     # all that is random in an epoch is drawn on the host and moved in one go
-    order = torch.randperm(count, generator=state.generators["shuffling"])
-    drawn = config.augment.draw(count, state.generators["augmentation"])
+    draws = draw(data.training, config.facts.labels, config.augment, config.dropout > 0, state.generators)
     rates = [
         config.learning_rate * schedule(step, config.total_steps, past) for step in range(first, first + config.steps_per_epoch)
     ]
-    noise = torch.randint(2**32, (count, 2 if config.dropout else 0), generator=state.generators["dropout"])
-    steps.begin(order, drawn, rates, noise)
+    steps.begin(draws, rates)
     for i in range(config.steps_per_epoch):
         steps.take(i)
         if on_step and log_interval and (i + 1) % log_interval == 0:
             images = min(config.batch_size, count - i * config.batch_size)
             on_step(Step(epoch, i + 1, config.steps_per_epoch, steps.sums[0].item() / images))
     *sums, norms = steps.totals.tolist()  # here the device is waited for
-    loss, classes, reconstruction, wrong = (total / count for total in sums)
+    loss, classes, reconstruction, missed = (total / count for total in sums)
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
@@ -119,7 +119,7 @@ def _epoch(
         train_loss=loss,
         train_margin_loss=classes if margin else None,
         train_reconstruction_loss=reconstruction if config.reconstruction_weight else None,
-        train_error=100 * wrong,
+        train_error=100 * missed,
         validation_error=validated.error if validated else None,
         learning_rate=rates[-1],
         seconds=seconds,
@@ -131,11 +131,11 @@ def _epoch(
     )
 
 
-def _lengths(validated: Evaluation, labels: Int[Tensor, " count"]) -> dict[str, Any]:
+def _lengths(validated: Evaluation, labels: Int[Tensor, "count *labels"]) -> dict[str, Any]:
     """Of the right class's capsule and of the longest other, means over the images."""
     right = one_hot(labels, validated.scores.shape[1])
-    wrong = validated.scores.masked_fill(right, -math.inf).amax(dim=1)
-    return {"right_length": validated.scores[right].mean().item(), "wrong_length": wrong.mean().item()}
+    other = validated.scores.masked_fill(right, -math.inf).amax(dim=1)
+    return {"right_length": validated.scores[right].mean().item(), "wrong_length": other.mean().item()}
 
 
 def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
@@ -145,8 +145,7 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
     """
     if not isinstance(state.model, CapsuleNetwork):
         return {}
-    split = data.validation if len(data.validation) else data.training
-    found = diagnose(state.model, Split(split.images[:SAMPLE], split.labels[:SAMPLE]))
+    found = diagnose(state.model, data.sample(SAMPLE))
     dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
     if not len(found.entropy):  # of a routing whose passes are not followed
         return dead
@@ -165,8 +164,8 @@ def evaluate(model: Network, split: Split, batch_size: int) -> Evaluation:
         scores = torch.cat([model.scores(split.batch(slice(start, start + batch_size))) for start in starts])
     if not scores.isfinite().all():
         raise DivergedError("the network's scores are not finite numbers")
-    predictions = scores.argmax(dim=1)
-    error = 100 * (predictions != split.labels).double().mean().item()
+    predictions = answered(scores, split.labels.shape[1:].numel())
+    error = 100 * wrong(predictions, split.labels).double().mean().item()
     return Evaluation(error, predictions.cpu(), scores.cpu())
 
 

@@ -16,6 +16,7 @@ import capsnet.training
 from capsnet import cli
 from capsnet.__main__ import Display, main
 from capsnet.config import FIELDS
+from capsnet.registry import DATASETS
 from capsnet.state import TrainingState
 
 ROOT = Path(__file__).parents[2]
@@ -231,7 +232,7 @@ BAD = [
     (["--routing-iterations", "x"], ["--routing-iterations", "'x'"]),
     (["--routing-iterations", "0"], ["routing_iterations must be greater than or equal to 1, not 0"]),
     (["--routing-iterations"], ["--routing-iterations"]),
-    (["--dataset", "minst"], ["unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"]),
+    (["--dataset", "minst"], [f"unknown dataset 'minst'; did you mean 'mnist'? (choices: {', '.join(DATASETS)})"]),
     (["--routing", "me"], ["unknown routing 'me'; choices: dynamic, uniform"]),
     (["--model", "rnn"], ["unknown model 'rnn'; did you mean 'cnn'?"]),
     (["--lr-schedule", "expo(gamma=1)"], ["unknown lr_schedule 'expo'", "exponential", "one_cycle"]),

@@ -155,7 +155,7 @@ BAD = [
     ({"Seed": 1}, "did you mean 'seed'?"),
     ({1: 2}, "unknown key 1 in grids/x.yaml"),
     ({None: 2}, "unknown key None in grids/x.yaml"),
-    ({"dataset": "minst"}, "unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"),
+    ({"dataset": "minst"}, f"unknown dataset 'minst'; did you mean 'mnist'? (choices: {', '.join(DATASETS)})"),
     ({"dataset": 3}, "dataset must be of type string, not 3"),
     (
         {"model": "capsnot"},

@@ -187,9 +187,9 @@ def small_mnist(monkeypatch, tmp_path, offline):
     raw.mkdir(parents=True)
     for name, array in zip(NAMES, arrays, strict=True):
         (raw / name).write_bytes(idx(array))
-    capsnet.data._whole.cache_clear()
+    capsnet.data.whole.cache_clear()
     yield raw
-    capsnet.data._whole.cache_clear()
+    capsnet.data.whole.cache_clear()
 
 
 def config_of(dataset="mnist"):

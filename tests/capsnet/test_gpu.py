@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from capsnet.data import Data, Split
+from capsnet.draws import draw
 from capsnet.execution import Execution, Settled
 from capsnet.fourier import primary_maps
 from capsnet.models import build
@@ -71,13 +72,14 @@ def test_no_step_waits_for_the_device(tiny, compile, graph):
     config = tiny(augmentation="shift(pixels=2)")
     state = TrainingState(config, CUDA)
     with computing(config.precision, CUDA):
-        steps = Steps(state, data(config), Settled(compile, graph))
-        order, drawn = torch.randperm(100), config.augment.draw(100, torch.Generator())
+        digits = data(config)
+        steps = Steps(state, digits, Settled(compile, graph))
+        draws = draw(digits.training, 1, config.augment, False, state.generators)
         for _ in range(2):
-            steps.begin(order, drawn, [1e-3] * 4)
+            steps.begin(draws, [1e-3] * 4)
             for i in range(4):  # what is compiled and chosen at first may wait
                 steps.take(i)
-        steps.begin(order, drawn, [1e-3] * 4)
+        steps.begin(draws, [1e-3] * 4)
         torch.cuda.set_sync_debug_mode("error")
         try:
             for i in range(4):

@@ -5,6 +5,7 @@ import torch
 
 from capsnet import losses, step, training
 from capsnet.data import Split
+from capsnet.draws import draw
 from capsnet.execution import Settled
 from capsnet.state import TrainingState
 from capsnet.training import train
@@ -87,6 +88,12 @@ def test_a_step_reads_the_rate_that_is_in_memory(tiny, data_of, captured, monkey
     assert taken == pytest.approx([3e-3 * 0.5**n for n in range(8)])
 
 
+def drawn(config, data):
+    """An epoch's draws, as training makes them."""
+    generators = TrainingState(config, torch.device("cpu")).generators
+    return draw(data.training, config.facts.labels, config.augment, config.dropout > 0, generators)
+
+
 def test_no_tensor_is_read_back_within_an_epoch(tiny, data_of, monkeypatch):
     """Each would wait for the device: the sums come back once, at the epoch's end, and the validation error."""
     config = tiny(epochs=1)
@@ -95,7 +102,7 @@ def test_no_tensor_is_read_back_within_an_epoch(tiny, data_of, monkeypatch):
         plain = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, *a, _n=name, _p=plain: read.append(_n) or _p(self, *a))
     steps = step.Steps(state, data, Settled(compile=False, graph=False))
-    steps.begin(torch.arange(100), config.augment.draw(100, torch.Generator()), [1e-3] * 4)
+    steps.begin(drawn(config, data), [1e-3] * 4)
     for i in range(4):
         steps.take(i)
     assert read == []
@@ -145,11 +152,11 @@ def test_images_come_in_the_order_that_was_drawn(tiny, data_of, monkeypatch):
     plain = Split.batch
     monkeypatch.setattr(Split, "batch", lambda self, index: seen.append(index.clone()) or plain(self, index))
     steps = step.Steps(TrainingState(config, torch.device("cpu")), data, Settled(compile=False, graph=False))
-    order = torch.randperm(100)
-    steps.begin(order, config.augment.draw(100, torch.Generator()), [1e-3] * 4)
+    draws = drawn(config, data)
+    steps.begin(draws, [1e-3] * 4)
     for i in range(4):
         steps.take(i)
-    assert torch.equal(torch.cat(seen), order)
+    assert torch.equal(torch.cat(seen), draws.order)
 
 
 def test_the_spread_losss_margin_grows_with_each_step_of_the_run(tiny, data_of, tmp_path, monkeypatch):
