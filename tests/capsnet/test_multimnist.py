@@ -163,7 +163,7 @@ def test_the_decoder_runs_once_per_digit_against_that_digits_own_image(pairs):
     with torch.no_grad():  # so that the two capsules make different images
         model.capsules.weight *= 10
         for weight in model.decoder.parameters():
-            weight *= 3
+            weight.mul_(3)
     _, sums = step_losses(model, 1.0, batch.images, batch.labels, config.objective, digits=batch.digits)
     capsules = model.encode(batch.images)
     expected = 0.0
