@@ -70,7 +70,7 @@ def main() -> int:
         case ["compare"]:
             return duel.main(cli.parse(duel.Compare, duel.PROG, duel.DESCRIPTION, sys.argv[2:]))
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
-    from analysis import tables
+    from analysis import browse, tables
     from analysis.runs import UnconfirmedError, read_runs
 
     try:
@@ -105,8 +105,7 @@ def main() -> int:
     server = stores.shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
     start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
     for store in found.stores.values():
-        runs = f"#/experiments/{store.experiment_id}/runs?workflowType=machine_learning"
-        cli.console.print(f"To browse the runs: {start}{address}/{runs}")
+        cli.console.print(f"To browse the runs: {start}{address}/{browse.address(store.experiment_id)}")
     return 0
 
 
@@ -151,7 +150,8 @@ def _reported(
     undrawn: Sequence[str],
 ) -> Path:
     """The report, with what was drawn now and the pictures of runs that were asked for before."""
-    from analysis import report
+    from analysis import browse, report, tables
+    from analysis.formats import markdown
 
     known = {str(run_id)[: figures_command.SHORT] for run_id in found.runs["run_id"].dropna()}
     before = [path for path in sorted((folder / "figures").glob("*/*")) if path.parent.name in known and path not in written]
@@ -159,7 +159,8 @@ def _reported(
     if command.where or command.reference or len(found.stores) > 1:
         cli.console.print("MLflow keeps the report of a whole experiment against the paper's cell only, so not this one")
         return path
-    for fault in report.log(found, path):
+    table = markdown(tables.accuracy(comparisons, found.runs))
+    for fault in [*report.log(found, path), *browse.log(found, report.asked_of(found)[0], table)]:
         _warn("missing", fault)
     return path
 

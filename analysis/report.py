@@ -106,7 +106,7 @@ def render(
     spent, unknown = expenses.of_runs(comparisons.cells, found.stores)
     total = sum(spent.values(), Expense())
     sources, missing = origins(found)
-    asked, gone = _asked(found)
+    asked, gone = asked_of(found)
     lines = roster(found, comparisons.cells, spent)
     environment = Environment(
         autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -165,7 +165,7 @@ def _facts(found: Runs, comparisons: Comparisons, total: Expense) -> list[tuple[
     ]
 
 
-def _asked(found: Runs) -> tuple[list[Asked], list[str]]:
+def asked_of(found: Runs) -> tuple[list[Asked], list[str]]:
     """The grids, and which can't be read."""
     asked: list[Asked] = []
     faults: list[str] = []

@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from capsnet.errors import InputError, brief
 from experiments import stores
 from experiments.journal import FILES, Journal
-from experiments.record import Ending
+from experiments.record import Ending, Record
 
 if TYPE_CHECKING:  # a plan needs no torch
     from capsnet.state import EpochMetrics
@@ -52,6 +52,7 @@ NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PAGE = 1000  # runs that a search returns at once
 BATCH = 1000  # metrics that one call may log
+NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 KEY, SUPERSEDED = "journal", "superseded"
 FIGURES = "figures"  # the folder of a search's artifacts that holds them
@@ -90,6 +91,7 @@ class Store:
 
     def __init__(self, uri: str, name: str, experiment_id: str, made: int | None) -> None:
         self.uri, self.name, self.experiment_id = uri, name, experiment_id
+        self.made = made or 0  # in milliseconds
         self.key = f"{experiment_id}-{made}"  # tells it from experiments of other stores, whatever their addresses
 
     @property
@@ -105,7 +107,7 @@ class Store:
             return False
         return True
 
-    def __getstate__(self) -> dict[str, str]:
+    def __getstate__(self) -> dict[str, object]:
         """What goes to a worker: the client stays here."""
         return {name: value for name, value in vars(self).items() if name != "client"}
 
@@ -255,18 +257,23 @@ class Store:
         """The run id of a grid's or search's parent run, made at its first launch and opened again at each later one."""
         parents = _search(self.client, [self.experiment_id], f"tags.{KIND} = '{kind}'")
         found = next((run for run in parents if run.data.tags[GRID] == grid), None)
-        tags = {KIND: kind, GRID: grid, "mlflow.note.content": description}
+        tags = {KIND: kind, GRID: grid, NOTE: description}
         run = found or self.client.create_run(self.experiment_id, tags=tags, run_name=grid)
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}"
-        self.client.log_batch(run_id, tags=[RunTag(LAUNCHED, stamp), RunTag("mlflow.note.content", description)])
+        self.client.log_batch(run_id, tags=[RunTag(LAUNCHED, stamp), RunTag(NOTE, description)])
         self.client.log_text(run_id, text, f"{kind}.yaml")
         return run_id
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
         self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
+
+    def describe(self, tags: Mapping[str, str]) -> None:
+        """Add tags to the experiment, which its pages are made of: a description in Markdown, saved views."""
+        for name, value in tags.items():
+            self.client.set_experiment_tag(self.experiment_id, name, value)
 
     def artifact(self, run_id: str, name: str, folder: Path) -> Path:
         """A file of a run, copied or fetched into ``folder``: without one, MLflow would leave a copy in /tmp for ever.
@@ -425,9 +432,10 @@ class RunLog:
         if ending.results:
             last = self.journal.history[-1]
             client.log_batch(run_id, [Metric(name, value, last.time, last.epoch) for name, value in ending.results.items()])
+        tags = [RunTag(NOTE, _summary(self.journal.record, ending, len(self.journal.history)))]
         if ending.failure:
-            tags = [RunTag(FAILURE, ending.failure), RunTag(REASON, ending.reason[:5000])]
-            client.log_batch(run_id, tags=tags)
+            tags += [RunTag(FAILURE, ending.failure), RunTag(REASON, ending.reason[:5000])]
+        client.log_batch(run_id, tags=tags)
         for name in FILES:
             if ending.status == "FINISHED" and (self.journal.folder / name).exists():
                 client.log_artifact(run_id, str(self.journal.folder / name))
@@ -495,6 +503,16 @@ def _refuse_unfinished(run: Run, experiment: Experiment) -> None:
     else:
         return
     raise InputError(f"run {run_id} {fault}; or name another run")
+
+
+def _summary(record: Record, ending: Ending, epochs: int) -> str:
+    """A run's description: what came out, or why nothing did."""
+    named = f"{record.name}, of *{record.tags.get(GRID, '')}*"
+    if ending.failure:
+        return f"**{ending.failure}** after {epochs} epochs: {ending.reason[:1000]}\n\n{named}"
+    if "test_error" in ending.results:
+        return f"Test error **{ending.results['test_error']:.2f} %** after {epochs} epochs.\n\n{named}"
+    return f"{ending.status.capitalize()} after {epochs} epochs.\n\n{named}"
 
 
 def _search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
