@@ -22,7 +22,7 @@ class CapsuleNetwork(nn.Module):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
-        shape, classes = config.facts.shape, config.facts.classes
+        shape, classes = config.shape, config.facts.classes
         rows, columns = config.primary_grid
         self.conv = nn.Conv2d(shape[0], config.conv_channels, config.conv_kernel)
         self.primary = PrimaryCaps(

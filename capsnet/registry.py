@@ -68,6 +68,9 @@ DATASETS = {
     ),
     "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.data:fashion_mnist"),
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
+    "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10"),
+    "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn"),
+    "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb"),
 }
 
 

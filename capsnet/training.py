@@ -143,7 +143,9 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
     They hold each class in proportion, and are the same for every epoch and seed.
     """
     split = data.validation if len(data.validation) else data.training
-    found = diagnose(state.model, Split(split.images[:SAMPLE], split.labels[:SAMPLE]))
+    images = split.images[:SAMPLE]
+    images = images if split is data.validation else state.config.augment.still(images)
+    found = diagnose(state.model, Split(images, split.labels[:SAMPLE]))
     dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
     if not len(found.entropy):  # of a routing whose passes are not followed
         return dead
