@@ -26,6 +26,7 @@ class Published(BaseModel):
     n: Annotated[int, Field(ge=1)] | None
     source: str
     protocol: str
+    ensemble: Annotated[int, Field(ge=2)] | None = None  # so many networks answered together; None: each on its own
     match: dict[str, Any] | None  # field -> value as the table of runs has it; None: no configuration here is this cell
 
     def is_of(self, config: Mapping[str, Any]) -> bool:

@@ -29,7 +29,7 @@ def answered(comparisons, *answers, labels=(0, 1, 1, 2), lengths=None):
         array = np.array(each)
         votes = (array[:, :, None] == np.arange(3)).sum(axis=0)
         scores = np.full((len(labels), 3), 0.5) if lengths is None else np.array(lengths)
-        found.append(Images(comparisons.cells[0].error, 1.0, np.array(labels), votes, scores))
+        found.append(Images(comparisons.cells[0].error, None, np.array(labels), votes, scores))
     return replace(comparisons, images=[*found, *[None] * (len(comparisons.cells) - len(found))])
 
 
