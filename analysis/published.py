@@ -68,5 +68,6 @@ def _checked(entry: Published, path: Path) -> dict[str, Any] | None:
         return None
     if not entry.match:
         raise InputError(f"match of {entry.name!r} in {path} is empty and would be every configuration; write null for none")
-    config = make_config(entry.match, f"match of {entry.name!r} in {path}").model_dump()
+    # nothing held out, for which a small data set may have no images
+    config = make_config({"validation_size": 0, **entry.match}, f"match of {entry.name!r} in {path}").model_dump()
     return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in entry.match}

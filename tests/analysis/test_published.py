@@ -170,6 +170,13 @@ def test_the_number_of_single_networks_stands_beside_no_ensemble(judge):
     assert "paper (%)" not in tables.ensembles(judge(runs, PUBLISHED, images=40), runs).header
 
 
+def test_a_cell_of_a_small_data_set_needs_no_validation_images(tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_text(ENTRY % "{dataset: digits, conv_kernel: 5, primary_kernel: 5}")
+    [entry] = published.load(path)
+    assert entry.match == {"dataset": "digits", "conv_kernel": 5, "primary_kernel": 5}
+
+
 def test_an_ensemble_of_one_is_refused(tmp_path):
     path = tmp_path / "published.yaml"
     path.write_text(ENTRY.replace("n: 3", "n: 3, ensemble: 1") % "null")

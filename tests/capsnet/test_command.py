@@ -230,7 +230,10 @@ BAD = [
     (["--routing-iterations", "x"], ["--routing-iterations", "'x'"]),
     (["--routing-iterations", "0"], ["routing_iterations must be greater than or equal to 1, not 0"]),
     (["--routing-iterations"], ["--routing-iterations"]),
-    (["--dataset", "minst"], ["unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits)"]),
+    (
+        ["--dataset", "minst"],
+        ["unknown dataset 'minst'; did you mean 'mnist'? (choices: mnist, fashion_mnist, digits, cifar10, svhn, smallnorb)"],
+    ),
     (["--routing", "me"], ["unknown routing 'me'; choices: dynamic, uniform"]),
     (["--model", "cnn"], ["unknown model 'cnn'; choices: capsnet"]),
     (["--lr-schedule", "expo(gamma=1)"], ["unknown lr_schedule 'expo'", "exponential", "one_cycle"]),

@@ -11,6 +11,8 @@ from capsnet.data import read
 from capsnet.datasets import SMALLNORB, halved
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS
+from capsnet.state import TrainingState
+from capsnet.training import evaluate, train
 from tests.official import WRITERS, norb_matrix, small
 
 
@@ -69,10 +71,10 @@ def test_each_absent_or_broken_file_is_named(dataset, tmp_path, cpu, offline):
 
 
 @pytest.mark.parametrize("dataset", WRITERS)
-def test_another_number_of_images_is_refused(dataset, tmp_path, cpu, offline, monkeypatch):
+def test_another_number_of_images_is_refused(dataset, tmp_path, cpu, offline):
     """Though the checksums are right."""
-    with small(dataset, tmp_path):
-        monkeypatch.setitem(DATASETS, dataset, dataclasses.replace(DATASETS[dataset], test_images=19))
+    with small(dataset, tmp_path), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DATASETS, dataset, dataclasses.replace(DATASETS[dataset], test_images=19))
         assert "19" in refused(dataset, tmp_path, cpu)
 
 
@@ -164,3 +166,18 @@ def test_validation_and_test_show_the_middle_and_training_all(dataset, tmp_path,
     assert cropped.test.images.is_contiguous()
     assert torch.equal(cropped.training.images, whole.training.images)
     assert cropped.digest == whole.digest, "of the data set, not of what is seen of it"
+
+
+@pytest.mark.parametrize(("dataset", "size"), [("cifar10", 24), ("smallnorb", 32)])
+def test_a_network_learns_from_patches(tiny, dataset, size, tmp_path, cpu, offline):
+    """A tiny one, with none of the above; chance is 90 and 80 %."""
+    changes = {"train_size": 0, "validation_size": 0, "epochs": 12, "batch_size": 10, "primary_stride": 3}
+    with small(dataset, tmp_path, training=100):
+        config = tiny(dataset=dataset, augmentation=f"crop(size={size})", none_of_the_above=True, **changes)
+        data, state = read(config, tmp_path, cpu), TrainingState(config, cpu)
+        history = list(train(state, data))
+    assert history[-1].train_loss < history[0].train_loss / 2
+    assert evaluate(state.model, data.test, 100).error <= 20
+    images = data.test.batch(slice(0, 4))
+    made = state.model.reconstruct(state.model.encode(images), data.test.labels[:4])
+    assert made.shape == images.shape == (4, DATASETS[dataset].shape[0], size, size)
