@@ -30,7 +30,8 @@ class Cell:
     setting: dict[str, Any]  # axis -> value, of the axes that vary
     runs: pd.DataFrame  # all that were planned, by seed
     error: Estimate  # of the test error in %, over the finished runs
-    published: Published | None
+    published: Published | None  # of single networks
+    published_ensemble: Published | None = None
 
     @cached_property
     def finished(self) -> "pd.Series[float]":
@@ -152,7 +153,9 @@ def tidy(cells: list[Cell]) -> pd.DataFrame:
 def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...]) -> Cell:
     first = {field: rows[field].iloc[0] for field in FIELDS}
     errors = rows["test_error"][outcomes(rows) == "finished"]
-    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), find(first, published))
+    # what several networks answered together is no number of one network, nor the other way round
+    single, together = (find(first, (p for p in published if bool(p.ensemble) == many)) for many in (False, True))
+    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), single, together)
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:

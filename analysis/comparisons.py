@@ -20,9 +20,10 @@ from analysis.cells import NAMES, Cell, name_of, text_of, told
 from analysis.predictions import Answers, read_answers
 from analysis.statistics import Comparison, Estimate
 from capsnet.config import FIELDS, VARIANTS
-from capsnet.errors import InputError, unknown
+from capsnet.errors import InputError, brief, unknown
 from capsnet.variants import parse
-from experiments.tracking import Store
+from experiments import stores as addresses
+from experiments.tracking import FAULTS, Store
 
 ALPHA = 0.05
 SEED = 0  # of each bootstrap: a table doesn't depend on chance, nor on which cells stand beside one
@@ -34,14 +35,14 @@ class Images:
 
     Attributes:
         interval: of the test error in %, over seeds and test images.
-        ensemble: test error in % of the mean of the runs' scores; NaN for a single run.
+        ensemble: test error in % of the mean of the runs' scores, with an interval over test images; None for a single run.
         labels: the true classes.
         votes: how many runs answered which class.
         scores: mean over the runs of the lengths of the class capsules.
     """
 
     interval: Estimate
-    ensemble: float
+    ensemble: Estimate | None
     labels: Int[ndarray, " images"]
     votes: Int[ndarray, "images classes"]
     scores: Float[ndarray, "images classes"]
@@ -106,11 +107,12 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
     """
     reference, why = choose_reference(cells, wanted)
     faults: list[str] = []
-    against = _answers(reference, stores, faults) if reference else None
+    digests = _digests(stores, faults)
+    against = _answers(reference, stores, digests, faults) if reference else None
     images: list[Images | None] = []
     found: list[tuple[Cell, Comparison, Estimate | None]] = []
     for cell in cells:
-        answers = against if cell is reference else _answers(cell, stores, faults)
+        answers = against if cell is reference else _answers(cell, stores, digests, faults)
         images.append(_images(answers) if answers else None)
         if reference and cell is not reference:
             values, others = _pairs(cell, reference)
@@ -209,8 +211,19 @@ def _is_default(axis: str, value: Any) -> bool:
     return text_of(list(default) if isinstance(default, tuple) else default) == text_of(value)
 
 
-def _answers(cell: Cell, stores: Mapping[str, Store], faults: list[str]) -> Answers | None:
-    answers, missing = read_answers(cell, stores) if stores else (None, [])
+def _digests(stores: Mapping[str, Store], faults: list[str]) -> dict[str, str]:
+    """Run id -> SHA-256 of its data set; without those of a store that has gone away."""
+    found: dict[str, str] = {}
+    for name, store in stores.items():
+        try:
+            found |= {run_id: digest for run_id, (_, digest) in store.datasets().items()}
+        except FAULTS as error:
+            faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
+    return found
+
+
+def _answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str], faults: list[str]) -> Answers | None:
+    answers, missing = read_answers(cell, stores, digests) if stores else (None, [])
     faults += missing
     return answers
 
@@ -220,7 +233,7 @@ def _images(answers: Answers) -> Images:
     together = statistics.ensemble(answers.scores) != answers.labels
     classes = np.arange(answers.scores.shape[2])
     votes = (answers.predictions[:, :, None] == classes).sum(axis=0)
-    ensemble = 100 * float(together.mean()) if len(answers.seeds) > 1 else float("nan")
+    ensemble = statistics.bootstrap(together[None], np.random.default_rng(SEED)) if len(answers.seeds) > 1 else None
     return Images(interval, ensemble, answers.labels, votes, answers.scores.mean(axis=0))
 
 

@@ -18,7 +18,10 @@ def of_cells(comparisons: Comparisons) -> pd.DataFrame:
     frame["high_images"] = [interval.high if interval else math.nan for interval in seen]
     frame["interval_images"] = [interval.kind if interval else None for interval in seen]
     frame["n_images"] = [interval.n if interval else 0 for interval in seen]
-    frame["ensemble"] = [images.ensemble if images else math.nan for images in comparisons.images]
+    together = [images.ensemble if images else None for images in comparisons.images]
+    frame["ensemble"] = [estimate.mean if estimate else math.nan for estimate in together]
+    frame["low_ensemble"] = [estimate.low if estimate else math.nan for estimate in together]
+    frame["high_ensemble"] = [estimate.high if estimate else math.nan for estimate in together]
     frame["rank"], seeds = ranks(comparisons.cells)
     frame["rank_seeds"] = seeds
     frame["seconds_per_run"] = [cell.runs["seconds"].mean() for cell in comparisons.cells]

@@ -193,8 +193,8 @@ def _note(group: Seen, count: int) -> str:
 
 
 def _pixels(panel: Axes, image: ndarray) -> None:
-    """An image [channels, height, width], bytes or in [0, 1]."""
-    shown = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    """An image [channels, height, width], bytes or in [0, 1]; a stereo pair in red and the two other colours."""
+    shown = image[0] if len(image) == 1 else image[[0, 1, 1] if len(image) == 2 else slice(None)].transpose(1, 2, 0)
     panel.imshow(shown, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, interpolation="nearest")
     panel.grid(visible=False)
     panel.set_xticks([])

@@ -9,8 +9,12 @@ from torch import Tensor
 
 
 def mosaic(tiles: Float[Tensor, "rows columns channels height width"]) -> UInt8[np.ndarray, "down across 3"]:
-    """One picture of all tiles, with white lines between them; each pixel is there once."""
-    rows, columns, _, height, width = tiles.shape
+    """One picture of all tiles, with white lines between them; each pixel is there once.
+
+    Of two channels, the first is red and the second the other two colours, as pictures of a stereo pair are printed.
+    """
+    rows, columns, channels, height, width = tiles.shape
+    tiles = tiles[:, :, [0, 1, 1]] if channels == 2 else tiles
     gap = _gap(width)
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
     pixels = (tiles.clamp(0, 1) * 255).round().byte().movedim(2, 4).numpy()

@@ -39,28 +39,29 @@ class Answers:
         return self.predictions != self.labels
 
 
-def read_answers(cell: Cell, stores: Mapping[str, Store]) -> tuple[Answers | None, list[str]]:
-    """The answers of a cell's finished runs, and why some can't be had; None if none can.
+def read_answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str]) -> tuple[Answers | None, list[str]]:
+    """The answers of a cell's finished runs, and why some can't be had; None if none can, or not of the same images.
 
     Args:
         cell: its runs.
         stores: (experiment -> where its runs are tracked).
+        digests: (run id -> SHA-256 of the data set that it read); of runs that are not in it, labels have to tell.
     """
     rows = cell.runs[cell.runs["status"] == "finished"]
-    found: list[tuple[int, dict[str, ndarray]]] = []
+    found: list[tuple[str, int, dict[str, ndarray]]] = []
     faults: list[str] = []
     with TemporaryDirectory() as folder:
         for run_id, seed, experiment in zip(rows["run_id"], rows["seed"], rows["experiment"], strict=True):
             try:
-                found.append((seed, load(stores[experiment].artifact(run_id, PREDICTIONS, Path(folder)))))
+                found.append((run_id, seed, load(stores[experiment].artifact(run_id, PREDICTIONS, Path(folder)))))
             except InputError as fault:
                 faults.append(str(fault))
     if not found:
         return None, faults
-    seeds, tensors = zip(*found, strict=True)
-    labels = tensors[0]["labels"]
-    if any(not np.array_equal(labels, other["labels"]) for other in tensors):
-        return None, [*faults, f"the runs of a cell were tested on different images: {', '.join(rows['run_id'])}"]
+    ids, seeds, tensors = zip(*found, strict=True)
+    labels, read = tensors[0]["labels"], {digests.get(run_id) for run_id in ids} - {None}
+    if len(read) > 1 or any(not np.array_equal(labels, other["labels"]) for other in tensors):
+        return None, [*faults, f"the runs of a cell were tested on different images: {', '.join(ids)}"]
     predictions = np.stack([each["predictions"] for each in tensors])
     return Answers(seeds, labels, predictions, np.stack([each["class_lengths"] for each in tensors])), faults
 

@@ -26,6 +26,7 @@ class Published(BaseModel):
     n: Annotated[int, Field(ge=1)] | None
     source: str
     protocol: str
+    ensemble: Annotated[int, Field(ge=2)] | None = None  # so many networks answered together; None: each on its own
     match: dict[str, Any] | None  # field -> value as the table of runs has it; None: no configuration here is this cell
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
@@ -67,5 +68,6 @@ def _checked(entry: Published, path: Path) -> dict[str, Any] | None:
         return None
     if not entry.match:
         raise InputError(f"match of {entry.name!r} in {path} is empty and would be every configuration; write null for none")
-    config = make_config(entry.match, f"match of {entry.name!r} in {path}").model_dump()
+    # nothing held out, for which a small data set may have no images
+    config = make_config({"validation_size": 0, **entry.match}, f"match of {entry.name!r} in {path}").model_dump()
     return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in entry.match}

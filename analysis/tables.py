@@ -82,7 +82,7 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         body.append([*(_label(axis, config, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
     weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
     caption = " ".join([_caption(runs, axes, across), *weights])
-    notes = [*_published_notes(all_cells, runs), footer(runs)]
+    notes = [*_published_notes([cell.published for cell in all_cells if cell.published], runs), footer(runs)]
     return Table(f"tab:{_slug(runs)}", caption, header, body, len(down), notes)
 
 
@@ -97,8 +97,8 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         spread = f"{cell.finished.min():.2f}–{cell.finished.max():.2f}" if error.n > 1 else "—"
         seen = _partly(interval_text(images.interval), images.interval.n, error.n) if images else "—"
         results = [error_text(cell), interval_text(error), seen, spread]
-        together = images is not None and not math.isnan(images.ensemble)
-        results.append(_partly(f"{images.ensemble:.2f}", images.interval.n, error.n) if images and together else "—")
+        together = images.ensemble if images else None
+        results.append(_partly(f"{together.mean:.2f}", images.interval.n, error.n) if images and together else "—")
         results.append("—" if math.isnan(rank) else f"{rank:.1f}")
         body.append([*texts_of(cell.setting), *results])
     notes = [
@@ -191,6 +191,32 @@ def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     return Table(f"tab:{_slug(runs)}-other-r", caption, header, body, len(axes), [footer(runs)])
 
 
+def ensembles(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """A row for each cell with two networks or more: what they answer together, beside each on its own; None without any."""
+    pairs = zip(comparisons.cells, comparisons.images, strict=True)
+    found = [(cell, images, images.ensemble) for cell, images in pairs if images and images.ensemble]
+    if not found:
+        return None
+    axes, entries = varying(runs), [cell.published_ensemble for cell, _, _ in found if cell.published_ensemble]
+    body = []
+    for cell, images, together in found:
+        results = [error_text(cell), str(images.interval.n), f"{together.mean:.2f}", interval_text(together)]
+        paper = [_published_text(cell.published_ensemble) if cell.published_ensemble else ""] if entries else []
+        body.append([*(text_of(value) for value in cell.setting.values()), *results, f"{len(images.labels):,}", *paper])
+    header = [*map(name_of, axes), "single network (%)", "networks", "ensemble (%)", "95% over images", "test images"]
+    caption = (
+        "Ensembles: test error in % of the mean class scores of all networks of a cell, which differ in their seed alone, "
+        f"beside that of a single one (mean ± sample sd).{_legend(axes)}"
+    )
+    kinds = ", ".join(dict.fromkeys(together.kind for _, _, together in found))
+    notes = [
+        f"95% over images: {kinds}, of these networks; other seeds would make another ensemble.",
+        *_published_notes(entries, runs),
+        footer(runs),
+    ]
+    return Table(f"tab:{_slug(runs)}-ensembles", caption, header + ["paper (%)"] * bool(entries), body, len(axes), notes)
+
+
 def all_effects(comparisons: Comparisons) -> list[Effect]:
     """Main effects, then interactions."""
     return [*main_effects(comparisons.cells), *interactions(comparisons.cells)]
@@ -214,7 +240,7 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
     return [folder / name for name in files]
 
 
-OPTIONAL = {"differences": differences, "effects": effects, "other_r": other_r}
+OPTIONAL = {"differences": differences, "effects": effects, "other_r": other_r, "ensembles": ensembles}
 
 
 def judged(
@@ -355,11 +381,11 @@ def _results(by_value: dict[Any, Cell], values: list[Any], papers: list[Any]) ->
 def _published_text(entry: Published) -> str:
     """As printed by its authors, whose digits are not ours to change."""
     deviation = "" if entry.sd is None else f" ± {text_of(entry.sd)}"
-    return text_of(entry.value) + deviation + ("" if entry.n is None else f" (n={entry.n})")
+    count = f" (ensemble of {entry.ensemble})" if entry.ensemble else "" if entry.n is None else f" (n={entry.n})"
+    return text_of(entry.value) + deviation + count
 
 
-def _published_notes(all_cells: Sequence[Cell], runs: pd.DataFrame) -> list[str]:
-    entries = [cell.published for cell in all_cells if cell.published]
+def _published_notes(entries: Iterable[Published], runs: pd.DataFrame) -> list[str]:
     values = {field: runs[field].unique() for field in PROTOCOL}
     here = [f"{name_of(k)} {text_of(v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items()]
     sources = dict.fromkeys((entry.source, entry.protocol) for entry in entries)

@@ -46,9 +46,9 @@ class Floor:
 
 def parameters(config: RunConfig) -> dict[str, int]:
     """Weights and biases by part; the paper's network: 8,215,568 in all."""
-    channels, classes = config.facts.shape[0], config.facts.classes
+    channels, classes = config.shape[0], config.facts.classes
     maps, capsule = config.primary_types * config.primary_dim, config.class_dim
-    hidden = [classes * capsule, *config.decoder_hidden, prod(config.facts.shape)]
+    hidden = [classes * capsule, *config.decoder_hidden, prod(config.shape)]
     return {
         "conv1": (channels * config.conv_kernel**2 + 1) * config.conv_channels,
         "PrimaryCaps": (config.conv_channels * config.primary_kernel**2 + 1) * maps,
@@ -65,7 +65,7 @@ def inputs(config: RunConfig) -> int:
 def work(config: RunConfig, precision: str = "fp32") -> dict[str, Work]:
     """What each part of a training step does: the parts of :mod:`benchmarks.parts`, in its order."""
     size = BYTES[precision]
-    channels, height, width = config.facts.shape
+    channels, height, width = config.shape
     pixels = channels * height * width
     features = config.conv_channels * (height - config.conv_kernel + 1) * (width - config.conv_kernel + 1)
     primary = inputs(config) * config.primary_dim

@@ -63,12 +63,12 @@ class Peaks:
 
 def products(config: RunConfig, square: int) -> list[Product]:
     """The network's own products at the config's batch size, convolutions as products with patches, and a large square."""
-    batch, (channels, height, width) = config.batch_size, config.facts.shape
+    batch, (channels, height, width) = config.batch_size, config.shape
     positions = (height - config.conv_kernel + 1) * (width - config.conv_kernel + 1)
     capsules = config.facts.classes * config.class_dim
     patch = config.conv_channels * config.primary_kernel**2
     maps = config.primary_types * config.primary_dim
-    hidden = [capsules, *config.decoder_hidden, prod(config.facts.shape)]
+    hidden = [capsules, *config.decoder_hidden, prod(config.shape)]
     widest = max(range(len(hidden) - 1), key=lambda i: hidden[i] * hidden[i + 1])
     return [
         Product("square", 1, square, square, square),

@@ -66,7 +66,7 @@ class Textbook(nn.Module):
     def __init__(self, config: RunConfig) -> None:
         super().__init__()
         self.config = config
-        channels, height, width = config.facts.shape
+        channels, height, width = config.shape
         self.conv = nn.Conv2d(channels, config.conv_channels, config.conv_kernel)
         self.primary = PrimaryCapsules(config)
         self.digits = DigitCapsules(config)

@@ -18,11 +18,26 @@ if TYPE_CHECKING:  # names and parameters are checked where no torch is wanted; 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """``draw(count, generator) -> [count, k]`` and ``apply(images [b, c, h, w], drawn [b, k]) -> [b, c, h, w]``."""
+    """``draw(count, generator) -> [count, k]`` and ``apply(images [b, c, h, w], drawn [b, k]) -> [b, *shape((c, h, w))]``."""
 
     draw: Callable[[int, Generator], Tensor]
     apply: Callable[[Tensor, Tensor], Tensor]
     reach: int = 0  # pixels by which an image may be displaced: has to stay below its height and width
+    size: int = 0  # side in pixels of the patch that the network sees of an image, here and at test; 0 = all of it
+
+    def shape(self, whole: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Channels, height and width that the network sees of images of this shape."""
+        return (whole[0], self.size, self.size) if self.size else whole
+
+    def still(self, images: Tensor) -> Tensor:
+        """Images [b, c, h, w] as the network sees those that nothing is drawn for: [b, *shape((c, h, w))].
+
+        The patch is the middle one; where there are two middles, the upper and left one.
+        """
+        if not self.size:
+            return images
+        top, left = ((side - self.size) // 2 for side in images.shape[-2:])
+        return images[..., top : top + self.size, left : left + self.size]
 
 
 def none() -> Augmentation:
@@ -101,4 +116,30 @@ def affine(*, rotation: float = 20.0, shear: float = 0.2, scale: float = 0.2, pi
     return Augmentation(draw, apply, reach=pixels)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {"none": none, "shift": shift, "affine": affine}
+def crop(*, size: int) -> Augmentation:
+    """Of each image its own square patch, from any place within it; at test the middle one (paper, section 7).
+
+    The paper has patches of 24x24 pixels of CIFAR-10's 32x32, and of 32x32 of smallNORB's 48x48.
+    """
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, not {size}")
+
+    def draw(count: int, generator: Generator) -> Tensor:
+        import torch
+
+        # shares of 2^31, because only the images tell how many places there are; whole numbers, so that devices agree
+        return torch.randint(2**31, (count, 2), generator=generator)
+
+    def apply(images: Tensor, drawn: Tensor) -> Tensor:
+        import torch
+
+        places = [drawn[:, i : i + 1] * (side - size + 1) // 2**31 for i, side in enumerate(images.shape[-2:])]
+        rows, columns = (place + torch.arange(size, device=images.device) for place in places)
+        which = torch.arange(len(images), device=images.device)
+        # indices on both sides of the channels' slice put the channels last
+        return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+    return Augmentation(draw, apply, size=size)
+
+
+AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {"none": none, "shift": shift, "affine": affine, "crop": crop}

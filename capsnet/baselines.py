@@ -49,7 +49,7 @@ class Cnn(Baseline):
     """
 
     def __init__(self, config: RunConfig) -> None:
-        one, height, width = config.facts.shape
+        one, height, width = config.shape
         channels = one, 256, 256, 128
         layers = [layer for pair in pairwise(channels) for layer in (_convolution(*pair, 5), nn.ReLU())]
         super().__init__(config, nn.Sequential(*layers), 128 * height * width, (328, 192))
@@ -63,7 +63,7 @@ class CnnMultimnist(Baseline):
     """
 
     def __init__(self, config: RunConfig) -> None:
-        one, height, width = config.facts.shape
+        one, height, width = config.shape
         first, second = _convolution(one, 512, 9), _convolution(512, 256, 5)
         layers = nn.Sequential(first, nn.ReLU(), Halve(), second, nn.ReLU(), Halve())
         super().__init__(config, layers, 256 * (height // 4) * (width // 4), (1024,))

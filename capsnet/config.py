@@ -42,14 +42,16 @@ class RunConfig(BaseModel):
 
     dataset: str = Field(
         "mnist",
-        description="mnist, fashion_mnist (28x28, 60,000 + 10,000), digits (16x16, 1,437 + 360), or two overlapping digits: "
+        description="mnist, fashion_mnist (28x28, 60,000 + 10,000), digits (16x16, 1,437 + 360), cifar10 (3 x 32x32, 50,000 + "
+        "10,000), svhn (3 x 32x32, 73,257 + 26,032), smallnorb (2 x 48x48, 24,300 + 24,300), or two overlapping digits: "
         "multimnist (36x36), multidigits (24x24)",
     )
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
     augmentation: str = Field(
         "shift(pixels=2)",
-        description="of training images, each its own: none, shift(pixels=n) or affine(rotation=, shear=, scale=, pixels=)",
+        description="of training images, each its own: none, shift(pixels=n), affine(rotation=, shear=, scale=, pixels=) or "
+        "crop(size=n), a patch, of which validation and test see the middle one",
     )
 
     model: str = Field(
@@ -162,11 +164,13 @@ class RunConfig(BaseModel):
             )
         if self.augment.reach >= min(self.facts.shape[1:]):
             raise ValueError(f"augmentation {self.augmentation} can move the whole image of {self.dataset} out of sight")
+        if self.augment.size:
+            self._patches_are_smaller()
         self._model_fits()
         if "primary_kernel" not in self.network.unread and min(self.primary_grid) < 1:
             raise ValueError(
                 f"conv_kernel {self.conv_kernel} and primary_kernel {self.primary_kernel} are too large for the "
-                f"{self.facts.shape[1]}x{self.facts.shape[2]} images of {self.dataset}"
+                f"{self.shape[1]}x{self.shape[2]} {'patches' if self.augment.size else 'images'} of {self.dataset}"
             )
         schedule = _variant("lr_schedule", self.lr_schedule)
         if schedule.name == "plateau" and not self.validation_size:
@@ -239,10 +243,32 @@ class RunConfig(BaseModel):
         """What is known of the model before it is made."""
         return MODELS[self.model]
 
+    def _patches_are_smaller(self) -> None:
+        _, height, width = self.facts.shape
+        if self.facts.labels > 1:
+            raise ValueError(
+                f"augmentation {self.augmentation} could cut off one of the {self.facts.labels} digits of {self.dataset}"
+            )
+        if self.augment.size < self.network.least:
+            raise ValueError(
+                f"augmentation {self.augmentation} leaves less than the {self.network.least} pixels of model {self.model}"
+            )
+        if self.augment.size > min(height, width):
+            raise ValueError(f"augmentation {self.augmentation} is larger than the {height}x{width} images of {self.dataset}")
+        if self.augment.size == height == width:
+            raise ValueError(
+                f"augmentation {self.augmentation} is all of the {height}x{width} images of {self.dataset}: write none"
+            )
+
     @property
     def facts(self) -> DatasetFacts:
         """What is known of the data set before it is read."""
         return DATASETS[self.dataset]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of what the network sees, and of what its decoder makes: of images or of patches."""
+        return self.augment.shape(self.facts.shape)
 
     @property
     def training_images(self) -> int:
@@ -262,7 +288,7 @@ class RunConfig(BaseModel):
     @property
     def primary_grid(self) -> tuple[int, int]:
         """Rows and columns of positions that have primary capsules; the paper's network: 6 x 6."""
-        _, height, width = self.facts.shape
+        _, height, width = self.shape
         lost = self.conv_kernel - 1 + self.primary_kernel
         return (height - lost) // self.primary_stride + 1, (width - lost) // self.primary_stride + 1
 

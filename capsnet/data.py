@@ -16,11 +16,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from capsnet.config import RunConfig
-from capsnet.errors import InputError, brief
+from capsnet.datasets import Arrays, official
+from capsnet.errors import InputError
 from capsnet.multimnist import fixed_pairs
 from capsnet.registry import DATASETS, load
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images [n, height, width(, channels)] uint8, labels [n] or [n, 2]
+AGAIN = "delete them, and the official ones are downloaded again or asked for"
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
         channels_first = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
         return Split(torch.tensor(channels_first, device=device), torch.tensor(y, dtype=torch.int64, device=device))
 
+    def still(whole: Split) -> Split:
+        return Split(config.augment.still(whole.images).contiguous(), whole.labels)
+
     validation = images[held_out], labels[held_out]
     if config.facts.labels == 2:
         validation = fixed_pairs(*validation, "validation")
-    return Data(split(images[chosen], labels[chosen]), split(*validation), split(*test), digest)
+    return Data(split(images[chosen], labels[chosen]), still(split(*validation)), still(split(*test)), digest)
 
 
 @lru_cache(maxsize=2)  # a process that trains many configs reads a data set once
@@ -98,14 +102,14 @@ def whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
         if not shaped or not 0 <= labels.min() <= labels.max() < facts.classes:
             raise InputError(
                 f"the {what} files of {dataset} in {folder.resolve()} hold images {images.shape} and labels {labels.shape}, "
-                f"not images {wanted} with a label of 0 to {facts.classes - 1} each; delete them to have them downloaded again"
+                f"not images {wanted} with a label of 0 to {facts.classes - 1} each; {AGAIN}"
             )
         digest.update(images.tobytes())
         digest.update(labels.astype(np.int64).tobytes())
     if facts.digest and digest.hexdigest() != facts.digest:
         raise InputError(
             f"the files of {dataset} in {folder.resolve()} are corrupt: their SHA-256 is {digest.hexdigest()}, not "
-            f"{facts.digest}; delete them to have them downloaded again"
+            f"{facts.digest}; {AGAIN}"
         )
     return training, test, digest.hexdigest()
 
@@ -153,20 +157,10 @@ def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
     from torchvision import datasets  # 5 s, which the embedded data set needn't wait for
 
     kind = getattr(datasets, name)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+
+    def read() -> tuple[Arrays, Arrays]:
         parts = [kind(folder, train=train, download=True) for train in (True, False)]
-    except (RuntimeError, OSError, ValueError, TypeError, LookupError, EOFError, AssertionError) as error:  # broken files
-        present = sorted(p.name for p in (folder / name / "raw").glob("*")) if folder.is_dir() else []
-        reason = brief(error, 200) or type(error).__name__
-        wanted = [Path(file).stem for file, _ in kind.resources]
-        missing = [file for file in wanted if file not in present]
-        found = f"missing: {', '.join(missing)}" if missing else f"of {', '.join(wanted)}, something is truncated or corrupt"
-        found = found if present else "nothing is there"
-        raise InputError(
-            f"{name} can't be read from {folder.resolve()} or downloaded ({reason}); {found}. Put the files into "
-            f"{folder / name / 'raw'}, or name another folder with CAPSNET_DATA or --data; the data set 'digits' is embedded "
-            "and needs no files (GRID=quick)"
-        ) from None
-    train, test = ((part.data.numpy(), part.targets.numpy()) for part in parts)
-    return train, test
+        train, test = ((part.data.numpy(), part.targets.numpy()) for part in parts)
+        return train, test
+
+    return official(name, folder, folder / name / "raw", [Path(file).stem for file, _ in kind.resources], read)

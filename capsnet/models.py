@@ -79,7 +79,7 @@ class Convolved(Network):
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
-        shape = config.facts.shape
+        shape = config.shape
         self.conv = nn.Conv2d(shape[0], config.conv_channels, config.conv_kernel)
         self.primary = PrimaryCaps(
             config.conv_channels,
@@ -113,7 +113,7 @@ class Convolved(Network):
         """Last of the parts, so that networks with and without it start from the same other weights."""
         if config.reconstruction_weight > 0:
             facts = config.facts
-            self.decoder = Decoder(facts.classes, config.class_dim, config.decoder_hidden, facts.shape)
+            self.decoder = Decoder(facts.classes, config.class_dim, config.decoder_hidden, config.shape)
 
 
 class CapsuleNetwork(Convolved):

@@ -28,6 +28,7 @@ class ModelFacts:
 
     network: str  # "module:class", called with the config
     unread: tuple[str, ...] = ()  # fields that mean nothing to it: at their defaults, of which 0 is reconstruction_weight's
+    least: int = 1  # pixels: the side of the smallest images that it takes, where kernels don't tell
     logits: bool = False  # its scores are logits, not lengths in [0, 1): nothing for a margin or a decoder
 
 
@@ -53,7 +54,7 @@ MODELS = {
     "capsnet": ModelFacts("capsnet.models:CapsuleNetwork", ("dropout",)),
     "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", *ROUTED)),
     "cnn": ModelFacts("capsnet.baselines:Cnn", NO_CAPSULES, logits=True),
-    "cnn_multimnist": ModelFacts("capsnet.baselines:CnnMultimnist", NO_CAPSULES, logits=True),
+    "cnn_multimnist": ModelFacts("capsnet.baselines:CnnMultimnist", NO_CAPSULES, least=4, logits=True),
 }
 
 ROUTINGS = {
@@ -103,6 +104,9 @@ DATASETS = {
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
     "multimnist": DatasetFacts((1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2),
     "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2),
+    "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10"),
+    "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn"),
+    "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb"),
 }
 
 

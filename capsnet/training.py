@@ -145,7 +145,9 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
     """
     if not isinstance(state.model, CapsuleNetwork):
         return {}
-    found = diagnose(state.model, data.sample(SAMPLE))
+    sample = data.sample(SAMPLE)
+    # what validation shows is the middle of an image already, and the middle of that is the same
+    found = diagnose(state.model, Split(state.config.augment.still(sample.images), sample.labels))
     dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
     if not len(found.entropy):  # of a routing whose passes are not followed
         return dead

@@ -106,7 +106,7 @@ def _told(version: ModelVersion) -> str:
 def _export(weights: Path, config: RunConfig, folder: Path) -> None:
     network = make(config)
     network.load_state_dict(load_file(weights))
-    shape, classes = config.facts.shape, config.facts.classes
+    shape, classes = config.shape, config.facts.classes
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema([TensorSpec(np.dtype("float32"), (-1, classes))])
     )

@@ -119,7 +119,7 @@ def _keys(config: RunConfig, without: frozenset[str] = frozenset()) -> tuple[Has
     left_out = FREE | IMAGES | without
     network = tuple(merged.get(name, value) for name, value in config if name not in left_out)
     facts = config.facts
-    return (network, facts.shape, facts.classes), (config.training_images, config.validation_size, facts.test_images)
+    return (network, config.shape, facts.classes), (config.training_images, config.validation_size, facts.test_images)
 
 
 def _wall(config: RunConfig, run: "TrackedRun", rate: float) -> float | None:

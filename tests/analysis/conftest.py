@@ -175,7 +175,7 @@ def judge() -> Callable[..., Comparisons]:
         votes = (given[:, :, None] == np.arange(10)).sum(axis=0)
         low, high = max(cell.error.mean - 1.1, 0.0), cell.error.mean + 1.3
         interval = replace(cell.error, low=low, high=high, kind="95% bootstrap interval over seeds and test images")
-        return Images(interval, 1.0, labels, votes, generator.random((images, 10)))
+        return Images(interval, replace(interval, mean=1.0), labels, votes, generator.random((images, 10)))
 
     def make(runs: pd.DataFrame, published: tuple[Published, ...] = (), images: int = 0) -> Comparisons:
         made = compare(cells(runs, published), {})

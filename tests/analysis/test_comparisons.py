@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from scipy import stats
 
 from analysis import tables
@@ -24,8 +24,11 @@ FOUR = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
 class Shelf:
     """Where predictions lie, instead of MLflow's artifacts: (run id -> file)."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, digests=None):
+        self.folder, self.digests = folder, digests or {}
+
+    def datasets(self):
+        return {run_id: ("digits", digest) for run_id, digest in self.digests.items()}
 
     def artifact(self, run_id, name, folder):
         path = self.folder / f"{run_id}.safetensors"
@@ -269,7 +272,7 @@ def test_ranks_are_over_the_seeds_that_all_have(make_runs, fail):
 def test_answers_stand_by_seed_and_agree_with_the_errors(make_runs, answered):
     runs, stores = answered(make_runs(TWO, errors=[5.0, 7.5, 10.0, 2.0, 4.0, 3.0]))
     found = cells(shuffled(runs))
-    answers, faults = read_answers(found[0], stores)
+    answers, faults = read_answers(found[0], stores, {})
     assert faults == []
     assert list(answers.seeds) == [0, 1, 2]
     assert list(100 * answers.wrong.mean(axis=1)) == [5.0, 7.5, 10.0]
@@ -334,7 +337,7 @@ def test_runs_of_a_cell_that_saw_different_images_are_not_averaged(make_runs, an
     runs = make_runs({})
     answered(runs.iloc[:2].copy())
     _, stores = answered(runs.iloc[2:].copy(), labels=np.arange(200)[::-1] % 10)
-    answers, faults = read_answers(cells(runs)[0], stores)
+    answers, faults = read_answers(cells(runs)[0], stores, {})
     assert answers is None
     assert faults == ["the runs of a cell were tested on different images: run000, run001, run002"]
 
@@ -358,5 +361,84 @@ def test_an_ensemble_is_only_told_of_several_runs(make_runs, answered):
     runs, stores = answered(make_runs(TWO, seeds=1, errors=[5.0, 6.0]))
     made = compare(cells(runs), stores)
     assert isinstance(made, Comparisons)
-    assert all(math.isnan(images.ensemble) for images in made.images)
+    assert [images.ensemble for images in made.images] == [None, None]
+    assert tables.ensembles(made, runs) is None
     assert "over test images" in made.images[0].interval.kind
+
+
+# --- ensembles
+
+
+def oracle(folder, run_ids):
+    """The errors in % of single networks and of their mean scores, from the files alone, image by image and class by class."""
+    files = [load_file(folder / f"{run_id}.safetensors") for run_id in run_ids]
+    labels, wrong = files[0]["labels"], 0
+    for image, label in enumerate(labels):
+        means = [sum(float(file["class_lengths"][image, c]) for file in files) / len(files) for c in range(10)]
+        wrong += means.index(max(means)) != label
+    return [100 * np.mean(file["predictions"] != labels) for file in files], 100 * wrong / len(labels), wrong
+
+
+def test_a_row_of_the_table_of_ensembles_is_what_the_files_say(make_runs, answered, tmp_path):
+    """Jeffreys' interval, which the bootstrap of one network's errors is, within what 10,000 resamples tell."""
+    runs, stores = answered(make_runs(TWO, seeds=7, errors=[float(e) for e in range(56, 84, 2)]))
+    made = compare(cells(runs), stores)
+    table = tables.ensembles(made, runs)
+    header = ["r", "single network (%)", "networks", "ensemble (%)", "95% over images", "test images"]
+    assert table.header == header
+    for found, cell, images in zip(table.rows, made.cells, made.images, strict=True):
+        singles, error, wrong = oracle(tmp_path, cell.runs["run_id"])
+        assert 0 < error < min(singles)
+        assert found[1].startswith(f"{np.mean(singles):.1f} ± {np.std(singles, ddof=1):.1f} (n=7)")
+        assert found[2:4] + found[5:] == ["7", f"{error:.2f}", "200"]
+        low, high = (float(text) for text in found[4].strip("[]").split(", "))
+        jeffreys = stats.beta.ppf([0.025, 0.975], wrong + 0.5, 200 - wrong + 0.5) * 100
+        assert [low, high] == pytest.approx(list(jeffreys), abs=0.25)
+        assert images.ensemble.mean == pytest.approx(error)
+    assert {path.name for path in tables.write(made, runs, tmp_path / "t")} >= {
+        "ensembles.md",
+        "ensembles.tex",
+        "ensembles.html",
+    }
+    frame = pd.read_csv(tmp_path / "t" / "cells.csv")
+    assert frame["ensemble"].tolist() == pytest.approx([images.ensemble.mean for images in made.images])
+    assert (frame["low_ensemble"] < frame["ensemble"]).all()
+    assert (frame["ensemble"] < frame["high_ensemble"]).all()
+
+
+def test_an_ensemble_says_how_many_networks_it_has(make_runs, answered, fail, tmp_path):
+    """One run diverged, the predictions of another are gone: two of four answer together; a cell with one left has no row."""
+    runs = make_runs(TWO, seeds=4, errors=[30.0] * 8)
+    fail(runs, [1, 5, 6])
+    runs, stores = answered(runs)
+    for gone in ("run002", "run007"):
+        (tmp_path / f"{gone}.safetensors").unlink()
+    made = compare(cells(runs), stores)
+    table = tables.ensembles(made, runs)
+    assert [each[0] for each in table.rows] == ["1"]
+    assert table.rows[0][1].endswith("(n=3 of 4; 1 diverged)")
+    assert table.rows[0][2] == "2"
+    assert len(made.faults) == 2
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_runs_of_another_data_set_are_no_ensemble_though_labels_agree(make_runs, answered, other):
+    runs, stores = answered(make_runs(TWO, seeds=2, errors=[30.0] * 4))
+    digests = {f"run{i:03d}": "a" * 64 for i in range(4)} | {f"run{other:03d}": "b" * 64}
+    stores = {"quick": Shelf(stores["quick"].folder, digests)}
+    made = compare(cells(runs), stores)
+    assert made.images[0] is None
+    assert [each[0] for each in tables.ensembles(made, runs).rows] == ["3"]
+    assert made.faults == ["the runs of a cell were tested on different images: run000, run001"]
+
+
+def test_a_store_that_does_not_tell_its_data_sets_is_a_fault_and_labels_have_to_tell(make_runs, answered):
+    runs, stores = answered(make_runs(TWO, seeds=2, errors=[30.0] * 4))
+
+    def away():
+        raise ConnectionError("gone")
+
+    stores["quick"].datasets = away
+    made = compare(cells(runs), stores)
+    assert made.faults == ["the data sets of quick can't be read: gone"]
+    assert len(tables.ensembles(made, runs).rows) == 2

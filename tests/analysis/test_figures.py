@@ -368,6 +368,9 @@ def test_grey_and_coloured_tiles_stand_where_they_belong():
     assert canvas[58:86, 21:, 2] == pytest.approx(255 * grey[2, 1, 0].numpy(), abs=0.5001)
     colour = torch.rand(1, 1, 3, 5, 4)
     assert mosaic(colour) == pytest.approx(255 * colour[0, 0].movedim(0, 2).numpy(), abs=0.5001)
+    pair = torch.rand(1, 1, 2, 5, 4)  # of two cameras
+    assert (mosaic(pair) == mosaic(pair[:, :, [0, 1, 1]])).all()
+    assert (mosaic(pair)[:, :, 0] != mosaic(pair)[:, :, 1]).any()
 
 
 # which run

@@ -29,7 +29,7 @@ def answered(comparisons, *answers, labels=(0, 1, 1, 2), lengths=None):
         array = np.array(each)
         votes = (array[:, :, None] == np.arange(3)).sum(axis=0)
         scores = np.full((len(labels), 3), 0.5) if lengths is None else np.array(lengths)
-        found.append(Images(comparisons.cells[0].error, 1.0, np.array(labels), votes, scores))
+        found.append(Images(comparisons.cells[0].error, None, np.array(labels), votes, scores))
     return replace(comparisons, images=[*found, *[None] * (len(comparisons.cells) - len(found))])
 
 
@@ -149,10 +149,11 @@ def test_the_two_most_frequent_answers_stand_below(comparisons, answers, lines):
 
 def test_colour_and_float_images_are_shown_too(comparisons):
     made = answered(comparisons, [[1, 1, 1, 2]])
-    for pixels in (np.zeros((4, 3, 5, 5), np.uint8), np.ones((4, 3, 5, 5), np.float32), np.ones((4, 1, 5, 5), np.float32)):
+    shapes = [((4, 3, 5, 5), np.uint8), ((4, 3, 5, 5), np.float32), ((4, 1, 5, 5), np.float32), ((4, 2, 5, 5), np.uint8)]
+    for pixels in (np.ones(*shape) for shape in shapes):
         [figure] = mistakes.mistaken(made, pixels)
         [image] = shown_axes(figure)[0].images
-        assert image.get_array().shape == ((5, 5, 3) if pixels.shape[1] == 3 else (5, 5))
+        assert image.get_array().shape == ((5, 5) if pixels.shape[1] == 1 else (5, 5, 3))
         assert image.get_clim()[1] == (255 if pixels.dtype == np.uint8 else 1)
 
 

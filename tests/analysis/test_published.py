@@ -1,11 +1,14 @@
 """Published numbers: beside the cells that are theirs, and beside no other."""
 
+import pandas as pd
 import pytest
 
 from analysis import published, tables
 from analysis.cells import cells, tidy
 from analysis.formats import latex
 from capsnet.errors import InputError
+from experiments.sources import read_grid
+from tests.analysis.conftest import row
 
 PUBLISHED = published.load()
 
@@ -135,3 +138,53 @@ def test_a_missing_file_is_refused(tmp_path):
 def test_two_published_values_for_one_cell_are_refused(paper):
     with pytest.raises(InputError, match="several published cells"):
         accuracy(paper, [*PUBLISHED, PUBLISHED[0]])
+
+
+# --- natural images, and ensembles
+
+
+def rows_of(grid, error):
+    """A finished run for each config of a shipped grid, as the table of runs has them."""
+    configs = [config for _, config in read_grid(grid).configs]
+    return pd.DataFrame([row(grid, i, config.model_dump(), error + i / 100) for i, config in enumerate(configs)])
+
+
+@pytest.mark.parametrize(("grid", "cells_of_it", "value"), [("smallnorb", 2, 2.7), ("svhn", 2, 4.3)])
+def test_the_papers_number_stands_beside_each_cell_of_its_shipped_grid(grid, cells_of_it, value):
+    found = cells(rows_of(grid, 3.0), PUBLISHED)
+    assert [(cell.published.value, cell.published_ensemble) for cell in found] == [(value, None)] * cells_of_it
+    assert accuracy(rows_of(grid, 3.0), PUBLISHED).header[-1] == "paper (%)"
+
+
+def test_the_number_of_an_ensemble_stands_beside_no_single_network(judge):
+    runs = rows_of("cifar10", 15.0)
+    [cell] = cells(runs, PUBLISHED)
+    assert cell.published is None
+    assert (cell.published_ensemble.value, cell.published_ensemble.ensemble) == (10.6, 7)
+    assert accuracy(runs, PUBLISHED).header == ["model", "r", "reconstruction", "test error (%)"]
+    assert tidy([cell])["published"].isna().all()
+    made = judge(runs, PUBLISHED, images=40)
+    table = tables.ensembles(made, runs)
+    assert table.header[-1] == "paper (%)"
+    assert table.rows[0][-1] == "10.6 (ensemble of 7)"
+    assert any("section 7" in note and "of a single one there is no number" in note for note in table.notes)
+    assert not any("section 7" in note for note in tables.accuracy(made, runs).notes)
+
+
+def test_the_number_of_single_networks_stands_beside_no_ensemble(judge):
+    runs = rows_of("smallnorb", 3.0)
+    assert "paper (%)" not in tables.ensembles(judge(runs, PUBLISHED, images=40), runs).header
+
+
+def test_a_cell_of_a_small_data_set_needs_no_validation_images(tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_text(ENTRY % "{dataset: digits, conv_kernel: 5, primary_kernel: 5}")
+    [entry] = published.load(path)
+    assert entry.match == {"dataset": "digits", "conv_kernel": 5, "primary_kernel": 5}
+
+
+def test_an_ensemble_of_one_is_refused(tmp_path):
+    path = tmp_path / "published.yaml"
+    path.write_text(ENTRY.replace("n: 3", "n: 3, ensemble: 1") % "null")
+    with pytest.raises(InputError, match=r"entry 0\.ensemble"):
+        published.load(path)

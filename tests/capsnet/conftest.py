@@ -73,3 +73,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     for kind in (datasets.MNIST, datasets.FashionMNIST):
         monkeypatch.setattr(kind, "mirrors", [address])
+    monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}cifar.tar.gz")
+    listed = {part: [address + file, file, md5] for part, (_, file, md5) in datasets.SVHN.split_list.items()}
+    monkeypatch.setattr(datasets.SVHN, "split_list", listed)

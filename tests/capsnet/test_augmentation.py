@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import affine_transform
 
-from capsnet.augmentation import affine, none, shift
+from capsnet.augmentation import affine, crop, none, shift
 
 
 def naive(images, drawn):
@@ -124,3 +124,40 @@ def test_affine_without_a_shift_keeps_the_middle(generator):
     torch.testing.assert_close(moved[..., 4, 4], images[..., 4, 4])
     assert moved.min() >= 0
     assert moved.max() <= 1
+
+
+def test_each_image_has_its_own_patch(generator):
+    """Every patch is where the draw says, a share of all places; all channels alike; images wider than high."""
+    images = torch.rand(200, 3, 6, 9, generator=generator)
+    augmentation = crop(size=4)
+    drawn = augmentation.draw(200, generator)
+    found = augmentation.apply(images, drawn)
+    assert found.shape == (200, *augmentation.shape((3, 6, 9))) == (200, 3, 4, 4)
+    places = set()
+    for image, (down, right), patch in zip(images, (drawn.double() / 2**31).tolist(), found, strict=True):
+        top, left = int(down * 3), int(right * 6)
+        places.add((top, left))
+        assert torch.equal(patch, image[:, top : top + 4, left : left + 4])
+    assert places == {(top, left) for top in range(3) for left in range(6)}, "each place occurs, the last ones too"
+
+
+def test_patches_are_drawn_from_all_places_equally_often(generator):
+    """And the first and the last number that can be drawn are the first and the last place."""
+    augmentation = crop(size=24)
+    column = torch.arange(32.0).expand(1, 1, 32, 32)
+    drawn = augmentation.draw(90_000, generator)
+    assert drawn.dtype == torch.int64
+    lefts = augmentation.apply(column.expand(9000, -1, -1, -1), drawn[:9000])[:, 0, 0, 0]
+    assert (torch.bincount(lefts.long(), minlength=9) - 1000).abs().max() < 150  # 5 standard deviations
+    ends = augmentation.apply(column.expand(2, -1, -1, -1), torch.tensor([[0, 0], [2**31 - 1, 2**31 - 1]]))
+    assert ends[:, 0, 0, 0].tolist() == [0, 8]
+    assert torch.corrcoef(drawn.T.double()).fill_diagonal_(0).abs().max() < 0.02, "rows and columns are independent"
+
+
+def test_at_test_the_middle_is_seen_and_of_two_middles_the_first():
+    image = torch.arange(48.0).reshape(1, 1, 6, 8)
+    assert torch.equal(crop(size=4).still(image), image[..., 1:5, 2:6])
+    assert torch.equal(crop(size=3).still(image), image[..., 1:4, 2:5])
+    for whole in (none(), shift(pixels=1), affine()):
+        assert whole.still(image) is image
+        assert whole.shape((1, 6, 8)) == (1, 6, 8)

@@ -134,6 +134,14 @@ def test_defaults_are_the_papers_network():
     assert config.learning_rate * config.schedule(10**9, 10**9, ()) == pytest.approx(1e-6)
 
 
+def test_a_network_of_patches_has_their_size():
+    config = RunConfig(dataset="cifar10", augmentation="crop(size=24)")
+    assert (config.shape, config.facts.shape, config.primary_grid) == ((3, 24, 24), (3, 32, 32), (4, 4))
+    config = RunConfig(dataset="smallnorb", augmentation="crop(size=32)")
+    assert (config.shape, config.primary_grid) == ((2, 32, 32), (8, 8))
+    assert RunConfig().shape == (1, 28, 28)
+
+
 def test_steps_count_the_last_smaller_batch():
     config = RunConfig(train_size=100, batch_size=32, epochs=3, lr_schedule="constant")
     assert (config.training_images, config.steps_per_epoch, config.total_steps) == (100, 4, 12)
@@ -162,7 +170,10 @@ BAD = [
         "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet, cnn_matched, cnn, cnn_multimnist)",
     ),
     ({"routing": "me"}, "unknown routing 'me'; choices: dynamic, uniform"),
-    ({"augmentation": "shfit(pixels=2)"}, "unknown augmentation 'shfit'; did you mean 'shift'? (choices: none, shift, affine)"),
+    (
+        {"augmentation": "shfit(pixels=2)"},
+        "unknown augmentation 'shfit'; did you mean 'shift'? (choices: none, shift, affine, crop)",
+    ),
     ({"augmentation": "shift"}, "augmentation 'shift' lacks pixels; write shift(pixels=...)"),
     ({"augmentation": "affine(rotation=181)"}, "augmentation 'affine(rotation=181)': rotation must be 0 to 180, not 181"),
     ({"augmentation": "affine(shear=-0.1)"}, "shear must be 0 to 1, not -0.1"),
@@ -170,6 +181,19 @@ BAD = [
     ({"augmentation": "affine(pixels=-1)"}, "pixels must be 0 or more, not -1"),
     ({"augmentation": "affine(rotation=0, shear=0, scale=0)"}, "write shift(pixels=...) for shifts alone, or none"),
     ({"augmentation": "affine(pixels=28)"}, "can move the whole image of mnist out of sight"),
+    ({"augmentation": "crop(size=0)"}, "augmentation 'crop(size=0)': size must be 1 or more, not 0"),
+    ({"augmentation": "crop(size=29)"}, "augmentation crop(size=29) is larger than the 28x28 images of mnist"),
+    ({"augmentation": "crop(size=28)"}, "augmentation crop(size=28) is all of the 28x28 images of mnist: write none"),
+    ({"augmentation": "crop(size=16)"}, "conv_kernel 9 and primary_kernel 9 are too large for the 16x16 patches of mnist"),
+    (
+        {"dataset": "multimnist", "augmentation": "crop(size=32)"},
+        "crop(size=32) could cut off one of the 2 digits of multimnist",
+    ),
+    (
+        {"model": "cnn_multimnist", "augmentation": "crop(size=3)"},
+        "crop(size=3) leaves less than the 4 pixels of model cnn_multimnist",
+    ),
+    ({"dataset": "cifar10", "augmentation": "crop(size=48)"}, "is larger than the 32x32 images of cifar10"),
     ({"augmentation": "shift(pixels=0)"}, "augmentation 'shift(pixels=0)': pixels must be 1 or more"),
     ({"augmentation": "shift(pixels=28)"}, "augmentation shift(pixels=28) can move the whole image of mnist out of sight"),
     ({"lr_schedule": "exponental(gamma=0.9, every=1)"}, "unknown lr_schedule 'exponental'; did you mean 'exponential'?"),

@@ -68,8 +68,9 @@ def test_the_spectrum_is_the_plain_convolution(generator):
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("graph", [False, True])
-def test_no_step_waits_for_the_device(tiny, compile, graph):
-    config = tiny(augmentation="shift(pixels=2)")
+@pytest.mark.parametrize("augmentation", ["shift(pixels=2)", "crop(size=14)"])
+def test_no_step_waits_for_the_device(tiny, compile, graph, augmentation):
+    config = tiny(augmentation=augmentation)
     state = TrainingState(config, CUDA)
     with computing(config.precision, CUDA):
         digits = data(config)

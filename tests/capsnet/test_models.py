@@ -42,6 +42,21 @@ def test_the_papers_multimnist_network_to_the_parameter(monkeypatch):
     assert count(RunConfig(capsule_bias=True)) == 11_361_968
 
 
+def test_networks_for_natural_images_to_the_parameter():
+    """Counted by hand: first convolution, primary capsules, 8x16 or 6x8 for each pair of capsules, decoder."""
+    cifar10 = 3 * 81 * 256 + 256 + 256 * 81 * 512 + 512 + 64 * 4 * 4 * 10 * 8 * 16
+    values = {"augmentation": "crop(size=24)", "primary_types": 64, "none_of_the_above": True}
+    assert count(RunConfig(dataset="cifar10", reconstruction_weight=0.0, **values)) == cifar10 == 11_990_528
+    decoder = 160 * 512 + 512 + 512 * 1024 + 1024 + 1024 * 3 * 24 * 24 + 3 * 24 * 24  # of a patch, not of the image
+    assert count(RunConfig(dataset="cifar10", **values)) == cifar10 + decoder
+    svhn = 3 * 81 * 64 + 64 + 64 * 81 * 96 + 96 + 16 * 8 * 8 * 10 * 6 * 8
+    values = {"conv_channels": 64, "primary_types": 16, "primary_dim": 6, "class_dim": 8, "reconstruction_weight": 0.0}
+    assert count(RunConfig(dataset="svhn", **values)) == svhn == 1_004_896
+    smallnorb = 2 * 81 * 256 + 256 + 256 * 81 * 256 + 256 + 32 * 8 * 8 * 5 * 8 * 16
+    smallnorb += 80 * 512 + 512 + 512 * 1024 + 1024 + 1024 * 2 * 32 * 32 + 2 * 32 * 32
+    assert count(RunConfig(dataset="smallnorb", augmentation="crop(size=32)")) == smallnorb == 9_327_104
+
+
 def test_the_papers_network_has_1152_primary_capsules(generator):
     config = RunConfig(conv_channels=4, reconstruction_weight=0.0)
     model = build(config, generator)

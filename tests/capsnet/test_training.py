@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import capsnet.schedules
+from capsnet import training
 from capsnet.data import Split
 from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
@@ -206,6 +207,29 @@ def test_training_images_are_augmented_and_no_others(tiny, cpu, data_of, monkeyp
     assert len(moved) == 100
     assert sum(moved) > 80, "24 of 25 shifts move an image"
     assert torch.equal(torch.cat(seen[4:]), data.validation.batch(slice(None)))
+
+
+@pytest.mark.parametrize("validation", [0, 60])
+def test_training_sees_patches_and_all_else_the_middle_one(tiny, cpu, data_of, monkeypatch, validation):
+    """Diagnosis too, which looks at training images where there is no validation; reconstructed is what was seen."""
+    config = tiny(augmentation="crop(size=12)", conv_kernel=3, epochs=1, validation_size=validation)
+    data = data_of(config)
+    state = TrainingState(config, cpu)
+    seen, encode = [], state.model.encode
+    monkeypatch.setattr(state.model, "encode", lambda images, *noise: (seen.append(images), encode(images, *noise))[1])
+    looked_at, diagnose = [], training.diagnose
+    monkeypatch.setattr(training, "diagnose", lambda model, split: (looked_at.append(split), diagnose(model, split))[1])
+    [metrics] = train(state, data)
+    whole = {image[:, i : i + 12, j : j + 12].numpy().tobytes(): (i, j) for image in data.training.batch(slice(None))
+             for i in range(5) for j in range(5)}  # fmt: skip
+    places = [whole[image.numpy().tobytes()] for images in seen[:4] for image in images]
+    assert len(places) == 100
+    assert len(set(places)) > 15, "of 25 places"
+    assert metrics.train_reconstruction_loss > 0
+    [split] = looked_at
+    middle = data.validation.images if validation else data.training.images[:, :, 2:14, 2:14]
+    assert torch.equal(split.images, middle[:100])
+    assert evaluate(state.model, data.test, 100).scores.shape == (360, 10)
 
 
 @pytest.mark.parametrize("mask", ["label", "prediction", "none"])

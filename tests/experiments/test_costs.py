@@ -95,6 +95,13 @@ def test_what_makes_a_config_alike(name: str) -> None:
     assert costs.parameters(other) == (1234 if same_network else None)
 
 
+def test_a_network_of_patches_is_another_one() -> None:
+    """Though an augmentation feeds a network and is none of it."""
+    other = seeded(0, augmentation="crop(size=24)")
+    assert Costs({BASE: tracked(BASE, parameters=1234)}).parameters(other) is None
+    assert Costs({other: tracked(other, parameters=1234)}).parameters(seeded(5, augmentation="crop(size=24)")) == 1234
+
+
 def test_without_a_decoder_its_layers_and_weight_are_no_difference() -> None:
     one, other = seeded(0, reconstruction_weight=0.0), seeded(1, reconstruction_weight=0.0, decoder_hidden=(3,))
     assert Costs({one: tracked(one)}).pace(other) is not None
