@@ -67,7 +67,10 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
         channels_first = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
         return Split(torch.tensor(channels_first, device=device), torch.tensor(y, dtype=torch.int64, device=device))
 
-    return Data(split(images[chosen], labels[chosen]), split(images[held_out], labels[held_out]), split(*test), digest)
+    validated = images[held_out]
+    if config.facts.held_out:
+        validated = load(config.facts.held_out)(validated, held_out, len(images))
+    return Data(split(images[chosen], labels[chosen]), split(validated, labels[held_out]), split(*test), digest)
 
 
 @lru_cache(maxsize=2)  # a process that trains many configs reads a data set once

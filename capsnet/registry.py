@@ -19,6 +19,19 @@ class DatasetFacts:
     test_images: int
     loader: str  # "module:function", called with the folder that holds the data
     digest: str = ""  # SHA-256 of training images, training labels, test images, test labels, in this order; "" = unknown
+    held_out: str = ""  # "module:function" that makes validation images of training images, their index and count; "" = as is
+
+
+@dataclass(frozen=True)
+class FurtherFacts:
+    """What can be known of a further test set before it is read."""
+
+    shape: tuple[int, int, int]  # channels, height, width: as the data set's that a network was trained on
+    classes: int
+    images: int
+    loader: str  # "module:function", called with the folder that holds the data
+    check: str = ""  # "module:function" that raises an InputError if its files are not in the folder; "" = it needs none
+    origin: str = "official files"  # what a table says of it
 
 
 MODELS = {"capsnet": "capsnet.models:CapsuleNetwork"}
@@ -68,7 +81,24 @@ DATASETS = {
     ),
     "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.data:fashion_mnist"),
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
+    "mnist_40": DatasetFacts(
+        (1, 40, 40),
+        10,
+        60_000,
+        10_000,
+        "capsnet.affnist:mnist_40",
+        "3664d8d210c474bcc131a78e4b68d14e6a521bb9d4c7a81780a4898d73a856d3",
+        held_out="capsnet.affnist:placed",
+    ),
 }
+
+TEST_SETS = {
+    "affnist": FurtherFacts((1, 40, 40), 10, 320_000, "capsnet.affnist:affnist", "capsnet.affnist:refuse_absent"),
+    "affnist_generated": FurtherFacts(
+        (1, 40, 40), 10, 10_000, "capsnet.affnist:generated", origin="generated here from MNIST's test digits: not affNIST"
+    ),
+}
+"""Test sets beside a data set's own, on which a trained network can be tested, too. No name begins with r, as those of r do."""
 
 
 def load(path: str) -> Any:

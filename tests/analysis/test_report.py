@@ -419,7 +419,7 @@ def test_with_a_real_store(tmp_path, migrated, monkeypatch):
     store.client.log_inputs(ids[0], [DatasetInput(data)])
     store.client.log_inputs(ids[1], [DatasetInput(Dataset("mnist", "digest only", "local", "{}"))])
     assert list(store.parents()) == [(parent, "g")]
-    assert store.datasets() == {ids[0]: ("mnist", "abcdef"), ids[1]: ("mnist", "digest only")}
+    assert store.datasets() == {ids[0]: [("mnist", "abcdef")], ids[1]: [("mnist", "digest only")]}
 
     found = read_runs("e", folder)
     path = report.write(found, tables.judged(found.runs, found.stores), [], tmp_path / "results")
