@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from analysis.published import Published, find
 from analysis.statistics import Estimate, t_interval
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
+from capsnet.registry import TEST_SETS
 from experiments.sources import shortened
 
 NAMES = {"routing_iterations": "r"}
@@ -30,6 +31,7 @@ class Cell:
     runs: pd.DataFrame  # all that were planned, by seed
     error: Estimate  # of the test error in %, over the finished runs
     published: Published | None
+    published_on: Mapping[str, Published] = field(default_factory=dict)  # of errors on further test sets, by their names
 
     @cached_property
     def finished(self) -> "pd.Series[float]":
@@ -121,7 +123,8 @@ def tidy(cells: list[Cell]) -> pd.DataFrame:
 def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...]) -> Cell:
     first = {field: rows[field].iloc[0] for field in FIELDS}
     errors = rows["test_error"][outcomes(rows) == "finished"]
-    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), find(first, published))
+    elsewhere = {name: entry for name in sorted(TEST_SETS) if (entry := find(first, published, name))}
+    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), find(first, published), elsewhere)
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frames
+from analysis import frames, robustness
 from analysis.cells import Cell, cells, constants, legend, name_of, outcomes, text_of, varying, widest
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
@@ -89,7 +89,7 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         + (f" Rank: by test error, 1 is best; {_over(seeds)} that all cells with a result have finished." if seeds else "")
     ]
     caption = f"All cells: test error in %.{_legend(axes)}"
-    notes += [*_faults(comparisons), footer(runs)]
+    notes += [*robustness.stopping(comparisons.cells), *_faults(comparisons), footer(runs)]
     return Table(f"tab:{_slug(runs)}-ablation", caption, header, body, len(axes), notes)
 
 
@@ -172,6 +172,16 @@ def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     return Table(f"tab:{_slug(runs)}-other-r", caption, header, body, len(axes), [footer(runs)])
 
 
+def on_further_sets(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Errors on further test sets beside each cell's own; None if nothing was tested there."""
+    return robustness.labelled(robustness.errors(comparisons), _slug(runs), footer(runs))
+
+
+def further_differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Every cell against the reference on further test sets; None if nothing was tested there, or there is one cell."""
+    return robustness.labelled(robustness.differences(comparisons), _slug(runs), footer(runs))
+
+
 def all_effects(comparisons: Comparisons) -> list[Effect]:
     """Main effects, then interactions."""
     return [*main_effects(comparisons.cells), *interactions(comparisons.cells)]
@@ -186,6 +196,7 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
         files |= {f"{name}.md": markdown(table), f"{name}.tex": latex(table), f"{name}.html": page(table)}
     numbers = {"cells": frames.of_cells(comparisons), "differences": frames.of_differences(comparisons)}
     numbers["effects"] = frames.of_effects(all_effects(comparisons))
+    numbers["robustness"] = robustness.frame(comparisons)
     files |= {f"{name}.csv": _csv(frame) for name, frame in numbers.items() if len(frame)}
     folder.mkdir(parents=True, exist_ok=True)
     for gone in {f"{name}.{kind}" for name in OPTIONAL for kind in ("md", "tex", "html", "csv")} - files.keys():
@@ -195,7 +206,13 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
     return [folder / name for name in files]
 
 
-OPTIONAL = {"differences": differences, "effects": effects, "other_r": other_r}
+OPTIONAL = {
+    "differences": differences,
+    "effects": effects,
+    "other_r": other_r,
+    "robustness": on_further_sets,
+    "robustness_differences": further_differences,
+}
 
 
 def judged(
