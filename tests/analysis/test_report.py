@@ -151,7 +151,7 @@ def test_nobodys_text_becomes_markup(mixed, tmp_path):
     store = Shelf(
         f"http://me:secret@there/{EVIL}?token=secret", EVIL, {EVIL + "grid": grid}, data=(EVIL + "data", EVIL + "digest")
     )
-    store.datasets = lambda: {run_id: store.data for run_id in mixed["run_id"] if run_id}
+    store.datasets = lambda: {run_id: [store.data] for run_id in mixed["run_id"] if run_id}
     image = next(path for path in drawn(tmp_path) if path.suffix == ".gif")
     evil = shutil.copy(image, tmp_path / ("<b onclick=x>'\"&" + "figure.gif"))
     found = made(mixed, store, {EVIL + "stranger": EVIL + "why"})
