@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,7 @@ from analysis.published import Published, find
 from analysis.statistics import Estimate, t_interval
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
-from capsnet.registry import MODELS
+from capsnet.registry import MODELS, TEST_SETS
 from experiments.sources import shortened
 
 NAMES = {"routing_iterations": "r"}
@@ -32,6 +32,7 @@ class Cell:
     error: Estimate  # of the test error in %, over the finished runs
     published: Published | None  # of single networks
     published_ensemble: Published | None = None
+    published_on: Mapping[str, Published] = field(default_factory=dict)  # of errors on further test sets, by their names
 
     @cached_property
     def finished(self) -> "pd.Series[float]":
@@ -155,7 +156,8 @@ def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...])
     errors = rows["test_error"][outcomes(rows) == "finished"]
     # what several networks answered together is no number of one network, nor the other way round
     single, together = (find(first, (p for p in published if bool(p.ensemble) == many)) for many in (False, True))
-    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), single, together)
+    elsewhere = {name: entry for name in sorted(TEST_SETS) if (entry := find(first, published, name))}
+    return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), single, together, elsewhere)
 
 
 def _numbers(cell: Cell) -> dict[str, Any]:

@@ -216,7 +216,7 @@ def _digests(stores: Mapping[str, Store], faults: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, store in stores.items():
         try:
-            found |= {run_id: digest for run_id, (_, digest) in store.datasets().items()}
+            found |= {run_id: read[0][1] for run_id, read in store.datasets().items()}
         except FAULTS as error:
             faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
     return found

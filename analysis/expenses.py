@@ -105,7 +105,7 @@ def _text(number: float, decimals: int = 1) -> str:
 
 def _of_run(row: Mapping[Any, Any], store: Store | None) -> Expense:
     """From the row alone without a store."""
-    seconds, epochs = float(row["seconds"]), float(row["epochs"])
+    seconds, epochs = float(row["seconds"]), float(row["epochs_trained"])
     if row["status"] != "finished" or math.isnan(seconds):
         history = dict(store.history(row["run_id"], "seconds")) if store else None  # the last row of an epoch counts
         seconds = math.fsum(history.values()) if history is not None else math.nan

@@ -82,5 +82,6 @@ def _data(stores: Mapping[str, Store], runs: set[str]) -> tuple[list[tuple[str, 
         except FAULTS as error:
             faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
         else:
-            sources += [f"{data}, SHA-256 {digest}" for run_id, (data, digest) in known.items() if run_id in runs]
+            read = [pair for run_id, pairs in known.items() if run_id in runs for pair in pairs]
+            sources += [f"{data}, SHA-256 {digest}" for data, digest in read]
     return _counted(sources), faults

@@ -10,7 +10,8 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from capsnet.config import make_config
-from capsnet.errors import InputError
+from capsnet.errors import InputError, unknown
+from capsnet.registry import TEST_SETS
 
 PATH = Path(__file__).with_name("published.yaml")
 
@@ -27,6 +28,7 @@ class Published(BaseModel):
     source: str
     protocol: str
     ensemble: Annotated[int, Field(ge=2)] | None = None  # so many networks answered together; None: each on its own
+    test_set: str = ""  # further test set that it is the error on; empty: the data set's own
     match: dict[str, Any] | None  # field -> value as the table of runs has it; None: no configuration here is this cell
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
@@ -51,23 +53,25 @@ def load(path: Path = PATH) -> tuple[Published, ...]:
     return tuple(entry.model_copy(update={"match": _checked(entry, path)}) for entry in entries)
 
 
-def find(config: Mapping[str, Any], published: Iterable[Published]) -> Published | None:
-    """The entry whose cell a configuration is.
+def find(config: Mapping[str, Any], published: Iterable[Published], test_set: str = "") -> Published | None:
+    """The entry whose cell a configuration is, of those of its own test set or of a further one.
 
     Raises:
         InputError: there are several, so that the table would have to choose.
     """
-    found = [entry for entry in published if entry.is_of(config)]
+    found = [entry for entry in published if entry.test_set == test_set and entry.is_of(config)]
     if len(found) > 1:
         raise InputError(f"several published cells match one configuration: {', '.join(entry.name for entry in found)}")
     return found[0] if found else None
 
 
 def _checked(entry: Published, path: Path) -> dict[str, Any] | None:
+    if entry.test_set and entry.test_set not in TEST_SETS:
+        raise InputError(unknown("test set", entry.test_set, TEST_SETS, f"{entry.name!r} of {path}"))
     if entry.match is None:
         return None
     if not entry.match:
         raise InputError(f"match of {entry.name!r} in {path} is empty and would be every configuration; write null for none")
-    # nothing held out, for which a small data set may have no images
-    config = make_config({"validation_size": 0, **entry.match}, f"match of {entry.name!r} in {path}").model_dump()
+    # next to nothing held out: a small data set may have too few images, and some schedules need one
+    config = make_config({"validation_size": 1, **entry.match}, f"match of {entry.name!r} in {path}").model_dump()
     return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in entry.match}

@@ -188,6 +188,8 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
         "cells": tables.ablation(comparisons, found.runs),
         "other_r": tables.other_r(comparisons, found.runs),
         "ensembles": tables.ensembles(comparisons, found.runs),
+        "robustness": tables.on_further_sets(comparisons, found.runs),
+        "robustness_differences": tables.further_differences(comparisons, found.runs),
         "effects": tables.effects(comparisons, found.runs),
         "cost": expenses.table(comparisons.cells, spent),
     }

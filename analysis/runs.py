@@ -12,9 +12,10 @@ import pandas as pd
 from analysis.cells import text_of
 from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
+from capsnet.registry import TEST_SETS
 from capsnet.variants import parse
 from experiments.known import by_config, state
-from experiments.record import OTHER_R
+from experiments.record import EPOCHS, FURTHER, OTHER_R
 from experiments.sources import parse_grid
 from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, TrackedRun
 
@@ -51,7 +52,9 @@ class Runs:
             ``experiment, run_id, status`` (finished, failed, killed, running or planned), ``failure, reason``, the last
             values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``ended``. Its ``attrs`` hold ``where``,
             by which the rows were chosen, and how many were ``left_out``.
-            Where a run was tested at another r there are columns ``test_error_r1`` and so on.
+            ``epochs_trained`` are the epochs of a finished run, fewer than its ``epochs`` if it stopped at an error. Where a
+            run was tested at another r there are columns ``test_error_r1`` and so on; where on a further test set,
+            ``test_error_affnist`` and so on.
         strangers: (run id -> why) of runs that are left out because they are of no config of this version.
         repeated: finished runs of configs for which another one, that finished before, speaks.
     """
@@ -162,15 +165,24 @@ def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str
     row |= {name: metrics.get(name, float("nan")) for name in LAST}
     if status != "finished":
         row["test_error"] = float("nan")
-    row |= {name: value for name, value in metrics.items() if name.startswith(OTHER_R) and status == "finished"}
+    row[EPOCHS] = float("nan")
+    if status == "finished":
+        row[EPOCHS] = metrics.get(EPOCHS, float(config.epochs))  # older runs all trained to their last
+        row |= {name: value for name, value in metrics.items() if _is_further(name)}
     row["seconds"] = metrics.get("train_seconds", float("nan"))
     return row | {name: tags.get(name) for name in TAGS} | {"ended": run.end if run else None}
+
+
+def _is_further(name: str) -> bool:
+    """Whether a column is of test errors at another r, or on another test set."""
+    return name.startswith(OTHER_R) or name.removeprefix(FURTHER) in TEST_SETS
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
     types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS), "str")
-    types |= dict.fromkeys((*LAST, "seconds", *(str(name) for name in frame if str(name).startswith(OTHER_R))), "float64")
+    more = (str(name) for name in frame if _is_further(str(name)))
+    types |= dict.fromkeys((*LAST, "seconds", EPOCHS, *more), "float64")
     return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import frames
+from analysis import frames, robustness
 from analysis.cells import (
     Cell,
     cells,
@@ -108,7 +108,7 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         + (f" Rank: by test error, 1 is best; {_over(seeds)} that all cells with a result have finished." if seeds else "")
     ]
     caption = f"All cells: test error in %.{_legend(axes)}"
-    notes += [*_faults(comparisons), footer(runs)]
+    notes += [*robustness.stopping(comparisons.cells), *_faults(comparisons), footer(runs)]
     return Table(f"tab:{_slug(runs)}-ablation", caption, header, body, len(axes), notes)
 
 
@@ -182,7 +182,7 @@ def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         errors = {r: t_interval(cell.runs[name].dropna()) for r, name in columns.items()}
         errors[int(cell.runs["routing_iterations"].iloc[0])] = cell.error
         texts = [estimate_text(errors[r]) if r in errors and errors[r].n else "—" for r in sorted({*columns, *own})]
-        body.append([*(text_of(value) for value in cell.setting.values()), *texts])
+        body.append([*texts_of(cell.setting), *texts])
     header = [*map(name_of, axes), *(f"r = {r} at test" for r in sorted({*columns, *own}))]
     caption = (
         "Test error in % of trained networks that route with another r at test, mean ± sample sd over n seeds; what each was "
@@ -202,7 +202,7 @@ def ensembles(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     for cell, images, together in found:
         results = [error_text(cell), str(images.interval.n), f"{together.mean:.2f}", interval_text(together)]
         paper = [_published_text(cell.published_ensemble) if cell.published_ensemble else ""] if entries else []
-        body.append([*(text_of(value) for value in cell.setting.values()), *results, f"{len(images.labels):,}", *paper])
+        body.append([*texts_of(cell.setting), *results, f"{len(images.labels):,}", *paper])
     header = [*map(name_of, axes), "single network (%)", "networks", "ensemble (%)", "95% over images", "test images"]
     caption = (
         "Ensembles: test error in % of the mean class scores of all networks of a cell, which differ in their seed alone, "
@@ -215,6 +215,16 @@ def ensembles(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         footer(runs),
     ]
     return Table(f"tab:{_slug(runs)}-ensembles", caption, header + ["paper (%)"] * bool(entries), body, len(axes), notes)
+
+
+def on_further_sets(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Errors on further test sets beside each cell's own; None if nothing was tested there."""
+    return robustness.labelled(robustness.errors(comparisons), _slug(runs), footer(runs))
+
+
+def further_differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Every cell against the reference on further test sets; None if nothing was tested there, or there is one cell."""
+    return robustness.labelled(robustness.differences(comparisons), _slug(runs), footer(runs))
 
 
 def all_effects(comparisons: Comparisons) -> list[Effect]:
@@ -231,6 +241,7 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
         files |= {f"{name}.md": markdown(table), f"{name}.tex": latex(table), f"{name}.html": page(table)}
     numbers = {"cells": frames.of_cells(comparisons), "differences": frames.of_differences(comparisons)}
     numbers["effects"] = frames.of_effects(all_effects(comparisons))
+    numbers["robustness"] = robustness.frame(comparisons)
     files |= {f"{name}.csv": _csv(frame) for name, frame in numbers.items() if len(frame)}
     folder.mkdir(parents=True, exist_ok=True)
     for gone in {f"{name}.{kind}" for name in OPTIONAL for kind in ("md", "tex", "html", "csv")} - files.keys():
@@ -240,7 +251,14 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
     return [folder / name for name in files]
 
 
-OPTIONAL = {"differences": differences, "effects": effects, "other_r": other_r, "ensembles": ensembles}
+OPTIONAL = {
+    "differences": differences,
+    "effects": effects,
+    "other_r": other_r,
+    "ensembles": ensembles,
+    "robustness": on_further_sets,
+    "robustness_differences": further_differences,
+}
 
 
 def judged(

@@ -1,5 +1,6 @@
 """``python -m capsnet``: train one network, with no tracking."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from capsnet import cli
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution
+from capsnet.registry import TEST_SETS
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     from capsnet.state import EpochMetrics, TrainingState
@@ -52,6 +54,7 @@ def main() -> int:
     config = make_config(asdict(command.config), "the flags", "{}")
     execution = Execution(command.compile, command.graph)
 
+    from capsnet import further
     from capsnet.data import default_folder, read
     from capsnet.precision import require
     from capsnet.training import DivergedError, choose_device, errors_at, evaluate, train
@@ -62,7 +65,9 @@ def main() -> int:
     if command.checkpoints:
         _writable(command.checkpoints)
     state = _state(config, command, device)
-    data = read(config, command.data or default_folder(), device)
+    folder = command.data or default_folder()
+    further.require(config, folder)
+    data = read(config, folder, device)
     parameters = sum(p.numel() for p in state.model.parameters())
     cli.console.print(
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
@@ -77,6 +82,8 @@ def main() -> int:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
         result = evaluate(state.model, data.test, config.test_batch_size)
         others = errors_at(state.model, data.test, config.test_batch_size, config.test_routing_iterations)
+        tested = {name: further.read_test_set(name, folder, device)[0] for name in config.test_sets}
+        found = {name: evaluate(state.model, split, config.test_batch_size).error for name, split in tested.items()}
     except DivergedError as error:
         cli.errors.print(f"[bold red]diverged:[/] {error}")
         return 1
@@ -84,7 +91,20 @@ def main() -> int:
     cli.console.print(f"test error [bold]{result.error:.2f} %[/] ({wrong} of {len(data.test)} images)")
     for r, percent in others.items():
         cli.console.print(f"test error at r = {r}, instead of {config.routing_iterations}: [bold]{percent:.2f} %[/]")
+    for name, percent in found.items():
+        cli.console.print(f"test error on {name} ({TEST_SETS[name].origin}): [bold]{percent:.2f} %[/]")
+    if told := stopping(config, state.history):
+        cli.console.print(told)
     return 0
+
+
+def stopping(config: RunConfig, history: "Sequence[EpochMetrics]") -> str:
+    """How the run came to its end, if it was to stop at a validation error."""
+    if not config.stop_at_error:
+        return ""
+    if config.stops_at(history[-1].validation_error):
+        return f"stopped after epoch {len(history)}: the validation error is at most {config.stop_at_error:g} %"
+    return f"[bold]the validation error never fell to {config.stop_at_error:g} %[/] within {config.epochs} epochs"
 
 
 def describe(metrics: "EpochMetrics") -> str:

@@ -15,7 +15,18 @@ from pydantic_core import ErrorDetails
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
 from capsnet.objectives import LOSSES, Objective
-from capsnet.registry import DATASETS, GRADIENTS, MASKS, MODELS, PRECISIONS, ROUTINGS, SQUASHES, DatasetFacts, ModelFacts
+from capsnet.registry import (
+    DATASETS,
+    GRADIENTS,
+    MASKS,
+    MODELS,
+    PRECISIONS,
+    ROUTINGS,
+    SQUASHES,
+    TEST_SETS,
+    DatasetFacts,
+    ModelFacts,
+)
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -42,9 +53,8 @@ class RunConfig(BaseModel):
 
     dataset: str = Field(
         "mnist",
-        description="mnist, fashion_mnist (28x28, 60,000 + 10,000), digits (16x16, 1,437 + 360), cifar10 (3 x 32x32, 50,000 + "
-        "10,000), svhn (3 x 32x32, 73,257 + 26,032), smallnorb (2 x 48x48, 24,300 + 24,300), or two overlapping digits: "
-        "multimnist (36x36), multidigits (24x24)",
+        description="mnist, fashion_mnist (28x28), digits (16x16), mnist_40 (mnist on 40x40), cifar10, svhn (3 x 32x32), "
+        "smallnorb (2 x 48x48), or two overlapping digits: multimnist (36x36), multidigits (24x24)",
     )
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
@@ -85,6 +95,10 @@ class RunConfig(BaseModel):
     test_routing_iterations: tuple[Count, ...] = Field(
         (), description="further r, rising, at which the trained network is tested after its last epoch"
     )
+    test_sets: tuple[str, ...] = Field(
+        (),
+        description="further test sets for the trained network, in alphabetical order: affnist, affnist_generated (mnist_40)",
+    )
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
@@ -95,7 +109,10 @@ class RunConfig(BaseModel):
         "sigmoid_cross_entropy(scale=1, threshold=0) or spread(start=0.2, end=0.9), averaged over the batch",
     )
 
-    epochs: Count = Field(50, description="passes over the training images")
+    epochs: Count = Field(50, description="passes over the training images, at most if stop_at_error is set")
+    stop_at_error: float = Field(
+        0.0, ge=0, lt=100, description="end after the first epoch with at most this validation error in %; 0 = never"
+    )
     batch_size: Count = Field(128, description="images per training step; an epoch's last step may have fewer")
     test_batch_size: Count = Field(1000, description="images per step of evaluation")
     learning_rate: float = Field(1e-3, gt=0, description="Adam's, times the schedule's multiplier")
@@ -117,6 +134,15 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_dataset(cls, value: str) -> str:
         return _known("dataset", value, DATASETS)
+
+    @field_validator("test_sets")
+    @classmethod
+    def _known_test_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            _known("test set", name, TEST_SETS)
+        if list(value) != sorted(set(value)):
+            raise ValueError(f"test_sets must be in alphabetical order, each once, not {list(value)}")
+        return value
 
     @field_validator("model")
     @classmethod
@@ -162,6 +188,13 @@ class RunConfig(BaseModel):
                 f"train_size {self.train_size} and validation_size {self.validation_size} need more than the {available} "
                 f"training images of {self.dataset}"
             )
+        for name in self.test_sets:
+            further, sees = TEST_SETS[name], (self.shape, self.facts.classes)
+            needs, has = (f"{shape} with {n} classes" for shape, n in ((further.shape, further.classes), sees))
+            if needs != has:
+                raise ValueError(f"test set {name} has images {needs}, which don't fit those of {self.dataset}: {has}")
+        if self.stop_at_error and not self.validation_size:
+            raise ValueError("stop_at_error looks at the validation error: validation_size must not be 0")
         if self.augment.reach >= min(self.facts.shape[1:]):
             raise ValueError(f"augmentation {self.augmentation} can move the whole image of {self.dataset} out of sight")
         if self.augment.size:
@@ -282,8 +315,12 @@ class RunConfig(BaseModel):
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps in the whole run."""
+        """Optimizer steps in the whole run, if it isn't stopped before its last epoch; schedules count on all of them."""
         return self.epochs * self.steps_per_epoch
+
+    def stops_at(self, validation_error: float | None) -> bool:
+        """Whether training ends after an epoch with this validation error in %, however many epochs are left."""
+        return self.stop_at_error > 0 and validation_error is not None and validation_error <= self.stop_at_error
 
     @property
     def primary_grid(self) -> tuple[int, int]:

@@ -85,6 +85,8 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
     validation = images[held_out], labels[held_out]
     if config.facts.labels == 2:
         validation = fixed_pairs(*validation, "validation")
+    if config.facts.held_out:
+        validation = load(config.facts.held_out)(validation[0], held_out, len(images)), validation[1]
     return Data(split(images[chosen], labels[chosen]), still(split(*validation)), still(split(*test)), digest)
 
 

@@ -20,6 +20,19 @@ class DatasetFacts:
     loader: str  # "module:function", called with the folder that holds the data
     digest: str = ""  # SHA-256 of training images, training labels, test images, test labels, in this order; "" = unknown
     labels: int = 1  # of an image; 2: training images are single digits, of which pairs are made, as others are already
+    held_out: str = ""  # "module:function" that makes validation images of training images, their index and count; "" = as is
+
+
+@dataclass(frozen=True)
+class FurtherFacts:
+    """What can be known of a further test set before it is read."""
+
+    shape: tuple[int, int, int]  # channels, height, width: as the data set's that a network was trained on
+    classes: int
+    images: int
+    loader: str  # "module:function", called with the folder that holds the data
+    check: str = ""  # "module:function" that raises an InputError if its files are not in the folder; "" = it needs none
+    origin: str = "official files"  # what a table says of it
 
 
 @dataclass(frozen=True)
@@ -107,7 +120,24 @@ DATASETS = {
     "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10"),
     "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn"),
     "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb"),
+    "mnist_40": DatasetFacts(
+        (1, 40, 40),
+        10,
+        60_000,
+        10_000,
+        "capsnet.affnist:mnist_40",
+        "3664d8d210c474bcc131a78e4b68d14e6a521bb9d4c7a81780a4898d73a856d3",
+        held_out="capsnet.affnist:placed",
+    ),
 }
+
+TEST_SETS = {
+    "affnist": FurtherFacts((1, 40, 40), 10, 320_000, "capsnet.affnist:affnist", "capsnet.affnist:refuse_absent"),
+    "affnist_generated": FurtherFacts(
+        (1, 40, 40), 10, 10_000, "capsnet.affnist:generated", origin="generated here from MNIST's test digits: not affNIST"
+    ),
+}
+"""Test sets beside a data set's own, on which a trained network can be tested, too. No name begins with r, as those of r do."""
 
 
 def load(path: str) -> Any:

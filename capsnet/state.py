@@ -119,8 +119,9 @@ class TrainingState:
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is over."""
-        return len(self.history) == self.config.epochs
+        """Whether the last epoch is over, be it the last of all or the one after which ``stop_at_error`` ends training."""
+        last = self.history[-1].validation_error if self.history else None
+        return len(self.history) == self.config.epochs or self.config.stops_at(last)
 
     def set_rate(self, rate: float | Float[Tensor, ""]) -> None:
         """The learning rate of the next step."""

@@ -137,7 +137,7 @@ def plan(command: Plan) -> int:
     if command.workers < 0:
         raise InputError(f"--workers must be 0 or more, not {command.workers}")
     grid = read_grid(command.grid)
-    from experiments.journal import folder_of, look
+    from experiments.journal import look
     from experiments.known import by_config
     from experiments.overview import show
     from experiments.plan import plan_grid
@@ -148,7 +148,7 @@ def plan(command: Plan) -> int:
     store = Store.open(name, command.mlruns, create=False)
     known = by_config(store.runs())[0] if store else {}
     checkpoints = command.mlruns / "checkpoints" / store.key if store else command.mlruns
-    planned = plan_grid(grid, known, lambda config: look(folder_of(checkpoints, config)), git_commit(), command.workers)
+    planned = plan_grid(grid, known, lambda config: look(checkpoints, config), git_commit(), command.workers)
     if grid.description:
         cli.console.print(cli.escaped(grid.description), "", sep="\n")
     show(planned, f"{grid.name} in experiment {name}")
@@ -219,6 +219,7 @@ def _launchers(
     """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
     import torch
 
+    from capsnet import further
     from capsnet.data import default_folder, read
     from capsnet.precision import require
     from experiments.tracking import Store
@@ -232,6 +233,8 @@ def _launchers(
         for config in wanted:
             require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
+    for config in {config.test_sets: config for config in wanted}.values():
+        further.require(config, folder)
     for config in {config.dataset: config for config in wanted}.values():
         read(config, folder, torch.device("cpu"))
     store = Store.open(experiment, command.mlruns, create=True)

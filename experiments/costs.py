@@ -11,14 +11,16 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from capsnet.config import RunConfig
+from capsnet.registry import TEST_SETS
+from experiments.record import EPOCHS
 
 if TYPE_CHECKING:  # its file imports mlflow
     from experiments.tracking import TrackedRun
 
 # seed: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums over the
 # class scores of a batch.
-# epochs: how many, and seconds are counted per epoch.
-FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs"})
+# epochs, stop_at_error: how many, and seconds are counted per epoch.
+FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs", "stop_at_error"})
 # enter as the counts of images that they make, so that mnist and fashion_mnist are alike, and 0 and what 0 stands for
 IMAGES = frozenset({"dataset", "train_size", "validation_size"})
 # how images reach the network, how often it is tested, what its products multiply, what Adam gets, what a step drops: its
@@ -29,6 +31,7 @@ FEEDING = frozenset(
         "batch_size",
         "test_batch_size",
         "test_routing_iterations",
+        "test_sets",
         "precision",
         "dropout",
         "weight_decay",
@@ -82,7 +85,7 @@ class Costs:
             self._rate[network, images].append(rate)
             self._scaled[network].append(rate)
             if wall := _wall(config, run, rate):
-                self._wall[network, images].append(wall / config.epochs)
+                self._wall[network, images].append(wall / epochs_of(config, run))
         for config, run in known.items():
             if "parameters" in run.metrics:
                 self._parameters[_keys(config, FEEDING)[0]] = int(run.metrics["parameters"])
@@ -100,6 +103,11 @@ class Costs:
     def parameters(self, config: RunConfig) -> int | None:
         """The number of the network's parameters, if a run of the same network has finished."""
         return self._parameters.get(_keys(config, FEEDING)[0])
+
+
+def epochs_of(config: RunConfig, run: "TrackedRun") -> int:
+    """The epochs of a run that has finished: fewer than the config's if it stopped at an error."""
+    return int(run.metrics.get(EPOCHS, config.epochs))
 
 
 def artifact_bytes(config: RunConfig, parameters: int) -> int:
@@ -131,6 +139,7 @@ def _wall(config: RunConfig, run: "TrackedRun", rate: float) -> float | None:
     if run.status != "FINISHED" or run.end is None:
         return None
     wall = (run.end - run.start) / 1000
-    training = config.epochs * config.training_images / rate
-    evaluation = (config.epochs * config.validation_size + config.facts.test_images) / rate
+    epochs, tested = epochs_of(config, run), config.facts.test_images + sum(TEST_SETS[name].images for name in config.test_sets)
+    training = epochs * config.training_images / rate
+    evaluation = (epochs * config.validation_size + tested) / rate
     return wall if training / 2 <= wall <= 2 * (training + evaluation) + BEGINNING else None

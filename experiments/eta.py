@@ -53,7 +53,7 @@ class Run:
         return 1 - self.before / self.epochs
 
     def left(self, now: float) -> float | None:
-        """Seconds to the end of its last epoch; None before there is a pace."""
+        """Seconds to the end of its last epoch, at most if it may stop before; None before there is a pace."""
         if self.pace is None:
             return None
         within = min(max(now - self.since, 0), self.pace)  # an epoch that is late may end at any moment

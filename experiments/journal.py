@@ -178,10 +178,11 @@ class Journal:
         """The last epochs, for whoever looks on without holding the journal."""
         return list(_epochs(self._tail()))
 
-    def epochs(self) -> int:
-        """How many epochs are written down, for whoever looks on."""
+    def epochs_done(self, config: RunConfig) -> int:
+        """How many epochs of the config's are done with, for whoever looks on: all if it stopped before the last."""
         whole = self._tail()[:-1]  # what stands behind the last end of a line is nothing, or half a line
-        return int(json.loads(whole[-1])["epoch"]) if whole else 0
+        last: dict[str, Any] = json.loads(whole[-1]) if whole else {"epoch": 0, "validation_error": None}
+        return config.epochs if config.stops_at(last["validation_error"]) else int(last["epoch"])
 
     def _tail(self) -> list[bytes]:
         try:
@@ -204,8 +205,13 @@ class Journal:
         path = self.folder / "run.json"
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
-            source, ending = held.pop("source"), held.pop("ending")
-            self._record = Record(**held, source=source and DataSource(**source), ending=ending and Ending(**ending))
+            source, ending, tested = held.pop("source"), held.pop("ending"), held.pop("tested", ())
+            self._record = Record(
+                **held,
+                source=source and DataSource(**source),
+                ending=ending and Ending(**ending),
+                tested=[DataSource(**each) for each in tested],
+            )
         except FileNotFoundError:
             self._record = None
         except (ValueError, TypeError, LookupError, AttributeError) as error:
@@ -238,10 +244,10 @@ def journals(checkpoints: Path) -> Iterator[Journal]:
             yield Journal(folder)
 
 
-def look(folder: Path) -> tuple[int, bool] | None:
-    """The epochs that a journal holds and whether a process is training them; None if there is no journal."""
-    journal = Journal(folder)
-    return (journal.epochs(), journal.busy) if folder.exists() else None
+def look(checkpoints: Path, config: RunConfig) -> tuple[int, bool] | None:
+    """The epochs of a config that are done with and whether a process is training them; None if there is no journal."""
+    journal = Journal(folder_of(checkpoints, config))
+    return (journal.epochs_done(config), journal.busy) if journal.folder.exists() else None
 
 
 def _epochs(lines: list[bytes]) -> "Iterator[EpochMetrics]":

@@ -253,6 +253,10 @@ def _told(job: Job, outcome: Outcome, shown: Display) -> Outcome:
         told = f"[red]{told}[/]"
     if job.trial and "validation_error" in outcome.values:
         told = f"validation error {outcome.values['validation_error']:.2f} %"
+    if job.config.stop_at_error and not outcome.failure and outcome.history:
+        epoch, error = outcome.history[-1]
+        stop = f"validation error of {job.config.stop_at_error:g} %"
+        told += f", stopped after epoch {epoch}" if job.config.stops_at(error) else f", [bold]never reached the {stop}[/]"
     untold = f"; MLflow will be told later: {escaped(outcome.untold)}" if outcome.untold else ""
     shown.end(job.name, f"{told} ({outcome.seconds:.1f} s){untold}")
     return outcome

@@ -95,6 +95,8 @@ def _time(plan: GridPlan) -> Iterator[str]:
         yield f"  {plan.workers} at once are taken to be as fast, each, as those that were measured"
     else:
         yield f"time: about {duration(plan.seconds)}, one run after the other"
+    if any(cell.may_stop and cell.pace for cell in left):
+        yield "  at most: runs with stop_at_error may end before their last epoch"
     if len(paces) < len(left):
         yield f"  not counted: {len(left) - len(paces)} of {len(left)} cells, since {UNMEASURED}"
     with_all = ", validation, test and logging included" if any(pace.whole for pace in paces) else ""

@@ -13,14 +13,14 @@ if TYPE_CHECKING:  # its file imports mlflow
     from experiments.tracking import TrackedRun
 
 Journal = tuple[int, bool]
-"""(epochs that a run's files on this machine hold, whether a process is training it now)"""
+"""(epochs that are done with by a run's files on this machine, whether a process is training it now)"""
 
 DONE, RUNNING, ELSEWHERE, PARTLY, NEW = "done", "running", "running elsewhere", "partly done", "new"
 DIVERGED = "diverged"  # the failure that a launch does not train again
 
 
 class Standing(NamedTuple):
-    """What is known of a config: one of the words above or the kind of a failure, and what a launch has left to do."""
+    """What is known of a config: one of the words above or the kind of a failure, and what a launch has left to do at most."""
 
     word: str
     epochs_left: int | None = None  # None if it would not be trained here; 0 if only its test is missing
@@ -40,6 +40,7 @@ class CellPlan:
     pace: Pace | None  # None if no run of a like config was measured
     artifact_bytes: int | None  # of one run; None if no run of the same network has finished
     checkpoint_bytes: int | None  # of one run while it trains
+    may_stop: bool = False  # before its last epoch, so that what is left is the most
 
     @property
     def seconds(self) -> float | None:
@@ -163,6 +164,7 @@ def _cell(
         pace=costs.pace(first),
         artifact_bytes=artifact_bytes(first, parameters) if parameters else None,
         checkpoint_bytes=checkpoint_bytes(parameters) if parameters else None,
+        may_stop=first.stop_at_error > 0,
     )
 
 

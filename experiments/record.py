@@ -1,7 +1,7 @@
 """What MLflow should know of a run besides its epochs: what it is, what it learns from, and how it ended."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
@@ -14,10 +14,16 @@ def now() -> int:
 OTHER_R = "test_error_r"
 """Begins the names of test errors at an r other than that of training."""
 
+FURTHER = "test_error_"
+"""Begins the names of test errors on further test sets, of which none begins with r."""
+
+EPOCHS = "epochs_trained"
+"""The epochs of a finished run, which may have stopped before the last."""
+
 
 @dataclass(frozen=True)
 class DataSource:
-    """The data set of a run, as MLflow's inputs show it."""
+    """The data set of a run, or a further test set, as MLflow's inputs show it."""
 
     name: str
     digest: str  # SHA-256 of the whole data set
@@ -54,3 +60,4 @@ class Record:
     source: DataSource | None = None
     ending: Ending | None = None
     told: bool = False  # MLflow knows of the ending
+    tested: Sequence[DataSource] = ()  # further test sets

@@ -27,7 +27,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -36,7 +36,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from capsnet.errors import InputError, brief
 from experiments import stores
 from experiments.journal import FILES, Journal
-from experiments.record import Ending, Record
+from experiments.record import DataSource, Ending, Record
 
 if TYPE_CHECKING:  # a plan needs no torch
     from capsnet.state import EpochMetrics
@@ -54,6 +54,7 @@ PAGE = 1000  # runs that a search returns at once
 BATCH = 1000  # metrics that one call may log
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
+CONTEXT = "mlflow.data.context"  # what a run uses a data set for, as MLflow shows it
 KEY, SUPERSEDED = "journal", "superseded"
 FIGURES = "figures"  # the folder of a search's artifacts that holds them
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
@@ -226,13 +227,16 @@ class Store:
         for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
             yield run.info.run_id, run.data.tags[GRID]
 
-    def datasets(self) -> dict[str, tuple[str, str]]:
-        """Run id -> (name, SHA-256) of the data set of each child run that has read one."""
+    def datasets(self) -> dict[str, list[tuple[str, str]]]:
+        """Run id -> (name, SHA-256) of what each child run has read: its data set, then further test sets by their names."""
         found = {}
         for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
-            for source in run.inputs.dataset_inputs[:1] if run.inputs else ():
-                profile = json.loads(source.dataset.profile or "{}")
-                found[run.info.run_id] = source.dataset.name, profile.get("sha256", source.dataset.digest)
+            inputs = run.inputs.dataset_inputs if run.inputs else []
+            # the data set has no tag
+            ordered = sorted(inputs, key=lambda source: (len(source.tags), source.dataset.name))
+            profiles = [(source.dataset, json.loads(source.dataset.profile or "{}")) for source in ordered]
+            if profiles:
+                found[run.info.run_id] = [(data.name, profile.get("sha256", data.digest)) for data, profile in profiles]
         return found
 
     def open_parents(self) -> Iterator[tuple[str, str, str]]:
@@ -348,7 +352,8 @@ class RunLog:
     def __init__(self, store: Store, journal: Journal, *, monitored: bool) -> None:
         self.store, self.journal, self.monitored = store, journal, monitored
         self.system: SystemMetricsMonitor | None = None
-        self._opened = self._has_source = False
+        self._opened = False
+        self._inputs: set[str] = set()  # names of the data sets that MLflow knows
         self._tags: Mapping[str, str] = {}
         self._sent = 0  # epochs
 
@@ -385,7 +390,7 @@ class RunLog:
             client.delete_tag(run_id, name)
         if not before.data.params:
             client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
-        self._has_source = bool(before.inputs and before.inputs.dataset_inputs)
+        self._inputs = {each.dataset.name for each in before.inputs.dataset_inputs} if before.inputs else set()
         if self.monitored and not self.system:
             uri, resumed = self.store.uri, bool(before.data.metrics)
             self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
@@ -409,16 +414,12 @@ class RunLog:
         if record.tags != self._tags:
             client.log_batch(record.run_id, tags=[RunTag(*pair) for pair in record.tags.items()])
             self._tags = record.tags
-        if (source := record.source) and not self._has_source:
-            dataset = Dataset(
-                source.name,
-                source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
-                "local",
-                json.dumps({"folder": source.folder}),
-                profile=json.dumps({**source.counts, "sha256": source.digest}),
-            )
-            client.log_inputs(record.run_id, [DatasetInput(dataset)])
-            self._has_source = True
+        sources: list[tuple[DataSource, list[InputTag]]] = [(record.source, [])] if record.source else []
+        sources += [(source, [InputTag(CONTEXT, "test")]) for source in record.tested]
+        for source, tags in sources:
+            if source.name not in self._inputs:
+                client.log_inputs(record.run_id, [DatasetInput(_dataset(source), tags)])
+                self._inputs.add(source.name)
 
     def stop(self) -> None:
         """Measure the machine no more, whether MLflow was told of the end or not."""
@@ -447,6 +448,16 @@ class RunLog:
             for name in client.get_run(run_id).data.tags.keys() & {FAILURE, REASON, SUPERSEDED}:
                 client.delete_tag(run_id, name)
         client.set_terminated(run_id, ending.status, ending.time)
+
+
+def _dataset(source: DataSource) -> Dataset:
+    return Dataset(
+        source.name,
+        source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
+        "local",
+        json.dumps({"folder": source.folder}),
+        profile=json.dumps({**source.counts, "sha256": source.digest}),
+    )
 
 
 def rows(metrics: "EpochMetrics") -> list[Metric]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
+from capsnet import further
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
 from capsnet.errors import InputError, brief
@@ -24,7 +25,7 @@ from capsnet.training import DivergedError, Evaluation, choose_device, errors_at
 from experiments import interrupts, stores
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
-from experiments.record import OTHER_R, DataSource, Ending, Record, now
+from experiments.record import EPOCHS, FURTHER, OTHER_R, DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
 from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, RunLog, Store
 
@@ -213,6 +214,7 @@ class _Trainer:
     def finish(self) -> Ending:
         """Train, test once, and leave weights and predictions in the journal."""
         device = choose_device(self.place.device)
+        further.require(self.config, self.place.data)
         data = read(self.config, self.place.data, device)
         counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
         self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))
@@ -222,10 +224,19 @@ class _Trainer:
         parameters = sum(p.numel() for p in state.model.parameters())
         _write_files(self.journal.folder, state, data, result)
         seconds = sum(metrics.seconds for metrics in state.history)
-        results = {"test_error": result.error, "parameters": parameters, "train_seconds": seconds}
+        results = {"test_error": result.error, "parameters": parameters, "train_seconds": seconds, EPOCHS: len(state.history)}
         others = errors_at(state.model, data.test, self.config.test_batch_size, self.config.test_routing_iterations)
         results |= {f"{OTHER_R}{r}": error for r, error in others.items()}
+        results |= {f"{FURTHER}{name}": self._tested(name, state) for name in self.config.test_sets}
         return Ending("FINISHED", now(), results=results)
+
+    def _tested(self, name: str, state: TrainingState) -> float:
+        """The error on a further test set, of which the journal is told; it lies on the device for no longer than that."""
+        split, digest = further.read_test_set(name, self.place.data, state.device)
+        source = DataSource(name, digest, str(self.place.data.resolve()), {"test": len(split)})
+        before = [each for each in self.journal.record.tested if each.name != name]  # as of a run that is tested again
+        self.journal.update(tested=[*before, source])
+        return evaluate(state.model, split, self.config.test_batch_size).error
 
     def keep(self) -> None:
         """Save the last whole epoch of a run that is being stopped."""

@@ -4,6 +4,7 @@ import shutil
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("migrated")
     tracking._client(f"sqlite:///{folder / 'mlflow.db'}")
     return folder / "mlflow.db"
+
+
+@pytest.fixture
+def further_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further test sets of the digits: ``turned`` and ``flipped``."""
+    from capsnet.registry import TEST_SETS, FurtherFacts
+
+    facts = FurtherFacts((1, 16, 16), 10, 360, "tests.digits:flipped")
+    monkeypatch.setitem(TEST_SETS, "flipped", facts)
+    monkeypatch.setitem(TEST_SETS, "turned", replace(facts, loader="tests.digits:turned", origin="made by a test"))
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def row(experiment: str, number: int, values: dict[str, Any], test_error: float)
         "train_error": test_error / 2,
         "train_loss": test_error / 50,
         "parameters": 8_215_568.0,
+        "epochs_trained": float(config.epochs),
         "seconds": 12.5,
         "git_commit": COMMIT,
         "hardware": "2 cores",

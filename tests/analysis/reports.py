@@ -61,9 +61,9 @@ class Shelf:
         self._ask()
         yield from ((f"parent-{name}", name) for name in self.texts)
 
-    def datasets(self) -> dict[str, tuple[str, str]]:
+    def datasets(self) -> dict[str, list[tuple[str, str]]]:
         self._ask()
-        return {f"run{number:03d}": self.data for number in range(1000)}
+        return {f"run{number:03d}": [self.data] for number in range(1000)}
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         self._ask()

@@ -77,6 +77,7 @@ def test_training_may_differ_from_the_papers(make_runs, same):
         {"adam_epsilon": 1e-7},
         {"weight_decay": 1e-4},
         {"gradient_clip": 1.0},
+        {"stop_at_error": 0.5},
     ],
 )
 def test_another_network_or_task_is_not_the_papers(make_runs, other):
@@ -114,6 +115,7 @@ ENTRY = "- {name: x, value: 0.3, sd: null, n: 3, source: s, protocol: p, match: 
         (ENTRY % "{rooting_iterations: 3}", "did you mean 'routing_iterations'"),
         (ENTRY % "{routing_iterations: three}", "routing_iterations"),
         (ENTRY % "{dataset: mnits}", "mnits"),
+        (ENTRY.replace("match", "test_set: afnist, match") % "null", "unknown test set 'afnist'.* did you mean 'affnist'"),
         (ENTRY % "{}", "empty"),
         (ENTRY.replace("0.3", "much") % "null", "0.value"),
         ("- {name: x}", "source"),

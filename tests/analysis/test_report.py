@@ -151,7 +151,7 @@ def test_nobodys_text_becomes_markup(mixed, tmp_path):
     store = Shelf(
         f"http://me:secret@there/{EVIL}?token=secret", EVIL, {EVIL + "grid": grid}, data=(EVIL + "data", EVIL + "digest")
     )
-    store.datasets = lambda: {run_id: store.data for run_id in mixed["run_id"] if run_id}
+    store.datasets = lambda: {run_id: [store.data] for run_id in mixed["run_id"] if run_id}
     image = next(path for path in drawn(tmp_path) if path.suffix == ".gif")
     evil = shutil.copy(image, tmp_path / ("<b onclick=x>'\"&" + "figure.gif"))
     found = made(mixed, store, {EVIL + "stranger": EVIL + "why"})
@@ -419,7 +419,7 @@ def test_with_a_real_store(tmp_path, migrated, monkeypatch):
     store.client.log_inputs(ids[0], [DatasetInput(data)])
     store.client.log_inputs(ids[1], [DatasetInput(Dataset("mnist", "digest only", "local", "{}"))])
     assert list(store.parents()) == [(parent, "g")]
-    assert store.datasets() == {ids[0]: ("mnist", "abcdef"), ids[1]: ("mnist", "digest only")}
+    assert store.datasets() == {ids[0]: [("mnist", "abcdef")], ids[1]: [("mnist", "digest only")]}
 
     found = read_runs("e", folder)
     path = report.write(found, tables.judged(found.runs, found.stores), [], tmp_path / "results")

@@ -174,10 +174,12 @@ VALUES = {
     "none_of_the_above": "True",
     "routing_gradient": "detached",
     "test_routing_iterations": "1 5",
+    "test_sets": "flipped turned",
     "reconstruction_weight": "0.002",
     "mask": "prediction",
     "loss": "cross_entropy(scale=8)",
     "epochs": "1",
+    "stop_at_error": "0.25",
     "batch_size": "17",
     "test_batch_size": "33",
     "learning_rate": "0.004",
@@ -190,23 +192,28 @@ VALUES = {
 }
 
 
-def test_every_flag_reaches_the_config(command, tmp_path):
+def test_every_flag_reaches_the_config(command, tmp_path, further_digits):
     assert VALUES.keys() == FIELDS.keys()
     flags = [part for name, value in VALUES.items() for part in (f"--{name.replace('_', '-')}", value)]
-    for listed in ("8 9", "1 5"):
+    for listed in ("8 9", "1 5", "flipped turned"):
         at = flags.index(listed)
         flags[at : at + 1] = listed.split()
     code, out, _ = command(*flags, "--device", "cpu", "--checkpoints", tmp_path)
     assert code == 0
     state = TrainingState.load(tmp_path / "epoch-0001.safetensors", torch.device("cpu"))
     expected = {**VALUES, "decoder_hidden": "[8, 9]", "capsule_bias": "true", "none_of_the_above": "true"}
-    expected["test_routing_iterations"] = "[1, 5]"
+    expected |= {"test_routing_iterations": "[1, 5]", "test_sets": '["flipped", "turned"]'}
     assert state.config.to_params() == expected
     assert "digits: 90 training, 50 validation, 360 test images" in out
     assert [line.partition(":")[0] for line in out.splitlines() if "instead of 2" in line] == [
         "test error at r = 1, instead of 2",
         "test error at r = 5, instead of 2",
     ]
+    assert [line.partition(":")[0] for line in out.splitlines() if "test error on" in line] == [
+        "test error on flipped (official files)",
+        "test error on turned (made by a test)",
+    ]
+    assert "the validation error never fell to 0.25 % within 1 epochs" in out
 
 
 def test_the_test_set_is_read_once_after_the_last_epoch(command, tiny_flags, monkeypatch):

@@ -32,10 +32,12 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "none_of_the_above": True,
     "routing_gradient": "full",
     "test_routing_iterations": (),
+    "test_sets": (),
     "reconstruction_weight": 6.4e-6,
     "mask": "none",
     "loss": "spread(start=0.1, end=0.8)",
     "epochs": 4,
+    "stop_at_error": 1.5,
     "batch_size": 50,
     "test_batch_size": 77,
     "learning_rate": 0.1 + 0.2,  # 17 digits
@@ -47,8 +49,9 @@ OTHER = {  # every field at a value that is not its default and goes with the ot
     "seed": 2**31 - 1,
 }
 
-# no other model reads all that this one does, which has no dropout; and all that one weighted sum allows
-SAME = ("model", "dropout", "routing_gradient", "test_routing_iterations")
+# no other model reads all that this one does, which has no dropout; all that one weighted sum allows, and all that other digits
+# than mnist_40's are tested on
+SAME = ("model", "dropout", "routing_gradient", "test_routing_iterations", "test_sets")
 
 
 def test_every_field_has_another_value_here():
@@ -79,6 +82,7 @@ def test_params_are_one_readable_string_each():
         OTHER,
         {"routing_gradient": "detached", "test_routing_iterations": (1, 5)},
         {"model": "cnn", "dropout": 0.5, "loss": "cross_entropy", "reconstruction_weight": 0.0},
+        {"dataset": "mnist_40", "test_sets": ("affnist", "affnist_generated")},
         {"decoder_hidden": ()},
         {"learning_rate": 1e-7, "reconstruction_weight": 0.0},
     ],
@@ -229,6 +233,13 @@ BAD = [
         {"routing": "static", "routing_iterations": 1, "test_routing_iterations": [2]},
         "routing static has one weighted sum: test_routing_iterations must be empty",
     ),
+    ({"test_sets": ["afnist"]}, "unknown test set 'afnist'; did you mean 'affnist'? (choices: affnist, affnist_generated)"),
+    ({"test_sets": ["affnist"]}, "affnist has images (1, 40, 40) with 10 classes, which don't fit those of mnist: (1, 28, 28)"),
+    ({"dataset": "mnist_40", "test_sets": ["affnist_generated", "affnist"]}, "test_sets must be in alphabetical order"),
+    ({"dataset": "mnist_40", "test_sets": ["affnist", "affnist"]}, "test_sets must be in alphabetical order, each once"),
+    ({"stop_at_error": 0.5, "validation_size": 0}, "stop_at_error looks at the validation error: validation_size must not"),
+    ({"stop_at_error": -0.1}, "stop_at_error must be greater than or equal to 0"),
+    ({"stop_at_error": 100.0}, "stop_at_error must be less than 100"),
     ({"squash": "eficient"}, "unknown squash 'eficient'; did you mean 'efficient'?"),
     ({"routing_gradient": "ful"}, "unknown routing_gradient 'ful'; did you mean 'full'?"),
     ({"routing": "uniform", "routing_iterations": 1, "none_of_the_above": True}, "with routing uniform it must be false"),

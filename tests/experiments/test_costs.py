@@ -59,10 +59,12 @@ OTHER = {
     "none_of_the_above": (True, "", False),
     "routing_gradient": ("detached", "", False),
     "test_routing_iterations": ((1, 5), "", True),
+    "test_sets": (("affnist_generated",), "", True),  # with the base below it
     "reconstruction_weight": (1e-3, "alike", True),  # still a decoder
     "mask": ("none", "", False),
     "loss": ("cross_entropy", "alike", True),
     "epochs": (20, "alike", True),
+    "stop_at_error": (0.5, "alike", True),
     "batch_size": (64, "", True),
     "test_batch_size": (100, "", True),
     "learning_rate": (1e-4, "alike", True),
@@ -75,6 +77,14 @@ OTHER = {
 }
 
 
+BELOW: dict[str, dict[str, object]] = {
+    "routing": {"routing_iterations": 1},
+    "model": BASELINE,
+    "dropout": {"model": "cnn", **BASELINE},
+    "test_sets": {"dataset": "mnist_40"},
+}
+
+
 def test_every_field_is_judged():
     assert OTHER.keys() == FIELDS.keys()
 
@@ -82,8 +92,7 @@ def test_every_field_is_judged():
 @pytest.mark.parametrize("name", OTHER)
 def test_what_makes_a_config_alike(name: str) -> None:
     value, known, same_network = OTHER[name]
-    bases = {"routing": {"routing_iterations": 1}, "model": BASELINE, "dropout": {"model": "cnn", **BASELINE}}
-    base = seeded(0, **bases.get(name, {}))
+    base = seeded(0, **BELOW.get(name, {}))
     other = RunConfig.model_validate(dict(base) | {name: value})
     costs = Costs({base: tracked(base, parameters=1234)})
     pace = costs.pace(other)

@@ -91,6 +91,13 @@ def mixed() -> tuple[Grid, GridPlan]:
     return grid, plan_grid(grid, known, journals.get, HERE, 2)
 
 
+def test_time_that_may_be_saved_is_said_to_be_the_most(capsys: pytest.CaptureFixture[str]) -> None:
+    for more, said in (("", False), ("validation_size: 500, stop_at_error: 0.5", True)):
+        grid = parse_grid(TEXT.replace("validation_size: 0", more or "validation_size: 500"), "g", "g.yaml")
+        plan = plan_grid(grid, {grid.cells[0].configs[0]: tracked("FINISHED")}, nothing, HERE, 1)
+        assert ("at most: runs with stop_at_error" in printed(plan, capsys)) == said
+
+
 def test_every_run_is_counted_once_and_costs_add_up() -> None:
     grid, plan = mixed()
     first, second = plan.cells

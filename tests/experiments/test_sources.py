@@ -32,6 +32,19 @@ def test_the_shipped_grids_are_what_they_are_said_to_be() -> None:
     assert [len(cell.configs) for cell in paper.cells] == [6] * 4
 
 
+@pytest.mark.parametrize(
+    ("name", "models"), [("affnist", {"capsnet", "cnn_matched", "cnn"}), ("affnist-small", {"capsnet", "cnn_matched"})]
+)
+def test_the_grids_of_affnist_train_at_random_places_and_stop_at_one_error(name: str, models: set[str]) -> None:
+    configs = [config for _, config in read_grid(name).configs]
+    assert {config.model for config in configs} == models
+    for config in configs:
+        assert (config.dataset, config.augmentation) == ("mnist_40", "shift(pixels=6)")
+        assert config.stop_at_error == configs[0].stop_at_error > 0
+        assert "affnist_generated" in config.test_sets
+        assert ("affnist" in config.test_sets) == (name == "affnist")
+
+
 def test_axes_make_a_product_and_also_adds_single_cells() -> None:
     text = SMALL + (
         "axes: {routing_iterations: [1, 3], reconstruction_weight: [0, 5e-4, 1.e-2]}\n"

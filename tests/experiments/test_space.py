@@ -30,6 +30,7 @@ TEXTS: dict[str, list[Any]] = {
     "decoder_hidden": [[16], [16, 32]],
     "routing": list(ROUTINGS)[:2],
     "test_routing_iterations": [[3], [2, 5]],
+    "test_sets": [[]],  # the only choice with other data sets than mnist_40
     "mask": ["label", "prediction", "none"],
     "squash": ["paper", "efficient"],
     "routing_gradient": ["full"],  # one iteration has but one gradient

@@ -1,0 +1,178 @@
+"""What becomes of trained networks on further test sets: their errors there, and how much higher than on their own."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis import statistics
+from analysis.cells import Cell, legend, name_of, outcomes, text_of, texts_of
+from analysis.comparisons import ALPHA, Comparisons
+from analysis.formats import Table
+from analysis.statistics import Comparison, Estimate, t_interval
+from analysis.wording import estimate_text, interval_text, number_text, p_text, setting_text, signed_text
+from capsnet.config import RunConfig
+from capsnet.registry import TEST_SETS
+from experiments.record import EPOCHS, FURTHER
+
+
+def tested(comparisons: Comparisons) -> dict[str, str]:
+    """Further test set -> its column in the table of runs, of those on which a run was tested."""
+    columns = {name: f"{FURTHER}{name}" for name in sorted(TEST_SETS)}
+    rows = [cell.runs for cell in comparisons.cells]
+    return {name: column for name, column in columns.items() if any(column in r and r[column].notna().any() for r in rows)}
+
+
+def errors(comparisons: Comparisons) -> Table | None:
+    """A row per cell: errors on validation images, its own test set and the further ones; None if there are none."""
+    sets = tested(comparisons)
+    cells = [cell for cell in comparisons.cells if any(_errors(cell, column) for column in sets.values())]
+    if not cells:
+        return None
+    axes = list(cells[0].setting)
+    papers = [name for name in sets if any(name in cell.published_on for cell in cells)]
+    header = [*map(name_of, axes), "epochs trained", "validation error (%)", "test error (%)"]
+    for name in sets:
+        header += [f"{_called(name)} (%)", "95% over seeds", "difference (points)", "95% over seeds"]
+        header += [f"paper, {name} (%)"] if name in papers else []
+    body = []
+    for cell in cells:
+        texts = [_epochs(cell), _text(t_interval([*_errors(cell, "validation_error").values()])), _text(cell.error)]
+        for name, column in sets.items():
+            error, difference = t_interval([*_errors(cell, column).values()]), gap(cell, column)
+            texts += [_text(error), interval_text(error)]
+            texts += [signed_text(difference.mean, difference) if difference.n else "—", interval_text(difference, signed=True)]
+            if name in papers:
+                texts.append(text_of(cell.published_on[name].value) if name in cell.published_on else "")
+        body.append([*texts_of(cell.setting), *texts])
+    caption = (
+        "Errors in % of trained networks on further test sets, mean ± sample sd over n seeds, and their difference to the test "
+        f"error of the same networks on their own data set, in percentage points.{_legend(axes)}"
+    )
+    notes = [*_origins(sets), "95%: Student-t interval of the mean over seeds, for these images.", *stopping(cells)]
+    notes += [f"Paper: {p.source}: {p.protocol}" for p in {p.name: p for c in cells for p in c.published_on.values()}.values()]
+    return Table("robustness", caption, header, body, len(axes), notes)
+
+
+def differences(comparisons: Comparisons) -> Table | None:
+    """Every cell against the reference on the further test sets, paired by seed; None if no pair was tested there."""
+    reference, sets = comparisons.reference, tested(comparisons)
+    found = compared(comparisons)
+    if reference is None or not found:
+        return None
+    adjusted = statistics.holm([made.p for _, _, made in found])
+    axes = list(reference.setting)
+    body = []
+    for (cell, name, made), p in zip(found, adjusted, strict=True):
+        difference = made.difference
+        texts = [_called(name), str(difference.n), signed_text(difference.mean, difference)]
+        texts.append("all equal" if difference.sd == 0 else interval_text(difference, signed=True))
+        texts.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
+        body.append([*texts_of(cell.setting), *texts, p_text(made.p), p_text(p)])
+    header = [*map(name_of, axes), "test set", "pairs", "difference (points)", "95% over seeds", "effect size", "p", "p (Holm)"]
+    means = {name: t_interval([*_errors(reference, column).values()]) for name, column in sets.items()}
+    own = ", ".join(f"{_called(name)} {_text(mean)} %" for name, mean in means.items())
+    caption = (
+        f"Difference to the reference ({setting_text(reference)}) of the error on further test sets, in percentage points, "
+        f"paired by seed; the reference has: {own}.{_legend(axes)}"
+    )
+    least = min(made.smallest_p for _, _, made in found)
+    note = (
+        f"p: sign-flip test of the paired differences, by Holm's method corrected for {len(found)} "
+        f"comparison{'s' * (len(found) > 1)}; the least p that so many pairs can give is {p_text(least)} before the correction."
+    )
+    marked = frozenset(i for i, p in enumerate(adjusted) if p <= ALPHA)
+    notes = [*_origins(sets), note, *stopping(comparisons.cells)]
+    return Table("robustness-differences", caption, header, body, len(axes) + 1, notes, marked)
+
+
+def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:
+    """Each other cell of the reference's data set, on each further test set, by the seeds that both have finished."""
+    reference, found = comparisons.reference, []
+    for cell in comparisons.cells if reference else ():
+        assert reference is not None
+        if cell is reference or cell.runs["dataset"].iloc[0] != reference.runs["dataset"].iloc[0]:
+            continue
+        for name, column in tested(comparisons).items():
+            one, other = _errors(cell, column), _errors(reference, column)
+            if seeds := sorted(set(one) & set(other)):
+                found.append((cell, name, statistics.compare([one[s] for s in seeds], [other[s] for s in seeds])))
+    return found
+
+
+def gap(cell: Cell, column: str) -> Estimate:
+    """The error in a column minus the own test error of the same runs, in percentage points."""
+    there, own = _errors(cell, column), cell.by_seed
+    return t_interval([there[seed] - own[seed] for seed in sorted(set(there) & set(own))])
+
+
+def stopping(cells: Sequence[Cell]) -> list[str]:
+    """Of cells whose runs were to stop at a validation error: who did not get there, each by name."""
+    wanted = [cell for cell in cells if (cell.runs["stop_at_error"] > 0).any()]
+    if not wanted:
+        return []
+    missed = [f"{len(seeds)} of {cell.error.n} ({setting_text(cell)})" for cell in wanted if (seeds := never(cell))]
+    said = f"never reached it, and are counted as they ended: {'; '.join(missed)}" if missed else "all finished ones reached it"
+    return [f"Runs were to stop at the validation error stop_at_error: {said}."]
+
+
+def never(cell: Cell) -> list[int]:
+    """Seeds of finished runs that trained all their epochs without reaching the error at which they were to stop."""
+    errors, wanted = _errors(cell, "validation_error"), float(cell.runs["stop_at_error"].iloc[0])
+    config = RunConfig.model_construct(stop_at_error=wanted)
+    return [seed for seed in cell.by_seed if wanted > 0 and not config.stops_at(errors.get(seed))]
+
+
+def _errors(cell: Cell, column: str) -> dict[int, float]:
+    """Seed -> value of the finished runs that have one."""
+    rows = cell.runs[outcomes(cell.runs) == "finished"]
+    rows = rows[rows[column].notna()] if column in rows else rows[:0]
+    return dict(zip(rows["seed"], rows[column], strict=True)) if len(rows) else {}
+
+
+def _epochs(cell: Cell) -> str:
+    """``7–12``, of finished runs; ``30 (1 of 3 never reached 0.8 %)``."""
+    counts = [int(count) for count in _errors(cell, EPOCHS).values()]
+    if not counts:
+        return "—"
+    text = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}–{max(counts)}"
+    missed = never(cell)
+    wanted = text_of(cell.runs["stop_at_error"].iloc[0])
+    return f"{text} ({len(missed)} of {len(counts)} never reached {wanted} %)" if missed else text
+
+
+def _called(name: str) -> str:
+    """A generated test set is called so wherever a number on it stands."""
+    return name if "generated" in name or "generated" not in TEST_SETS[name].origin else f"{name} (generated)"
+
+
+def _origins(sets: Sequence[str] | dict[str, str]) -> list[str]:
+    return [f"{name}: {TEST_SETS[name].images:,} images, {TEST_SETS[name].origin}." for name in sets]
+
+
+def _text(estimate: Estimate) -> str:
+    return estimate_text(estimate) if estimate.n else "—"
+
+
+def _legend(axes: Sequence[str]) -> str:
+    return f" ({names}.)" if (names := legend(axes)) else ""
+
+
+def frame(comparisons: Comparisons) -> pd.DataFrame:
+    """A row per cell and further test set with raw numbers, for other programs; errors in %."""
+    rows = []
+    for cell in comparisons.cells:
+        for name, column in tested(comparisons).items():
+            if found := _errors(cell, column):
+                there, difference = t_interval([*found.values()]), gap(cell, column)
+                numbers = {"n": there.n, "error": there.mean, "sd": there.sd, "low": there.low, "high": there.high}
+                numbers |= {"own": cell.error.mean, "difference": difference.mean}
+                numbers |= {"difference_low": difference.low, "difference_high": difference.high, "never": len(never(cell))}
+                rows.append({**cell.setting, "test_set": name, "generated": "generated" in name, **numbers})
+    return pd.DataFrame(rows)
+
+
+def labelled(table: Table | None, slug: str, footer: str) -> Table | None:
+    """A table with the experiment in its label and its footer as the last note."""
+    return table and replace(table, label=f"tab:{slug}-{table.label}", notes=[*table.notes, footer])

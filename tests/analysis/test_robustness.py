@@ -1,0 +1,141 @@
+"""Errors on further test sets: beside each cell's own, against the reference, and beside the published where that is right."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_rel
+
+from analysis import robustness, tables
+from analysis.cells import cells
+from analysis.formats import html, latex, markdown
+from analysis.published import load
+from analysis.tables import judged, write
+
+BASE = {
+    "dataset": "mnist_40",
+    "augmentation": "shift(pixels=6)",
+    "stop_at_error": 0.77,
+    "test_sets": ("affnist", "affnist_generated"),
+    "validation_size": 5000,
+    "epochs": 30,
+}
+OWN = [0.8, 0.9, 0.7, 0.6, 0.8, 1.0]
+THERE = [20.0, 22.0, 24.0, 31.0, 35.0, 36.0]
+GENERATED = [10.0, 12.0, 11.0, 15.0, 16.0, 20.0]
+
+
+@pytest.fixture
+def runs(make_runs):
+    """Two cells of 3 seeds, r = 3 first trained so, then r = 1."""
+    made = make_runs({"routing_iterations": [3, 1]}, base=BASE, errors=OWN, experiment="affnist")
+    made["test_error_affnist"], made["test_error_affnist_generated"] = THERE, GENERATED
+    made["validation_error"] = [0.75, 0.6, 0.77, 0.7, 0.78, 0.5]
+    made["epochs_trained"] = [7.0, 9.0, 12.0, 6.0, 30.0, 5.0]
+    return made
+
+
+def test_each_cell_has_its_errors_and_how_much_higher_they_are(runs):
+    table = tables.on_further_sets(judged(runs, published=()), runs)
+    columns = ["r", "epochs trained", "validation error (%)", "test error (%)"]
+    for name in ("affnist", "affnist_generated"):
+        columns += [f"{name} (%)", "95% over seeds", "difference (points)", "95% over seeds"]
+    assert table.header == columns
+    first, second = table.rows
+    assert first[:4] == ["1", "5–30 (1 of 3 never reached 0.77 %)", "0.66 ± 0.14 (n=3)", "0.80 ± 0.20 (n=3)"]
+    assert second[:4] == ["3", "7–12", "0.707 ± 0.093 (n=3)", "0.80 ± 0.10 (n=3)"]
+    assert second[4] == "22.0 ± 2.0 (n=3)"
+    half = 4.302653 * 2 / math.sqrt(3)
+    assert second[5] == f"[{22 - half:.1f}, {22 + half:.1f}]"
+    gaps = np.subtract(THERE[:3], OWN[:3])
+    assert second[6] == f"+{gaps.mean():.1f}"
+    half = 4.302653 * gaps.std(ddof=1) / math.sqrt(3)
+    assert second[7] == f"[+{gaps.mean() - half:.1f}, +{gaps.mean() + half:.1f}]"
+
+
+def test_who_did_not_reach_the_error_is_named(runs):
+    comparisons = judged(runs, published=())
+    said = "Runs were to stop at the validation error stop_at_error: "
+    said += "never reached it, and are counted as they ended: 1 of 3 (r 1)."
+    for table in (tables.on_further_sets(comparisons, runs), tables.ablation(comparisons, runs)):
+        assert said in table.notes
+    runs["validation_error"] = 0.77
+    notes = tables.ablation(judged(runs, published=()), runs).notes
+    assert "Runs were to stop at the validation error stop_at_error: all finished ones reached it." in notes
+
+
+def test_without_such_a_wish_nothing_is_said_of_it(make_runs):
+    plain = make_runs({"routing_iterations": [1, 3]})
+    comparisons = judged(plain, published=())
+    assert not any("stop_at_error" in note for note in tables.ablation(comparisons, plain).notes)
+    assert tables.on_further_sets(comparisons, plain) is None
+    assert tables.further_differences(comparisons, plain) is None
+
+
+def test_a_failed_run_has_no_errors_anywhere(runs, fail):
+    fail(runs, [3])
+    table = tables.on_further_sets(judged(runs, published=()), runs)
+    assert table.rows[0][4] == "35.50 ± 0.71 (n=2)"
+    assert "(n=2 of 3; 1 diverged)" in table.rows[0][3] or table.rows[0][3].endswith("(n=2)")
+
+
+def test_generated_test_sets_are_called_so_in_every_table(runs):
+    comparisons = judged(runs, published=())
+    for table in (tables.on_further_sets(comparisons, runs), tables.further_differences(comparisons, runs)):
+        for text in (markdown(table), latex(table), html(table)):
+            assert "generated here from MNIST" in text
+            assert "not affNIST" in text
+
+
+def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
+    comparisons = judged(runs, published=())
+    table = tables.further_differences(comparisons, runs)
+    assert [row[:3] for row in table.rows] == [["1", "affnist", "3"], ["1", "affnist_generated", "3"]]
+    for (_, _, made), (one, other) in zip(
+        robustness.compared(comparisons), [(THERE[3:], THERE[:3]), (GENERATED[3:], GENERATED[:3])], strict=True
+    ):
+        test = ttest_rel(one, other)
+        interval = test.confidence_interval()
+        assert made.difference.mean == pytest.approx(np.mean(one) - np.mean(other))
+        assert (made.difference.low, made.difference.high) == pytest.approx((interval.low, interval.high))
+        assert made.p == 0.25
+    assert [row[-2:] for row in table.rows] == [["0.25", "0.5"], ["0.25", "0.5"]]
+    assert "corrected for 2 comparisons" in " ".join(table.notes)
+
+
+def test_only_common_seeds_make_pairs(runs, fail):
+    fail(runs, [0, 4])
+    [first, _] = robustness.compared(judged(runs, published=()))
+    assert (first[2].difference.n, first[2].difference.mean) == (1, 12.0)
+
+
+def test_the_papers_numbers_stand_beside_the_official_files_only(runs):
+    entries = load()
+    table = tables.on_further_sets(judged(runs, published=entries), runs)
+    assert [name for name in table.header if name.startswith("paper")] == ["paper, affnist (%)"]
+    at = table.header.index("paper, affnist (%)")
+    assert [row[at] for row in table.rows] == ["", "21"]
+    assert any("99.23 %" in note for note in table.notes)
+    generated = runs.drop(columns="test_error_affnist").assign(test_sets=json.dumps(["affnist_generated"]))
+    table = tables.on_further_sets(judged(generated, published=entries), generated)
+    assert not any(name.startswith("paper") for name in table.header)
+    assert not any(entry.test_set not in ("", "affnist") for entry in entries)
+    assert all(cell.published is None for cell in cells(runs, entries)), "the number is not of the own test set"
+
+
+def test_affnists_numbers_are_known_as_errors_with_their_sources():
+    found = {entry.name: (entry.value, entry.match is None) for entry in load() if entry.test_set == "affnist"}
+    assert sorted(found.values()) == [(6.8, True), (21.0, False), (34.0, True)]
+
+
+def test_all_of_it_is_written(runs, tmp_path):
+    names = {path.name for path in write(judged(runs, published=()), runs, tmp_path)}
+    parts = {f"{name}.{kind}" for name in ("robustness", "robustness_differences") for kind in ("md", "tex", "html")}
+    assert parts | {"robustness.csv"} <= names
+    frame = pd.read_csv(tmp_path / "robustness.csv")
+    assert list(frame["test_set"]) == ["affnist", "affnist_generated"] * 2
+    assert list(frame["generated"]) == [False, True] * 2
+    assert list(frame["error"]) == pytest.approx([34.0, 17.0, 22.0, 11.0])
+    assert list(frame["never"]) == [1, 1, 0, 0]
