@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import tyro
 
@@ -174,5 +174,10 @@ def folder_name(experiment: str) -> str:
     return re.sub(r"[^\w.+=-]|^\.+", "_", experiment)
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command that an installed wheel has."""
     cli.finish(main)
+
+
+if __name__ == "__main__":
+    script()

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -187,5 +187,10 @@ def _state(config: RunConfig, command: Command, device: "object") -> "TrainingSt
     return state
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command that an installed wheel has."""
     cli.finish(main)
+
+
+if __name__ == "__main__":
+    script()

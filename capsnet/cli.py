@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import field, make_dataclass
+from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, NoReturn
 
@@ -16,6 +17,9 @@ from capsnet.errors import InputError
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+SCRIPTS = ("capsnet", "capsnet-experiments", "capsnet-analysis")
+"""The commands that an installed wheel has."""
 
 COMPILE = "steps by torch.compile: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
 GRAPH = "steps as a CUDA graph: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
@@ -37,12 +41,15 @@ def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | 
 
     Args:
         command: the dataclass, or a union of them for subcommands.
-        prog: how the command is called.
+        prog: how the module is called; an installed command is called by its own name.
         description: what it does, with an example.
         arguments: sys.argv's if None.
         switches: a yes or no is given by naming the flag; else, like every field of a config, with its value.
     """
     style = tyro.conf.FlagCreatePairsOff if switches else tyro.conf.FlagConversionOff
+    if (name := Path(sys.argv[0]).name) in SCRIPTS:
+        _, _, subcommand = prog.removeprefix("python -m ").partition(" ")
+        prog = f"{name} {subcommand}".rstrip()  # to which shells tie the completion that they are given
     return tyro.cli(command, prog=prog, description=description, args=arguments, config=(style,))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
@@ -304,5 +304,10 @@ def _default(what: str, with_cuda: str) -> str:
     return "quick"
 
 
-if __name__ == "__main__":
+def script() -> NoReturn:
+    """The command that an installed wheel has."""
     cli.finish(main)
+
+
+if __name__ == "__main__":
+    script()

@@ -4,15 +4,19 @@ import hashlib
 import platform
 import subprocess
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
+WHEEL = "capsnet-ablations"
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "mlflow")
 
 
 @cache  # of the code that this process runs, whatever is edited meanwhile
 def git_commit() -> str:
-    """The commit of this code, with ``-dirty-`` and a digest if it was changed since; ``unknown`` outside a checkout."""
+    """The commit of this code, with ``-dirty-`` and a digest if it was changed since.
+
+    ``release-0.1.0`` of what was installed as a wheel, which may lie in somebody else's repository; else ``unknown``.
+    """
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -20,10 +24,22 @@ def git_commit() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
         commit, changes = git("rev-parse", "HEAD"), git("diff", "HEAD", "--no-ext-diff")
         return commit + (f"-dirty-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.SubprocessError):
+        return _release()
+
+
+def _release() -> str:
+    try:
+        found = distribution(WHEEL)
+    except PackageNotFoundError:
         return "unknown"
+    here = Path(__file__).resolve()
+    return (
+        f"release-{found.version}" if here == Path(str(found.locate_file("experiments/provenance.py"))).resolve() else "unknown"
+    )
 
 
 @cache

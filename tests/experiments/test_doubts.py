@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from experiments.locks import ALL, Launchers
 from experiments.record import Ending, Record
 from experiments.sources import parse_grid
 from experiments.sync import sync
-from experiments.worker import kind
+from experiments.worker import Job, Place, _Trainer, kind
 from tests.experiments.conftest import TINY, launched, opened
 
 ONE = TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
@@ -49,6 +50,18 @@ def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Pat
         assert again.history == [row(1), row(2), row(3)]
         again.append(row(4))
     assert [metrics.epoch for metrics in Journal(journal.folder).latest()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("changed", "marked"), [({"train_loss": 2.0}, True), ({"time": 9, "seconds": 2.0}, False)])
+def test_an_epoch_of_which_other_bits_came_is_marked_and_keeps_its_first_line(tmp_path: Path, changed, marked) -> None:
+    journal, config = Journal(tmp_path / "j"), config_of(ONE)
+    place = Place(None, tmp_path, "", "", tmp_path, "cpu")  # type: ignore[arg-type]
+    with journal.held():
+        journal.begin(Record(config.to_params(), "r", "", {"cell": "c"}))
+        journal.append(row(1))
+        written = _Trainer(Job("c", config), place, journal)._written(replace(row(1), **changed))
+        assert written == row(1)
+        assert ("other_bits" in journal.record.tags) == marked
 
 
 def test_a_full_disk_is_called_so_by_python_and_by_safetensors() -> None:

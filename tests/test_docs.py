@@ -1,0 +1,59 @@
+"""What the documents name is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def test_every_test_that_a_guarantee_names_exists_and_is_as_fast_as_it_says():
+    text = (ROOT / "docs" / "guarantees.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`(?: \((gpu|slow)\))?", text)
+    assert len(named) == text.count("::test_") > 60, "a name in another form would not be looked at"
+    for file, test, mark in named:
+        tree = ast.parse((ROOT / file).read_text())
+        found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == test]
+        assert len(found) == 1, f"{file}::{test}"
+        whole = [node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"]
+        nodes = [*found[0].decorator_list, *(part for node in whole for part in getattr(node.value, "elts", [node.value]))]
+        marks = {ast.unparse(node) for node in nodes}
+        assert next((m for m in ("gpu", "slow") if f"pytest.mark.{m}" in marks), "") == mark, f"{file}::{test}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path):
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if not re.match(r"https?://|#", target):
+            assert (path.parent / target.partition("#")[0]).exists(), target
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_and_functions_that_are_named_exist(path):
+    """``capsnet/data.py``, and ``capsnet/data.py:read``: in backticks, from the root of the repository."""
+    found = re.findall(
+        r"`((?:capsnet|experiments|analysis|benchmarks|tests|docs)/[\w./-]+\.\w+)(?::([\w.]+))?`", path.read_text()
+    )
+    for file, name in found:
+        assert (ROOT / file).exists(), file
+        if name:
+            *_, last = name.split(".")
+            source = (ROOT / file).read_text()
+            assert re.search(rf"^\s*(?:def|class) {last}\b|^{last}\b.* = ", source, re.MULTILINE), f"{file}:{name}"
+
+
+def test_the_readme_links_every_document():
+    text = (ROOT / "README.md").read_text()
+    for path in (ROOT / "docs").glob("*.md"):
+        assert f"(docs/{path.name})" in text, path.name
+
+
+def test_every_statistic_is_explained():
+    text = (ROOT / "docs" / "statistics.md").read_text()
+    tree = ast.parse((ROOT / "analysis" / "statistics.py").read_text())
+    public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    assert [name for name in public if f"`{name}`" not in text] == []
