@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.errors import InputError, unknown
 from capsnet.objectives import LOSSES, Objective
+from capsnet.refusals import CHECKS
 from capsnet.registry import (
     DATASETS,
     GRADIENTS,
@@ -30,10 +31,18 @@ from capsnet.registry import (
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
-ITERATED = ("dynamic", "em")
-"""Routings that have an r; all others compute one weighted sum."""
-
 Count = Annotated[int, Field(ge=1, lt=2**31)]
+
+CHOICES: Mapping[str, Mapping[str, Any]] = {
+    "dataset": DATASETS,
+    "model": MODELS,
+    "routing": ROUTINGS,
+    "mask": MASKS,
+    "squash": SQUASHES,
+    "routing_gradient": GRADIENTS,
+    "precision": PRECISIONS,
+}
+"""Fields whose value is a name, and what there is to choose from."""
 
 VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "augmentation": AUGMENTATIONS,
@@ -127,13 +136,14 @@ class RunConfig(BaseModel):
     )
     precision: str = Field("fp32", description="of what matrix products multiply: fp32, tf32 (CUDA only) or bf16")
     seed: int = Field(
-        0, ge=0, lt=2**31, description="of initialisation, shuffling, augmentation and dropout, each its own stream"
+        0, ge=0, lt=2**31, description="of initialisation, shuffling, augmentation, dropout and pairing, each its own stream"
     )
 
-    @field_validator("dataset")
+    @field_validator(*CHOICES)
     @classmethod
-    def _known_dataset(cls, value: str) -> str:
-        return _known("dataset", value, DATASETS)
+    def _among_choices(cls, value: str, info: Any) -> str:
+        assert info.field_name
+        return _known(info.field_name, value, CHOICES[info.field_name])
 
     @field_validator("test_sets")
     @classmethod
@@ -144,36 +154,6 @@ class RunConfig(BaseModel):
             raise ValueError(f"test_sets must be in alphabetical order, each once, not {list(value)}")
         return value
 
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, value: str) -> str:
-        return _known("model", value, MODELS)
-
-    @field_validator("routing")
-    @classmethod
-    def _known_routing(cls, value: str) -> str:
-        return _known("routing", value, ROUTINGS)
-
-    @field_validator("mask")
-    @classmethod
-    def _known_mask(cls, value: str) -> str:
-        return _known("mask", value, MASKS)
-
-    @field_validator("squash")
-    @classmethod
-    def _known_squash(cls, value: str) -> str:
-        return _known("squash", value, SQUASHES)
-
-    @field_validator("routing_gradient")
-    @classmethod
-    def _known_gradient(cls, value: str) -> str:
-        return _known("routing_gradient", value, GRADIENTS)
-
-    @field_validator("precision")
-    @classmethod
-    def _known_precision(cls, value: str) -> str:
-        return _known("precision", value, PRECISIONS)
-
     @field_validator(*VARIANTS)
     @classmethod
     def _canonical(cls, value: str, info: Any) -> str:
@@ -181,117 +161,15 @@ class RunConfig(BaseModel):
         return _variant(info.field_name, value).text
 
     @model_validator(mode="after")
-    def _parts_fit_together(self) -> "RunConfig":
-        available = self.facts.training_images
-        if self.validation_size + max(self.train_size, 1) > available:
-            raise ValueError(
-                f"train_size {self.train_size} and validation_size {self.validation_size} need more than the {available} "
-                f"training images of {self.dataset}"
-            )
-        for name in self.test_sets:
-            further, sees = TEST_SETS[name], (self.shape, self.facts.classes)
-            needs, has = (f"{shape} with {n} classes" for shape, n in ((further.shape, further.classes), sees))
-            if needs != has:
-                raise ValueError(f"test set {name} has images {needs}, which don't fit those of {self.dataset}: {has}")
-        if self.stop_at_error and not self.validation_size:
-            raise ValueError("stop_at_error looks at the validation error: validation_size must not be 0")
-        if self.augment.reach >= min(self.facts.shape[1:]):
-            raise ValueError(f"augmentation {self.augmentation} can move the whole image of {self.dataset} out of sight")
-        if self.augment.size:
-            self._patches_are_smaller()
-        self._model_fits()
-        if "primary_kernel" not in self.network.unread and min(self.primary_grid) < 1:
-            raise ValueError(
-                f"conv_kernel {self.conv_kernel} and primary_kernel {self.primary_kernel} are too large for the "
-                f"{self.shape[1]}x{self.shape[2]} {'patches' if self.augment.size else 'images'} of {self.dataset}"
-            )
-        schedule = _variant("lr_schedule", self.lr_schedule)
-        if schedule.name == "plateau" and not self.validation_size:
-            raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")
-        if schedule.arguments["warmup"] >= self.total_steps:
-            raise ValueError(f"lr_schedule {self.lr_schedule}: warmup is not over within the {self.total_steps} steps")
+    def _goes_together(self) -> "RunConfig":
+        for check in CHECKS:
+            check(self)
         return self
-
-    @model_validator(mode="after")
-    def _choices_mean_something(self) -> "RunConfig":
-        if self.routing not in ITERATED and self.routing_iterations != 1:
-            raise ValueError(f"routing {self.routing} has one weighted sum: routing_iterations must be 1")
-        if self.routing == "em" and self.capsule_bias:
-            raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
-        others = self.test_routing_iterations
-        if others and self.routing not in ITERATED:
-            raise ValueError(f"routing {self.routing} has one weighted sum: test_routing_iterations must be empty")
-        if list(others) != sorted({*others} - {self.routing_iterations}):
-            raise ValueError(
-                f"test_routing_iterations must rise and not have routing_iterations, which is tested anyway, not {list(others)}"
-            )
-        if self.mask != "label" and not self.reconstruction_weight:
-            raise ValueError(f"mask {self.mask} is of what the decoder is fed: reconstruction_weight must be above 0")
-        if self.none_of_the_above and self.routing not in ("dynamic", "static"):
-            raise ValueError(
-                f"none_of_the_above is a class in the softmax of dynamic and static routing: with routing {self.routing} it "
-                "must be false"
-            )
-        if self.routing_gradient == "detached" and (self.routing != "dynamic" or self.routing_iterations == 1):
-            raise ValueError(
-                "routing_gradient detached leaves out all passes but the last: it needs routing dynamic and routing_iterations "
-                "of 2 or more"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _labels_fit(self) -> "RunConfig":
-        """An image of two digits has two right classes, and each digit an image and a capsule of its own."""
-        if self.facts.labels == 1:
-            return self
-        if self.objective.of_one:
-            able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_one)
-            raise ValueError(
-                f"loss {self.loss} knows one right class, and the images of {self.dataset} have two labels; choices: {able}"
-            )
-        if self.mask != "label":
-            raise ValueError(
-                f"mask {self.mask} doesn't say which of the two digits of {self.dataset} a capsule stands for: it must be label"
-            )
-        return self
-
-    def _model_fits(self) -> None:
-        """Refuse what the model doesn't read: a row of a table would name it nevertheless."""
-        for name in self.network.unread:
-            wanted = 0.0 if name == "reconstruction_weight" else FIELDS[name].default
-            if getattr(self, name) != wanted:
-                raise ValueError(
-                    f"{name} means nothing to model {self.model}: it must be {json.dumps(wanted)}, not "
-                    f"{json.dumps(getattr(self, name))}"
-                )
-        if self.network.logits and self.objective.of_lengths:
-            able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_lengths)
-            raise ValueError(
-                f"loss {self.loss} is of lengths in [0, 1), and the scores of model {self.model} have no bounds; "
-                f"choices: {able}"
-            )
 
     @property
     def network(self) -> ModelFacts:
         """What is known of the model before it is made."""
         return MODELS[self.model]
-
-    def _patches_are_smaller(self) -> None:
-        _, height, width = self.facts.shape
-        if self.facts.labels > 1:
-            raise ValueError(
-                f"augmentation {self.augmentation} could cut off one of the {self.facts.labels} digits of {self.dataset}"
-            )
-        if self.augment.size < self.network.least:
-            raise ValueError(
-                f"augmentation {self.augmentation} leaves less than the {self.network.least} pixels of model {self.model}"
-            )
-        if self.augment.size > min(height, width):
-            raise ValueError(f"augmentation {self.augmentation} is larger than the {height}x{width} images of {self.dataset}")
-        if self.augment.size == height == width:
-            raise ValueError(
-                f"augmentation {self.augmentation} is all of the {height}x{width} images of {self.dataset}: write none"
-            )
 
     @property
     def facts(self) -> DatasetFacts:
@@ -329,20 +207,24 @@ class RunConfig(BaseModel):
         lost = self.conv_kernel - 1 + self.primary_kernel
         return (height - lost) // self.primary_stride + 1, (width - lost) // self.primary_stride + 1
 
+    def variant(self, field: str) -> Variant:
+        """What the text of one of the ``VARIANTS`` says: its name, its arguments, and what they make."""
+        return _variant(field, getattr(self, field))
+
     @property
     def augment(self) -> Augmentation:
         """The augmentation that the text names."""
-        return _variant("augmentation", self.augmentation).made
+        return self.variant("augmentation").made
 
     @property
     def objective(self) -> Objective:
         """The loss of class scores that the text names."""
-        return _variant("loss", self.loss).made
+        return self.variant("loss").made
 
     @property
     def schedule(self) -> Schedule:
         """The learning-rate schedule that the text names."""
-        return _variant("lr_schedule", self.lr_schedule).made
+        return self.variant("lr_schedule").made
 
     def to_params(self) -> dict[str, str]:
         """Every field as one readable string, as MLflow keeps it; :func:`from_params` is the inverse."""

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from capsnet.config import ITERATED
 from capsnet.em import EM, FLOOR, SMALL
 from capsnet.layers import squash_efficient
 from capsnet.models import build, lengths
+from capsnet.refusals import ITERATED
 from capsnet.registry import ROUTINGS, SQUASHES, load
 from capsnet.routing import Attention, OneSum, Random, Static, dynamic, uniform
 from capsnet.state import TrainingState

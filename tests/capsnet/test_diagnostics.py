@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from capsnet import diagnostics
-from capsnet.config import ITERATED, RunConfig
+from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.diagnostics import SILENT, diagnose, passes
 from capsnet.errors import InputError
 from capsnet.layers import squash_efficient
 from capsnet.models import build, lengths
+from capsnet.refusals import ITERATED
 from capsnet.registry import ROUTINGS
 from capsnet.routing import dynamic, uniform
 from capsnet.state import stream

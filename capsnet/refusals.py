@@ -1,0 +1,138 @@
+"""Choices that don't go together in a config, each refused with its reason: a row of a table would name what was never done.
+
+A check takes a config whose fields are valid one by one, and raises a ValueError that names the fields.
+"""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from capsnet.objectives import LOSSES
+from capsnet.registry import TEST_SETS
+
+if TYPE_CHECKING:
+    from capsnet.config import RunConfig
+
+ITERATED = ("dynamic", "em")
+"""Routings that have an r; all others compute one weighted sum."""
+
+
+def images(config: "RunConfig") -> None:
+    """There are enough of them, and they are of the size that they have to be."""
+    available, (_, height, width) = config.facts.training_images, config.shape
+    if config.validation_size + max(config.train_size, 1) > available:
+        raise ValueError(
+            f"train_size {config.train_size} and validation_size {config.validation_size} need more than the {available} "
+            f"training images of {config.dataset}"
+        )
+    for name in config.test_sets:
+        further, sees = TEST_SETS[name], (config.shape, config.facts.classes)
+        needs, has = (f"{shape} with {n} classes" for shape, n in ((further.shape, further.classes), sees))
+        if needs != has:
+            raise ValueError(f"test set {name} has images {needs}, which don't fit those of {config.dataset}: {has}")
+    if config.augment.reach >= min(config.facts.shape[1:]):
+        raise ValueError(f"augmentation {config.augmentation} can move the whole image of {config.dataset} out of sight")
+    if config.augment.size:
+        patches(config)
+    if "primary_kernel" not in config.network.unread and min(config.primary_grid) < 1:
+        raise ValueError(
+            f"conv_kernel {config.conv_kernel} and primary_kernel {config.primary_kernel} are too large for the "
+            f"{height}x{width} {'patches' if config.augment.size else 'images'} of {config.dataset}"
+        )
+
+
+def patches(config: "RunConfig") -> None:
+    """They are smaller than the images, and large enough."""
+    (_, height, width), size = config.facts.shape, config.augment.size
+    if config.facts.labels > 1:
+        raise ValueError(
+            f"augmentation {config.augmentation} could cut off one of the {config.facts.labels} digits of {config.dataset}"
+        )
+    if size < config.network.least:
+        raise ValueError(
+            f"augmentation {config.augmentation} leaves less than the {config.network.least} pixels of model {config.model}"
+        )
+    if size > min(height, width):
+        raise ValueError(f"augmentation {config.augmentation} is larger than the {height}x{width} images of {config.dataset}")
+    if size == height == width:
+        raise ValueError(
+            f"augmentation {config.augmentation} is all of the {height}x{width} images of {config.dataset}: write none"
+        )
+
+
+def model(config: "RunConfig") -> None:
+    """It reads what is chosen, and its scores are what the loss takes."""
+    for name in config.network.unread:
+        wanted = 0.0 if name == "reconstruction_weight" else type(config).model_fields[name].default
+        if getattr(config, name) != wanted:
+            raise ValueError(
+                f"{name} means nothing to model {config.model}: it must be {json.dumps(wanted)}, not "
+                f"{json.dumps(getattr(config, name))}"
+            )
+    if config.network.logits and config.objective.of_lengths:
+        able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_lengths)
+        raise ValueError(
+            f"loss {config.loss} is of lengths in [0, 1), and the scores of model {config.model} have no bounds; "
+            f"choices: {able}"
+        )
+
+
+def training(config: "RunConfig") -> None:
+    """What looks at the validation error has one, and a warm-up ends."""
+    schedule = config.variant("lr_schedule")
+    if config.stop_at_error and not config.validation_size:
+        raise ValueError("stop_at_error looks at the validation error: validation_size must not be 0")
+    if schedule.name == "plateau" and not config.validation_size:
+        raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")
+    if schedule.arguments["warmup"] >= config.total_steps:
+        raise ValueError(f"lr_schedule {config.lr_schedule}: warmup is not over within the {config.total_steps} steps")
+
+
+def routing(config: "RunConfig") -> None:
+    """It has what its options are about."""
+    if config.routing not in ITERATED and config.routing_iterations != 1:
+        raise ValueError(f"routing {config.routing} has one weighted sum: routing_iterations must be 1")
+    if config.routing == "em" and config.capsule_bias:
+        raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
+    others = config.test_routing_iterations
+    if others and config.routing not in ITERATED:
+        raise ValueError(f"routing {config.routing} has one weighted sum: test_routing_iterations must be empty")
+    if list(others) != sorted({*others} - {config.routing_iterations}):
+        raise ValueError(
+            f"test_routing_iterations must rise and not have routing_iterations, which is tested anyway, not {list(others)}"
+        )
+    if config.none_of_the_above and config.routing not in ("dynamic", "static"):
+        raise ValueError(
+            f"none_of_the_above is a class in the softmax of dynamic and static routing: with routing {config.routing} it "
+            "must be false"
+        )
+    if config.routing_gradient == "detached" and (config.routing != "dynamic" or config.routing_iterations == 1):
+        raise ValueError(
+            "routing_gradient detached leaves out all passes but the last: it needs routing dynamic and routing_iterations "
+            "of 2 or more"
+        )
+
+
+def decoder(config: "RunConfig") -> None:
+    """There is one, if it is told what it is fed."""
+    if config.mask != "label" and not config.reconstruction_weight:
+        raise ValueError(f"mask {config.mask} is of what the decoder is fed: reconstruction_weight must be above 0")
+
+
+def labels(config: "RunConfig") -> None:
+    """An image of two digits has two right classes, and each digit an image and a capsule of its own."""
+    if config.facts.labels == 1:
+        return
+    if config.objective.of_one:
+        able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_one)
+        raise ValueError(
+            f"loss {config.loss} knows one right class, and the images of {config.dataset} have two labels; choices: {able}"
+        )
+    if config.mask != "label":
+        raise ValueError(
+            f"mask {config.mask} doesn't say which of the two digits of {config.dataset} a capsule stands for: it must be label"
+        )
+
+
+CHECKS: tuple[Callable[["RunConfig"], None], ...] = (images, model, training, routing, decoder, labels)
+"""In their order: the first that refuses speaks."""
