@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import captions, expenses, findings, tables
+from analysis import captions, expenses, findings, table1, tables
 from analysis.cells import legend, text_of
 from analysis.comparisons import Comparisons
 from analysis.expenses import Expense
@@ -194,6 +194,7 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
     """Those that there are, without the footer, which would stand below each of them."""
     made: dict[str, Table | None] = {
         "accuracy": tables.accuracy(comparisons, found.runs),
+        "table1": table1.paper_form(comparisons, found.runs),
         "differences": tables.differences(comparisons, found.runs),
         "cells": tables.ablation(comparisons, found.runs),
         "other_r": tables.other_r(comparisons, found.runs),

@@ -14,6 +14,7 @@ from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
 from analysis.statistics import MOST_PAIRS, t_interval
+from analysis.table1 import paper_form
 from analysis.wording import (
     decimals_of,
     error_text,
@@ -197,7 +198,7 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
     return [folder / name for name in files]
 
 
-OPTIONAL = {"differences": differences, "effects": effects, "other_r": other_r}
+OPTIONAL = {"table1": paper_form, "differences": differences, "effects": effects, "other_r": other_r}
 
 
 def judged(
