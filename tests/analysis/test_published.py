@@ -102,6 +102,36 @@ def test_the_baseline_stands_beside_its_cell(make_runs):
         assert cells(make_runs({}, base=CNN | other), PUBLISHED)[0].published is None
 
 
+PAIRS = {"dataset": "multimnist", "augmentation": "shift(pixels=4)"}
+PAIRS_CNN = PAIRS | {"model": "cnn_multimnist", "loss": "sigmoid_cross_entropy", "reconstruction_weight": 0.0}
+
+
+def test_the_numbers_on_multimnist_stand_beside_runs_of_multimnist_alone(make_runs):
+    found = [c.published for c in cells(make_runs({"routing_iterations": [1, 2, 3]}, base=PAIRS), PUBLISHED)]
+    assert [each and each.value for each in found] == [7.5, None, 5.2]
+    assert "100,000 pairs" in found[0].protocol
+    assert [c.published.value for c in cells(make_runs({}, base=PAIRS_CNN), PUBLISHED)] == [8.1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"augmentation": "shift(pixels=2)"},
+        {"reconstruction_weight": 0.0},
+        {"capsule_bias": True},
+        {"train_size": 5000},
+        {"dataset": "multidigits", "train_size": 0, "validation_size": 100},
+        {"dataset": "mnist"},
+        {"loss": "sigmoid_cross_entropy"},
+        PAIRS_CNN | {"dropout": 0.5},
+        PAIRS_CNN | {"train_size": 5000},
+        PAIRS_CNN | {"dataset": "mnist"},
+    ],
+)
+def test_other_pairs_and_networks_are_not_those_of_multimnist(make_runs, other):
+    assert cells(make_runs({}, base=PAIRS | other), PUBLISHED)[0].published is None
+
+
 ENTRY = "- {name: x, value: 0.3, sd: null, n: 3, source: s, protocol: p, match: %s}"
 
 
