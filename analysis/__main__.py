@@ -114,16 +114,16 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
     import torch
 
     from analysis import mistakes, plots
-    from analysis.trained import best_run
+    from analysis.trained import best_runs
     from capsnet.data import default_folder, read
 
     paths, skipped = plots.write(comparisons, found.runs, found.curves, folder)
-    data, images = command.data or default_folder(), None
-    try:
-        if config := mistakes.tested(comparisons):
-            images = read(config, data, torch.device("cpu")).test.images.numpy()
-    except InputError as fault:
-        skipped.append(f"the pixels of mistaken images: {fault}")
+    data, images = command.data or default_folder(), {}
+    for name, config in mistakes.tested(comparisons).items():
+        try:
+            images[name] = read(config, data, torch.device("cpu")).test.images.numpy()
+        except InputError as fault:
+            skipped.append(f"the pixels of mistaken images: {fault}")
     more, left = mistakes.write(comparisons, images, folder)
     paths, skipped = [*paths, *more], [*skipped, *left]
     for store in found.stores.values():
@@ -131,11 +131,11 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
             paths += store.search_figures(folder)
         except InputError as fault:
             skipped.append(f"the figures of a search: {fault}")
-    try:
-        if command.only != "plots" and (run_id := best_run(found.runs)):
+    for run_id in best_runs(found.runs).values() if command.only != "plots" else ():
+        try:
             paths += figures_command.make(run_id, command.mlruns, data, folder)
-    except InputError as fault:
-        skipped.append(f"the figures of the best run: {fault}")
+        except InputError as fault:
+            skipped.append(f"the figures of the best run: {fault}")
     for reason in skipped:
         _warn("not drawn", reason)
     return paths, skipped

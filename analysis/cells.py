@@ -97,18 +97,25 @@ def read_by(runs: pd.DataFrame, axis: str) -> "pd.Series[bool]":
 def varying(runs: pd.DataFrame) -> list[str]:
     """The axes: the fields with more than one value, in the order of RunConfig. The seed is none.
 
-    Nor is a field that has one value with each of several models, as dropout may: it is a part of what the model is there.
+    Nor is a field that has one value with each of several models, as dropout may, or with each of several data sets, as
+    augmentation may: it is a part of what the model, or learning from that data set, is there.
     """
     if runs.empty:
         raise InputError("the experiment has no run, so there is nothing to make a table or a plot of")
-    return [field for field in _several(runs) if field not in with_model(runs)]
+    return [field for field in _several(runs) if field not in dictated(runs)]
 
 
-def with_model(runs: pd.DataFrame) -> list[str]:
-    """The fields that differ between models alone. What data they learn from is no part of a model."""
-    apart = [field for field in _several(runs) if field not in ("model", "dataset")]
-    models = runs.groupby("model")
-    return [field for field in apart if models[field].nunique().max() == 1]
+def dictated(runs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The fields that differ between models, data sets, or models and data sets alone -> between which."""
+    found: dict[str, tuple[str, ...]] = {}
+    several = _several(runs)
+    for by in (("model",), ("dataset",), ("model", "dataset")):
+        if not set(by) & set(several):
+            continue
+        groups = runs.groupby([*by])
+        apart = (field for field in several if field not in {"model", "dataset", *found})
+        found |= {field: by for field in apart if groups[field].nunique().max() == 1}
+    return found
 
 
 def _several(runs: pd.DataFrame) -> list[str]:

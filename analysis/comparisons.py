@@ -2,31 +2,44 @@
 
 Differences are paired by seed: runs of one seed share first weights and the order of the images, so that their difference
 is less noisy than either. Runs of different seeds are the independent units, never the runs of a cell and its neighbour.
+Errors on different data sets have neither difference nor order: each data set has a reference, ranks and effects of its own.
 """
 
 import itertools
-import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import statistics
-from analysis.cells import NAMES, Cell, name_of, text_of, told
-from analysis.predictions import Answers, read_answers
+from analysis.cells import Cell, told, varying
+from analysis.predictions import Answers, named, read_answers, taken_for, wrong
+from analysis.references import choose_references, grouped
 from analysis.statistics import Comparison, Estimate
-from capsnet.config import FIELDS, VARIANTS
-from capsnet.errors import InputError, brief, unknown
-from capsnet.variants import parse
+from capsnet.errors import brief
 from experiments import stores as addresses
 from experiments.tracking import FAULTS, Store
 
 ALPHA = 0.05
 SEED = 0  # of each bootstrap: a table doesn't depend on chance, nor on which cells stand beside one
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What votes for classes don't tell of images with two labels.
+
+    Attributes:
+        wrong: how many runs don't find both digits.
+        taken_for: how often a class (row) is found (diagonal), or missed and another (column) named in its place.
+    """
+
+    wrong: Int[ndarray, " images"]
+    taken_for: Float[ndarray, "classes classes"]
 
 
 @dataclass(frozen=True)
@@ -36,25 +49,39 @@ class Images:
     Attributes:
         interval: of the test error in %, over seeds and test images.
         ensemble: test error in % of the mean of the runs' scores, with an interval over test images; None for a single run.
-        labels: the true classes.
-        votes: how many runs answered which class.
+        labels: the true classes, one or two of an image.
+        votes: how many runs answered which class; each names as many as an image has labels.
         scores: mean over the runs of the lengths of the class capsules.
+        pairs: of images with two labels.
     """
 
     interval: Estimate
     ensemble: Estimate | None
-    labels: Int[ndarray, " images"]
+    labels: Int[ndarray, "images *labels"]
     votes: Int[ndarray, "images classes"]
     scores: Float[ndarray, "images classes"]
+    pairs: Pairs | None = None
+
+    @property
+    def runs(self) -> int:
+        """How many runs answered."""
+        return int(self.votes[0].sum()) // (1 if self.pairs is None else 2)
+
+    @property
+    def wrong(self) -> Int[ndarray, " images"]:
+        """How many runs get an image wrong."""
+        if self.pairs:
+            return self.pairs.wrong
+        return self.votes.sum(axis=1) - self.votes[np.arange(len(self.labels)), self.labels]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A cell against the reference, in percentage points of test error."""
+    """A cell against the reference of its data set, in percentage points of test error."""
 
     cell: Cell
     comparison: Comparison
-    p_holm: float  # over all cells that are compared in the table
+    p_holm: float  # over all cells of the data set that are compared
     images: Estimate | None  # of the difference, over seeds and test images; None without predictions
 
 
@@ -65,24 +92,38 @@ class Comparisons:
     Attributes:
         cells: in the table's order.
         images: by the cell's place; None if its predictions can't be had.
-        reference: the cell that the others are compared to; None if there is one cell.
-        why: that one.
+        references: data set -> the cell that its others are compared to, and why that one; none of a data set with one cell.
         differences: of the others, in the table's order.
         faults: what could not be read.
     """
 
     cells: Sequence[Cell]
     images: Sequence[Images | None]
-    reference: Cell | None
-    why: str
+    references: Mapping[str, tuple[Cell, str]]
     differences: Sequence[Difference]
     faults: Sequence[str]
 
     @property
+    def reference(self) -> Cell | None:
+        """Of the first data set that has one; with a single data set, the reference. None if nothing can be compared."""
+        return next((cell for cell, _ in self.references.values()), None)
+
+    @property
+    def why(self) -> str:
+        """That one."""
+        return next((why for _, why in self.references.values()), "")
+
+    @property
     def in_reach(self) -> bool:
         """Whether the cell with the most pairs could reach significance at all, after Holm's correction."""
-        compared = [d.comparison for d in self.differences if d.comparison.difference.n]
-        return bool(compared) and min(c.smallest_p for c in compared) * len(compared) <= ALPHA
+        return any(map(_in_reach, grouped(self.differences, lambda difference: difference.cell).values()))
+
+    @cached_property
+    def by_dataset(self) -> "Mapping[str, Comparisons]":
+        """Each data set's own, with the axes that vary within it."""
+        if len(datasets := grouped(self.cells, lambda cell: cell)) < 2:
+            return dict.fromkeys(datasets, self)
+        return {name: _of_one(self, name, members) for name, members in datasets.items()}
 
 
 @dataclass(frozen=True)
@@ -95,49 +136,37 @@ class Effect:
 
 
 def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = "") -> Comparisons:
-    """Judge the cells, each against the reference.
+    """Judge the cells, each against the reference of its data set.
 
     Args:
         cells: of an experiment.
         stores: where predictions lie; empty: without them.
-        wanted: the reference, as ``routing_iterations=1 reconstruction_weight=0``; empty: the paper's cell.
+        wanted: the reference, as ``routing_iterations=1 reconstruction_weight=0``; empty: the paper's cell. Of data sets that
+            have no such cell, too, the paper's, or what is nearest to it.
 
     Raises:
-        InputError: no cell, or several, are what is wanted.
+        InputError: no cell, or several of one data set, are what is wanted.
     """
-    reference, why = choose_reference(cells, wanted)
+    references = choose_references(cells, wanted)
+    images: dict[int, Images | None] = {}  # by the cell's place
+    differences: dict[int, Difference] = {}
     faults: list[str] = []
     digests = _digests(stores, faults)
-    against = _answers(reference, stores, digests, faults) if reference else None
-    images: list[Images | None] = []
-    found: list[tuple[Cell, Comparison, Estimate | None]] = []
-    for cell in cells:
-        answers = against if cell is reference else _answers(cell, stores, digests, faults)
-        images.append(_images(answers) if answers else None)
-        if reference and cell is not reference:
-            values, others = _pairs(cell, reference)
-            found.append((cell, statistics.compare(values, others), _difference(answers, against)))
-    adjusted = statistics.holm([comparison.p for _, comparison, _ in found])
-    differences = [Difference(c, made, float(p), seen) for (c, made, seen), p in zip(found, adjusted, strict=True)]
-    return Comparisons(cells, images, reference, why, differences, faults)
-
-
-def choose_reference(cells: Sequence[Cell], wanted: str = "") -> tuple[Cell | None, str]:
-    """The cell that others are compared to, and why that one.
-
-    Raises:
-        InputError: no cell, or several, are what is wanted.
-    """
-    if wanted:
-        return _named(cells, wanted), "as asked for"
-    if len(cells) < 2:
-        return None, ""
-    own = [sum(_is_default(*pair) for pair in cell.setting.items()) for cell in cells]
-    chosen = cells[own.index(max(own))]
-    if max(own) == len(chosen.setting):
-        return chosen, "the paper's cell"
-    near = ", ".join(_told(*pair) for pair in chosen.setting.items() if _is_default(*pair))
-    return chosen, f"no cell is the paper's; this one is the first with {near}" if near else "the first cell"
+    for name, members in grouped(list(enumerate(cells)), lambda pair: pair[1]).items():
+        reference, _ = references.get(name, (None, ""))
+        against = _answers(reference, stores, digests, faults) if reference else None
+        found: dict[int, tuple[Cell, Comparison, Estimate | None]] = {}
+        for i, cell in members:
+            answers = against if cell is reference else _answers(cell, stores, digests, faults)
+            images[i] = _images(answers) if answers else None
+            if reference and cell is not reference:
+                values, others = _pairs(cell, reference)
+                found[i] = cell, statistics.compare(values, others), _difference(answers, against)
+        adjusted = statistics.holm([comparison.p for _, comparison, _ in found.values()])
+        for (i, (cell, made, seen)), p in zip(found.items(), adjusted, strict=True):
+            differences[i] = Difference(cell, made, float(p), seen)
+    in_order = [differences[i] for i in sorted(differences)]
+    return Comparisons(cells, [images[i] for i in range(len(cells))], references, in_order, faults)
 
 
 def main_effects(cells: Sequence[Cell]) -> list[Effect]:
@@ -150,65 +179,34 @@ def interactions(cells: Sequence[Cell]) -> list[Effect]:
     return [effect for pair in itertools.combinations(_axes(cells), 2) for effect in _effects(cells, pair)]
 
 
-def ranks(cells: Sequence[Cell]) -> tuple[list[float], int]:
-    """Each cell's mean rank by test error (1 = best) over the seeds that all cells with a result have finished; their number.
+def ranks(cells: Sequence[Cell]) -> tuple[list[float], list[int]]:
+    """Each cell's mean rank by test error (1 = best) among those of its data set, and over how many seeds it is the mean.
 
-    A cell without a result has none, and nor has any if the cells are of several data sets.
+    They are those that all cells of the data set with a result have finished. A cell without a result has no rank.
     """
-    able = [i for i, cell in enumerate(cells) if cell.error.n]
-    errors = _by_seed([cells[i] for i in able])
-    found = [float("nan")] * len(cells)
-    if len(errors) and len({_dataset(cells[i]) for i in able}) == 1:  # errors on different data sets have no order
-        for i, rank in zip(able, statistics.ranks(errors), strict=True):
-            found[i] = float(rank)
-        return found, len(errors)
-    return found, 0
+    found, seeds = [float("nan")] * len(cells), [0] * len(cells)
+    able = [(i, cell) for i, cell in enumerate(cells) if cell.error.n]
+    for members in grouped(able, lambda pair: pair[1]).values():
+        errors = _by_seed([cell for _, cell in members])
+        if len(errors):
+            for (i, _), rank in zip(members, statistics.ranks(errors), strict=True):
+                found[i], seeds[i] = float(rank), len(errors)
+    return found, seeds
 
 
-def _named(cells: Sequence[Cell], wanted: str) -> Cell:
-    found = list(cells)
-    axes = list(cells[0].setting)
-    if not axes:
-        raise InputError(f"reference {wanted!r}: there is a single cell, and nothing to compare it to")
-    own = {shown: field for field, shown in NAMES.items()}
-    for part in re.split(r"[,\s]+(?=\w+=)(?![^(]*\))", wanted.strip()):  # not at a parameter's name=value
-        axis, equals, value = (text.strip() for text in part.partition("="))
-        axis = own.get(axis, axis)
-        if not equals:
-            raise InputError(f"reference {wanted!r} must be axis=value, as in: {_label(cells[0])}")
-        if axis not in axes:
-            raise InputError(unknown("axis", axis, axes, f"reference {wanted!r}"))
-        found = [cell for cell in found if _is(cell.setting[axis], value, axis)]
-    if len(found) != 1:
-        listed = "; ".join(map(_label, cells[:12])) + (f"; and {len(cells) - 12} more" if len(cells) > 12 else "")
-        many = f"{len(found)} cells are" if found else "no cell is"
-        raise InputError(f"{many} the reference {wanted!r}; there are: {listed}")
-    return found[0]
+def _in_reach(differences: Sequence[Difference]) -> bool:
+    compared = [d.comparison for d in differences if d.comparison.difference.n]
+    return bool(compared) and min(c.smallest_p for c in compared) * len(compared) <= ALPHA
 
 
-def _is(value: Any, text: str, axis: str) -> bool:
-    """Whether a text means the value: as a table shows it, or as YAML may spell it."""
-    if text in (text_of(value), str(value)):
-        return True
-    try:
-        if axis in VARIANTS:
-            return parse(text, VARIANTS[axis], axis).text == value
-        return bool(json.loads(text) == (json.loads(value) if isinstance(value, str) else value))
-    except (json.JSONDecodeError, InputError):
-        return False
-
-
-def _label(cell: Cell) -> str:
-    return " ".join(f"{axis}={text_of(value)}" for axis, value in cell.setting.items()) or "a single cell"
-
-
-def _told(axis: str, value: Any) -> str:
-    return f"{name_of(axis)} {text_of(value)}"
-
-
-def _is_default(axis: str, value: Any) -> bool:
-    default = FIELDS[axis].default
-    return text_of(list(default) if isinstance(default, tuple) else default) == text_of(value)
+def _of_one(whole: Comparisons, name: str, members: Sequence[Cell]) -> Comparisons:
+    """What is of one data set, whose cells are given."""
+    axes = varying(pd.concat([cell.runs for cell in members]))
+    own = {id(cell): replace(cell, setting={axis: cell.setting[axis] for axis in axes}) for cell in members}
+    images = [seen for cell, seen in zip(whole.cells, whole.images, strict=True) if id(cell) in own]
+    references = {of: (own[id(cell)], why) for of, (cell, why) in whole.references.items() if of == name}
+    differences = [replace(d, cell=own[id(d.cell)]) for d in whole.differences if id(d.cell) in own]
+    return Comparisons(list(own.values()), images, references, differences, whole.faults)
 
 
 def _digests(stores: Mapping[str, Store], faults: list[str]) -> dict[str, str]:
@@ -230,18 +228,18 @@ def _answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str]
 
 def _images(answers: Answers) -> Images:
     interval = statistics.bootstrap(answers.wrong, np.random.default_rng(SEED))
-    together = statistics.ensemble(answers.scores) != answers.labels
-    classes = np.arange(answers.scores.shape[2])
-    votes = (answers.predictions[:, :, None] == classes).sum(axis=0)
+    labels, several = answers.labels, answers.labels.ndim > 1
+    together = wrong(statistics.ensemble(answers.scores, labels[0].size), labels)
+    classes = answers.scores.shape[2]
+    votes = np.sum([named(each, classes) for each in answers.predictions], axis=0)
     ensemble = statistics.bootstrap(together[None], np.random.default_rng(SEED)) if len(answers.seeds) > 1 else None
-    return Images(interval, ensemble, answers.labels, votes, answers.scores.mean(axis=0))
+    pairs = Pairs(answers.wrong.sum(axis=0), taken_for(answers)) if several else None
+    return Images(interval, ensemble, labels, votes, answers.scores.mean(axis=0), pairs)
 
 
 def _pairs(cell: Cell, reference: Cell) -> tuple[Float[ndarray, " pairs"], Float[ndarray, " pairs"]]:
-    """Test errors of the seeds that both have finished; none if they are of different data sets, which no pair can be."""
-    errors = _by_seed([cell, reference] if _dataset(cell) == _dataset(reference) else [])
-    if not errors.size:
-        return np.empty(0), np.empty(0)
+    """Test errors of the seeds that both have finished."""
+    errors = _by_seed([cell, reference])
     return errors[:, 0], errors[:, 1]
 
 
@@ -261,10 +259,6 @@ def _by_seed(cells: Sequence[Cell]) -> Float[ndarray, "seeds cells"]:
     found = [cell.by_seed for cell in cells]
     seeds = sorted(set.intersection(*(set(errors) for errors in found))) if found else []
     return np.array([[errors[seed] for errors in found] for seed in seeds], dtype=float).reshape(len(seeds), len(cells))
-
-
-def _dataset(cell: Cell) -> str:
-    return str(cell.runs["dataset"].iloc[0])
 
 
 def _axes(cells: Sequence[Cell]) -> list[str]:

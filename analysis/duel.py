@@ -35,6 +35,7 @@ class Compare:
 
 def main(command: Compare) -> int:
     """Print how many images each run alone gets wrong, and what chance would make of it."""
+    from analysis.predictions import wrong as wrong_of
     from analysis.statistics import mcnemar
     from analysis.wording import p_text
 
@@ -42,7 +43,7 @@ def main(command: Compare) -> int:
     labels = first["labels"]
     if labels.shape != second["labels"].shape or (labels != second["labels"]).any():
         raise InputError(f"runs {name} and {other} were tested on different images, so they can't be compared by image")
-    wrong = [answers["predictions"] != labels for answers in (first, second)]
+    wrong = [wrong_of(answers["predictions"], labels) for answers in (first, second)]
     made = mcnemar(*wrong)
     for run_id, errors in zip((name, other), wrong, strict=True):
         cli.console.print(f"run {run_id}: {errors.sum()} of {len(labels)} test images wrong ({100 * errors.mean():.2f} %)")

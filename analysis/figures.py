@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from analysis.pictures import mosaic, show
+from analysis import pairs_figure
+from analysis.pictures import mosaic, show, side
 from analysis.routing_figure import routing
 from analysis.style import COLUMN, note, save, style
 from analysis.trained import Trained
@@ -48,6 +49,8 @@ def write(trained: Trained, data: Data, folder: Path) -> list[Path]:
 def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Figure 3: test images above their reconstructions, failures included (:func:`examples` says which).
 
+    Of images with two labels it is figure 5 (:mod:`analysis.pairs_figure`).
+
     A column is headed (l, p, r): label, prediction, and the class whose capsule is reconstructed. A failure has two columns,
     one for its prediction and one for its label. A decoder that is fed all capsules (mask none) makes one image of each, and r
     is left out.
@@ -55,7 +58,9 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     Raises:
         InputError: the run has no decoder, or the images are not those that it was tested on.
     """
-    _check(trained, split)
+    if trained.config.facts.labels == 2:
+        return pairs_figure.reconstructions(trained, split, folder)
+    trained.check_decoder(split)
     labels, predictions = trained.labels.tolist(), trained.predictions.tolist()
     right, wrong = examples(labels, predictions)
     whole = trained.config.mask == "none"
@@ -63,7 +68,7 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     columns += [(i, r) for i in wrong for r in ([predictions[i]] if whole else [predictions[i], labels[i]])]
     lines = [columns[start : start + ACROSS] for start in range(0, len(columns), ACROSS)]
     with style():
-        tall = 2 * _side(split, ACROSS) + 0.25
+        tall = 2 * side(split.images, ACROSS) + 0.25
         figure = Figure(figsize=(COLUMN, tall * len(lines) + 0.8), layout="constrained")
         for panel, line in zip(np.atleast_1d(figure.subplots(len(lines), 1)), lines, strict=True):
             pair = _pair(trained, split, line)
@@ -79,7 +84,7 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
             if whole
             else "(l, p, r): label, prediction, class whose capsule is decoded",
             "black: of each class, its first image that is recognised",
-            _failures(len(wrong), int((trained.predictions != trained.labels).sum()), len(split)),
+            _failures(len(wrong), int(trained.wrong.sum()), len(split)),
             trained.title,
         )
         return save(figure, folder / "reconstructions")
@@ -100,6 +105,8 @@ def examples(labels: Sequence[int], predictions: Sequence[int]) -> tuple[list[in
 def perturbations(trained: Trained, split: Split, folder: Path, image: int | None = None) -> list[Path]:
     """Figure 4: what is reconstructed of one image when one number of its longest capsule is changed; a row per dimension.
 
+    Of two digits it is the longer capsule of the two that were answered, and the other digit is not drawn.
+
     Args:
         trained: the run.
         split: its test images.
@@ -110,16 +117,16 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
         InputError: the run has no decoder, the images are not those that it was tested on, or there is no such image.
     """
     image = _image(trained, split, image)
-    rows, label, prediction = perturbed(trained, split, image), trained.labels[image], trained.predictions[image]
+    rows, capsule = perturbed(trained, split, image), longest(trained, split, image)
     with style():
-        figure = Figure(figsize=(COLUMN, _side(split, len(DELTAS)) * (len(rows) + 1) + 1.05), layout="constrained")
+        figure = Figure(figsize=(COLUMN, side(split.images, len(DELTAS)) * (len(rows) + 1) + 1.05), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=[1, len(rows)])
-        pair = _pair(trained, split, [(image, int(prediction))]).movedim(0, 1)
+        pair = _pair(trained, split, [(image, capsule)]).movedim(0, 1)
         blank = pair.new_ones(1, len(DELTAS) - 2, *pair.shape[2:])
         show(above, torch.cat([pair, blank], dim=1))
-        _text(above, f"test image {image} and its reconstruction:\nlabel {label}, prediction {prediction}", 2)
+        _text(above, _of_image(trained, image, capsule), 2)
         show(below, rows, [_signed(delta) for delta in DELTAS], range(1, len(rows) + 1), rotation=90)
-        below.set_ylabel(f"dimension of the capsule of class {prediction}")
+        below.set_ylabel(f"dimension of the capsule of class {capsule}")
         below.set_title("added to one dimension")
         beside = ["all other capsules are decoded, too, as they are"] if trained.config.mask == "none" else []
         note(figure, *beside, trained.title)
@@ -137,12 +144,12 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
     blank = rows.new_ones(-dims % across, *rows.shape[1:])
     tiles = torch.cat([rows, blank]).unflatten(0, (-1, across))  # [down, across, deltas, channels, height, width]
     with style():
-        figure = Figure(figsize=(COLUMN, _side(split, across) * len(tiles) + 0.85), layout="constrained")
+        figure = Figure(figsize=(COLUMN, side(split.images, across) * len(tiles) + 0.85), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=[20, 1])
         starts = range(1, dims + 1, across)
         show(above, tiles[:, :, 0], sides=[f"{start}–{min(start + across - 1, dims)}" for start in starts])
         above.set_ylabel("dimensions")
-        above.set_title(f"test image {image}, capsule of class {trained.predictions[image]}")
+        above.set_title(f"test image {image}, capsule of class {longest(trained, split, image)}")
         [slider] = below.plot([0], [0], "D", color="black", clip_on=False)
         below.set(xlim=(DELTAS[0], DELTAS[-1]), xticks=[DELTAS[0], 0, DELTAS[-1]], yticks=[], xlabel="added")
         figure.draw_without_rendering()
@@ -163,7 +170,7 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
 
 def perturbed(trained: Trained, split: Split, image: int) -> Float[Tensor, "dims deltas channels height width"]:
     """What is reconstructed of one image's longest capsule, with each of ``DELTAS`` added to each of its numbers alone."""
-    label = int(trained.predictions[image])
+    label = longest(trained, split, image)
     with torch.inference_mode():
         capsules = trained.network.encode(split.batch(slice(image, image + 1)))
         dims = capsules.shape[2]
@@ -171,6 +178,24 @@ def perturbed(trained: Trained, split: Split, image: int) -> Float[Tensor, "dims
         changed[:, label] += (torch.eye(dims)[:, None] * torch.tensor(DELTAS)[:, None]).flatten(0, 1)
         pictures = trained.network.reconstruct(changed, torch.full((len(changed),), label))
     return pictures.unflatten(0, (dims, len(DELTAS)))
+
+
+def longest(trained: Trained, split: Split, image: int) -> int:
+    """The class of an image's longest capsule among those that the run answered."""
+    answers = trained.predictions[image].reshape(-1)
+    if len(answers) == 1:
+        return int(answers)
+    with torch.inference_mode():
+        scores = trained.network.scores(split.batch(slice(image, image + 1)))[0]
+    return int(answers[scores[answers].argmax()])
+
+
+def _of_image(trained: Trained, image: int, capsule: int) -> str:
+    label, prediction = trained.labels[image].tolist(), trained.predictions[image].tolist()
+    if isinstance(label, int):
+        return f"test image {image} and its reconstruction:\nlabel {label}, prediction {prediction}"
+    labels, answers = (" and ".join(map(str, pair)) for pair in (label, prediction))
+    return f"test image {image} and its capsule of {capsule}, decoded:\nlabels {labels}, prediction {answers}"
 
 
 def _pair(
@@ -192,24 +217,12 @@ def _failures(shown: int, failures: int, images: int) -> str:
 
 def _image(trained: Trained, split: Split, image: int | None) -> int:
     """The number of the image to show, found to be there."""
-    _check(trained, split)
+    trained.check_decoder(split)
     if image is None:
-        return int((trained.predictions == trained.labels).byte().argmax())  # 0 if none is recognised
+        return int((~trained.wrong).byte().argmax())  # 0 if none is recognised
     if not 0 <= image < len(split):
         raise InputError(f"there is no test image {image} of {trained.config.dataset}: choose 0 to {len(split) - 1}")
     return image
-
-
-def _check(trained: Trained, split: Split) -> None:
-    trained.check(split)
-    if why := trained.without_decoder:
-        raise InputError(f"{why}; its routing can be shown, and a run with reconstruction_weight above 0 in full")
-
-
-def _side(split: Split, across: int) -> float:
-    """Inches that a tile is high if so many stand side by side in a column, beside the names of the rows."""
-    height, width = split.images.shape[2:]
-    return (COLUMN - 0.35) / across * height / width
 
 
 def _signed(delta: float) -> str:

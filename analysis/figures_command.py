@@ -18,8 +18,8 @@ if TYPE_CHECKING:  # it takes seconds
 PROG = "python -m analysis figures"
 DESCRIPTION = """Make the figures of one trained network, and log them to its run in MLflow.
 
-Reconstructions (the paper's figure 3), perturbations (figure 4, and as a GIF), what routing does, and dead capsules.
-A network without a decoder has only the last two.
+Reconstructions (the paper's figure 3; of two digits figure 5), perturbations (figure 4, and as a GIF), what routing does, and
+dead capsules. A network without a decoder has only the last two.
 
 Example: python -m analysis figures 0123abcd"""
 SHORT = 8  # characters of a run's id that name its folder
@@ -39,7 +39,7 @@ class Figures:
         tyro.conf.arg(
             metavar="RUN_ID",
             help="of a finished run, or its first characters",
-            help_behavior_hint="(default: the run of the lowest validation error that has a decoder)",
+            help_behavior_hint="(default: of each data set the run of the lowest validation error that has a decoder)",
         ),
     ] = ""
     experiment: Annotated[
@@ -58,18 +58,18 @@ class Figures:
 def main(command: Figures) -> int:
     """Make the figures of the run, log them to it, and say where they are."""
     from analysis.__main__ import folder_name
-    from analysis.trained import choose
+    from analysis.trained import choose_all
     from capsnet.data import default_folder
 
-    store, run = choose(command.run_id, command.experiment, command.mlruns)
-    folder = command.results / folder_name(store.name)
-    try:
-        paths = _drawn(store, run, command.data or default_folder(), folder)
-    except OSError as error:
-        raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
-    for path in paths:
-        cli.console.print(cli.escaped(path))
-    cli.console.print(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
+    for store, run in choose_all(command.run_id, command.experiment, command.mlruns):
+        folder = command.results / folder_name(store.name)
+        try:
+            paths = _drawn(store, run, command.data or default_folder(), folder)
+        except OSError as error:
+            raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
+        for path in paths:
+            cli.console.print(cli.escaped(path))
+        cli.console.print(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
     return 0
 
 

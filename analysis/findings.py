@@ -6,7 +6,7 @@ one would be missed. The sentences are plain text: whoever shows them escapes th
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis import contrasts
 from analysis.cells import Cell, name_of, text_of
@@ -54,24 +54,31 @@ class Findings:
 
 def find(comparisons: Comparisons) -> Findings:
     """The findings of an experiment."""
+    if not any(cell.error.n for cell in comparisons.cells):
+        return Findings(f"There is no result yet: {progress(comparisons.cells)}.", [missing_runs(comparisons)])
+    parts = {name: _find(part) for name, part in comparisons.by_dataset.items()}
+    if len(parts) == 1:
+        [[answer, chapters]] = parts.values()
+    else:  # errors on two data sets have neither difference nor order
+        answer = " ".join(f"On {name}: {said}" for name, (said, _) in parts.items())
+        chapters = [replace(each, title=f"{each.title} on {name}") for name, (_, own) in parts.items() for each in own]
+    return Findings(answer, [*chapters, missing_runs(comparisons)])
+
+
+def _find(comparisons: Comparisons) -> tuple[str, list[Chapter]]:
+    """What is found on one data set: the answer, and the chapters."""
     cells, reference = comparisons.cells, comparisons.reference
     if not any(cell.error.n for cell in cells):
-        return Findings(f"There is no result yet: {progress(cells)}.", [missing_runs(comparisons)])
-    chapters, by_axis = [_lowest(_alike(cells, reference)) if reference else _only(comparisons)], []
+        said = f"There is no result yet: {progress(cells)}."
+        return said, [Chapter("Result", "", [Finding(said)])]
+    chapters, by_axis = [_lowest(cells) if reference else _only(comparisons)], []
     if len(cells[0].setting) > 1:  # of a single axis, its cells say the same
         by_axis = contrasts.of_axes(comparisons)
         values = {axis: len({cell.setting[axis] for cell in cells}) for axis in cells[0].setting}
         chapters += [_by_axis(by_axis, values), _interactions(contrasts.of_two_axes(comparisons))]
     if reference:
         chapters.append(_by_cell(comparisons, reference))
-    answer = f"{_answer(comparisons, by_axis)} {chapters[0].findings[0].text}".strip()
-    return Findings(answer, [*chapters, missing_runs(comparisons)])
-
-
-def _alike(cells: Sequence[Cell], reference: Cell) -> list[Cell]:
-    """The cells that are of the reference's data set, if one of them has a result: errors on two have no order."""
-    of = [cell for cell in cells if cell.runs["dataset"].iloc[0] == reference.runs["dataset"].iloc[0]]
-    return of if any(cell.error.n for cell in of) else list(cells)
+    return f"{_answer(comparisons, by_axis)} {chapters[0].findings[0].text}".strip(), chapters
 
 
 def _answer(comparisons: Comparisons, by_axis: Sequence[Contrast]) -> str:

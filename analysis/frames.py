@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -22,8 +22,7 @@ def of_cells(comparisons: Comparisons) -> pd.DataFrame:
     frame["ensemble"] = [estimate.mean if estimate else math.nan for estimate in together]
     frame["low_ensemble"] = [estimate.low if estimate else math.nan for estimate in together]
     frame["high_ensemble"] = [estimate.high if estimate else math.nan for estimate in together]
-    frame["rank"], seeds = ranks(comparisons.cells)
-    frame["rank_seeds"] = seeds
+    frame["rank"], frame["rank_seeds"] = ranks(comparisons.cells)
     frame["seconds_per_run"] = [cell.runs["seconds"].mean() for cell in comparisons.cells]
     frame["parameters"] = [cell.runs["parameters"].max() for cell in comparisons.cells]
     return frame
@@ -31,10 +30,10 @@ def of_cells(comparisons: Comparisons) -> pd.DataFrame:
 
 def of_differences(comparisons: Comparisons) -> pd.DataFrame:
     """One row per cell that is compared to the reference; errors in percentage points."""
-    reference = comparisons.reference.setting if comparisons.reference else {}
     rows = []
     for difference in comparisons.differences:
         made, seen = difference.comparison, difference.images
+        reference = comparisons.references[str(difference.cell.runs["dataset"].iloc[0])][0].setting
         rows.append(
             {
                 **difference.cell.setting,
@@ -59,10 +58,11 @@ def of_differences(comparisons: Comparisons) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def of_effects(found: Sequence[Effect]) -> pd.DataFrame:
-    """One row per main effect or interaction, in percentage points."""
+def of_effects(found: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
+    """One row per main effect or interaction, in percentage points; of several data sets (data set -> its) with their name."""
     return pd.DataFrame(
         {
+            **({"dataset": name} if len(found) > 1 else {}),
             "axes": " x ".join(effect.axes),
             "values": ", ".join(map(text_of, effect.levels)),
             "effect": effect.estimate.mean,
@@ -71,5 +71,6 @@ def of_effects(found: Sequence[Effect]) -> pd.DataFrame:
             "high": effect.estimate.high,
             "n": effect.estimate.n,
         }
-        for effect in found
+        for name, members in found.items()
+        for effect in members
     )

@@ -1,7 +1,8 @@
 """What is answered wrongly: a confusion matrix, and the test images that most runs get wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from numpy import ndarray
 from analysis import heat
 from analysis.cells import Cell, config_of
 from analysis.comparisons import Comparisons, Images
-from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, wrapped, write_all
+from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, by_dataset, wrapped, write_all
 from analysis.wording import setting_text
 from capsnet.config import RunConfig
+from capsnet.registry import MODELS
 
 ACROSS, DOWN = 5, 3  # test images on a page
 NO_PREDICTIONS = "no run's predictions can be read"
@@ -29,30 +31,31 @@ class Seen:
     Attributes:
         cells: of the group.
         left_out: how many cells were tested on other images, and of how many no prediction can be read.
-        labels: the true classes.
+        runs: how many there are.
+        labels: the true classes, one or two of an image.
         votes: how many runs answered which class.
-        lengths: mean over the runs of the lengths of the class capsules.
+        wrong: how many runs get an image wrong.
+        lengths: mean over the runs of the lengths of the class capsules; of networks without any, of their logits.
+        measure: which of them, in a word.
     """
 
     cells: Sequence[Cell]
     left_out: tuple[int, int]
-    labels: Int[ndarray, " images"]
+    runs: int
+    labels: Int[ndarray, "images *labels"]
     votes: Int[ndarray, "images classes"]
+    wrong: Int[ndarray, " images"]
     lengths: Float[ndarray, "images classes"]
-
-    @property
-    def wrong(self) -> Int[ndarray, " images"]:
-        """How many runs get an image wrong."""
-        return self.votes.sum(axis=1) - self.votes[np.arange(len(self.labels)), self.labels]
+    measure: str = "length"
 
 
-def write(comparisons: Comparisons, images: ndarray | None, folder: Path) -> tuple[list[Path], list[str]]:
+def write(comparisons: Comparisons, images: Mapping[str, ndarray], folder: Path) -> tuple[list[Path], list[str]]:
     """Write the confusion matrix and the images that are most often mistaken, as PNG and PDF.
 
     Args:
         comparisons: with what was answered.
-        images: pixels [n, channels, height, width] of the test images of :func:`tested`'s data set, as bytes or in [0, 1];
-            None: without pixels.
+        images: data set -> pixels [n, channels, height, width] of its test images, as bytes or in [0, 1]; one that is not
+            there is shown without pixels.
         folder: where the files go.
 
     Returns:
@@ -61,18 +64,25 @@ def write(comparisons: Comparisons, images: ndarray | None, folder: Path) -> tup
     return write_all(figures(comparisons, images), folder)
 
 
-def figures(comparisons: Comparisons, images: ndarray | None) -> dict[str, Callable[[], list[Figure]]]:
+def figures(comparisons: Comparisons, images: Mapping[str, ndarray]) -> dict[str, Callable[[], list[Figure]]]:
     """Both figures by the name of their files; what makes one raises NothingToDrawError where there are no data."""
-    return {"confusion": lambda: confusion(comparisons), "mistaken_images": lambda: mistaken(comparisons, images)}
+    parts = comparisons.by_dataset
+    return {
+        "confusion": lambda: by_dataset({name: partial(confusion, part) for name, part in parts.items()}),
+        "mistaken_images": lambda: by_dataset(
+            {name: partial(mistaken, part, images.get(name)) for name, part in parts.items()}
+        ),
+    }
 
 
-def tested(comparisons: Comparisons) -> RunConfig | None:
-    """A configuration with the test images that the figure of mistakes is about; None without predictions."""
-    try:
-        row = seen(comparisons).cells[0].runs.iloc[0]
-    except NothingToDrawError:
-        return None
-    return config_of({str(name): value for name, value in row.items()})
+def tested(comparisons: Comparisons) -> dict[str, RunConfig]:
+    """Data set -> a configuration that has its test images, of those with predictions."""
+    found = {}
+    for name, part in comparisons.by_dataset.items():
+        if any(part.images):
+            row = seen(part).cells[0].runs.iloc[0]
+            found[name] = config_of({str(field): value for field, value in row.items()})
+    return found
 
 
 def seen(comparisons: Comparisons) -> Seen:
@@ -89,15 +99,24 @@ def seen(comparisons: Comparisons) -> Seen:
         raise NothingToDrawError(NO_PREDICTIONS)
     group = max(groups.values(), key=len)  # the first of the largest, in the table's order
     unread = sum(images is None for images in comparisons.images)
-    runs = [int(images.votes[0].sum()) for _, images in group]
     votes = np.sum([images.votes for _, images in group], axis=0)
-    lengths = np.average([images.scores for _, images in group], axis=0, weights=runs)
+    wrong = np.sum([images.wrong for _, images in group], axis=0)
+    # a logit is no length: they have no mean in common
+    alike = [(cell, images) for cell, images in group if not MODELS[cell.runs["model"].iloc[0]].logits] or group
+    lengths = np.average([images.scores for _, images in alike], axis=0, weights=[images.runs for _, images in alike])
+    measure = "logit" if MODELS[alike[0][0].runs["model"].iloc[0]].logits else "length"
     left_out = (len(comparisons.cells) - len(group) - unread, unread)
-    return Seen([cell for cell, _ in group], left_out, group[0][1].labels, votes, lengths)
+    runs = sum(images.runs for _, images in group)
+    return Seen([cell for cell, _ in group], left_out, runs, group[0][1].labels, votes, wrong, lengths, measure)
 
 
-def counts(images: Images) -> Int[ndarray, "classes classes"]:
-    """Answers by true class (rows) and class answered (columns), summed over a cell's runs."""
+def counts(images: Images) -> Float[ndarray, "classes classes"]:
+    """Answers by true class (rows) and class answered (columns), summed over a cell's runs.
+
+    Of images with two labels: digits that were found (diagonal), or missed and which other one was named in their place.
+    """
+    if images.pairs:
+        return images.pairs.taken_for
     table = np.zeros((images.votes.shape[1],) * 2, dtype=np.int64)
     np.add.at(table, images.labels, images.votes)
     return table
@@ -122,10 +141,17 @@ def confusion(comparisons: Comparisons) -> list[Figure]:
     which = "the reference" if cell is comparisons.reference else "the first cell with predictions"
     title = setting_text(cell) + (f" ({which})" if len(comparisons.cells) > 1 else "")
     values = np.where(right, np.nan, percent)
-    runs, each = int(images.votes[0].sum()), np.bincount(images.labels)
+    runs, each = images.runs, np.bincount(images.labels.flatten())
     note = f"% of the answers to the images of a class, in {runs} run{'s' * (runs > 1)} with "
     note += f"{each.min()} to {each.max()} images per class; empty: none; grey: right answers"
-    field = heat.Field(title, ("true class", "answer"), names, names, values.tolist(), texts, pad=0.035)
+    axes = ("true class", "answer")
+    if images.pairs:
+        note += (
+            ". An image is of two classes, and of both rows: grey where the class is among the two that are answered, else in "
+            "the column of what was answered in its place; if both are missed, half in each of two columns"
+        )
+        axes = ("class in the image", "found, or answered in its place")
+    field = heat.Field(title, axes, names, names, values.tolist(), texts, pad=0.035)
     largest = float(np.nanmax(values, initial=0))
     return heat.draw([field], SEQUENTIAL, Normalize(0, largest or 1), note)
 
@@ -145,7 +171,8 @@ def mistaken(comparisons: Comparisons, images: ndarray | None) -> list[Figure]:
         raise NothingToDrawError("no run gets any test image wrong")
     down = -(-len(chosen) // ACROSS)
     note = wrapped(_note(group, len(chosen)), PAGE - 0.2)
-    figure = Figure(figsize=(PAGE, (1.8 + LINE) * down + LINE * note.count("\n") + 0.3), layout="constrained")
+    below = group.labels[0].size  # lines; beside those of the answers
+    figure = Figure(figsize=(PAGE, (1.8 + LINE * below) * down + LINE * note.count("\n") + 0.3), layout="constrained")
     panels = figure.subplots(down, ACROSS, squeeze=False)
     for panel in panels.flat[len(chosen) :]:
         panel.set_axis_off()
@@ -161,32 +188,43 @@ def mistaken(comparisons: Comparisons, images: ndarray | None) -> list[Figure]:
 
 
 def most_mistaken(group: Seen, most: int = ACROSS * DOWN) -> Int[ndarray, " chosen"]:
-    """The images with the most wrong answers, at least one; of equally many, those with the shortest true capsule."""
-    true = group.lengths[np.arange(len(group.labels)), group.labels]
+    """The images with the most wrong answers, at least one; of equally many, those with the shortest true capsule.
+
+    Of two true ones the shorter counts.
+    """
+    true = np.take_along_axis(group.lengths, group.labels.reshape(len(group.labels), -1), axis=1).min(axis=1)
     order = np.lexsort((true, -group.wrong))[:most]
     return order[group.wrong[order] > 0]
 
 
 def answers_to(group: Seen, image: int) -> list[str]:
-    """The true class and the two most frequent answers: their share of the runs and the mean length of their capsule."""
-    label, votes, lengths = group.labels[image], group.votes[image], group.lengths[image]
-    given = [answer for answer in np.lexsort((-lengths, -votes))[:2] if votes[answer] and answer != label]
-    named = [(f"true {label}", label), *((str(answer), answer) for answer in given)]
-    lines = [f"{name}: {100 * votes[i] / votes.sum():.0f}%, length {lengths[i]:.2f}" for name, i in named]
-    return [*lines, *[""] * (3 - len(lines))]
+    """The true class and the two most frequent answers: their share of the runs and the mean length of their capsule.
+
+    Of two true classes both, and the two most frequent answers that are neither.
+    """
+    labels, votes, lengths = group.labels[image].reshape(-1), group.votes[image], group.lengths[image]
+    ordered = np.lexsort((-lengths, -votes))
+    others = ordered[:2] if len(labels) == 1 else ordered[~np.isin(ordered, labels)][:2]
+    given = [answer for answer in others if votes[answer] and answer not in labels]
+    named = [*((f"true {label}", label) for label in labels), *((str(answer), answer) for answer in given)]
+    lines = [f"{name}: {100 * votes[i] / group.runs:.0f}%, {group.measure} {lengths[i]:.2f}" for name, i in named]
+    return [*lines, *[""] * (2 + len(labels) - len(lines))]
 
 
 def _note(group: Seen, count: int) -> str:
-    runs, cells = int(group.votes[0].sum()), len(group.cells)
+    runs, cells = group.runs, len(group.cells)
+    true = "the true class" if group.labels.ndim == 1 else "the true classes"
     who = f"most of {runs} runs ({cells} cell{'s' * (cells > 1)}) get" if runs > 1 else "the only run gets"
     text = (
         f"Test images that {who} wrong: of {len(group.labels):,}, {int((group.wrong > 0).sum()):,} are mistaken at all, these "
     )
-    text += (
-        f"{count} by the most runs and, of equally many, with the shortest capsule of the true class. Below: the true class "
-    )
-    text += "and the two most frequent answers, their share of the runs, and the mean length of their capsules over all runs, "
-    text += "which is in [0, 1] but no probability: lengths don't sum to 1."
+    text += f"{count} by the most runs and, of equally many, with the shortest capsule of {true}. Below: {true} "
+    text += "and the two most frequent other answers, " if group.labels.ndim > 1 else "and the two most frequent answers, "
+    text += "their share of the runs, and the mean "
+    if group.measure == "length":
+        text += "length of their capsules over all runs, which is in [0, 1] but no probability: lengths don't sum to 1."
+    else:
+        text = text.replace("shortest capsule", "smallest logit") + "logit over all runs."
     others, unread = group.left_out
     text += f" Cells that were tested on other images, and are not counted: {others}." if others else ""
     return text + (f" Cells without predictions: {unread}." if unread else "")
@@ -202,12 +240,14 @@ def _pixels(panel: Axes, image: ndarray) -> None:
 
 
 def _bars(panel: Axes, group: Seen, image: int) -> None:
-    """Mean lengths of all class capsules, in place of the pixels; the true class's is filled."""
+    """Mean lengths of all class capsules, in place of the pixels; a true class's is filled."""
     lengths = group.lengths[image]
     bars = panel.bar(np.arange(len(lengths)), lengths, color="white", edgecolor=COLOURS[0], lw=0.8)
-    bars[int(group.labels[image])].set_facecolor(COLOURS[0])
-    panel.set_ylim(0, 1)
-    panel.set_yticks([0, 0.5, 1], [])
+    for label in group.labels[image].reshape(-1):
+        bars[int(label)].set_facecolor(COLOURS[0])
+    if group.measure == "length":
+        panel.set_ylim(0, 1)
+        panel.set_yticks([0, 0.5, 1], [])
     panel.set_xticks(np.arange(0, len(lengths), max(1, len(lengths) // 10)))
     panel.tick_params(length=0, pad=1)
 

@@ -7,6 +7,8 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from torch import Tensor
 
+from analysis.style import COLUMN
+
 
 def mosaic(tiles: Float[Tensor, "rows columns channels height width"]) -> UInt8[np.ndarray, "down across 3"]:
     """One picture of all tiles, with white lines between them; each pixel is there once.
@@ -41,6 +43,12 @@ def show(
     panel.tick_params(length=0, pad=2, labeltop=True, labelbottom=False)
     panel.grid(visible=False)
     panel.spines[:].set_visible(False)
+
+
+def side(images: UInt8[Tensor, "count channels height width"], across: int) -> float:
+    """Inches that a tile is high if so many stand side by side in a column, beside the names of the rows."""
+    height, width = images.shape[2:]
+    return (COLUMN - 0.35) / across * height / width
 
 
 def _gap(width: int) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from analysis.forest import Said, draw
 from analysis.rates import learning_rates
 from analysis.rows import Group, Row
 from analysis.statistics import Estimate, t_interval
-from analysis.style import NothingToDrawError, write_all
+from analysis.style import NothingToDrawError, by_dataset, write_all
 from analysis.wording import setting_text
 
 ERROR = "test error (%)"
@@ -33,16 +34,25 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, curves: pd.DataFrame, fo
 
 def figures(comparisons: Comparisons, runs: pd.DataFrame, curves: pd.DataFrame) -> dict[str, Callable[[], list[Figure]]]:
     """Every plot by the name of its files; what makes it raises NothingToDrawError where there are no data."""
-    return {
-        "test_error_by_cell": lambda: by_cell(comparisons),
-        "test_error_by_axis": lambda: by_axis(runs),
-        "main_effects": lambda: effects(comparisons.cells),
-        "interactions": lambda: heat.of_interactions(comparisons.cells),
-        "heat_map": lambda: heat.of_errors(comparisons.cells),
-        "error_by_epoch": lambda: by_epoch.errors(runs, curves),
-        "loss_by_epoch": lambda: by_epoch.losses(runs, curves),
-        "learning_rate_by_step": lambda: learning_rates(runs, curves),
+    makers: dict[str, Callable[[Comparisons, pd.DataFrame], list[Figure]]] = {
+        "test_error_by_cell": lambda part, _: by_cell(part),
+        "test_error_by_axis": lambda _, own: by_axis(own),
+        "main_effects": lambda part, _: effects(part.cells),
+        "interactions": lambda part, _: heat.of_interactions(part.cells),
+        "heat_map": lambda part, _: heat.of_errors(part.cells),
+        "error_by_epoch": lambda _, own: by_epoch.errors(own, curves),
+        "loss_by_epoch": lambda _, own: by_epoch.losses(own, curves),
+        "learning_rate_by_step": lambda _, own: learning_rates(own, curves),
     }
+
+    def pages(make: Callable[[Comparisons, pd.DataFrame], list[Figure]]) -> list[Figure]:
+        parts = {
+            name: partial(make, part, runs[runs["dataset"] == name] if len(comparisons.by_dataset) > 1 else runs)
+            for name, part in comparisons.by_dataset.items()
+        }
+        return by_dataset(parts)
+
+    return {name: partial(pages, make) for name, make in makers.items()}
 
 
 def by_cell(comparisons: Comparisons) -> list[Figure]:

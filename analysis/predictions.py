@@ -23,20 +23,54 @@ class Answers:
 
     Attributes:
         seeds: of the runs.
-        labels: the true classes.
-        predictions: the classes with the largest score.
+        labels: the true classes; of images with two labels both, the first digit's first.
+        predictions: the classes with the largest score; of two labels the two largest, in rising order.
         scores: lengths of the class capsules.
     """
 
     seeds: Sequence[int]
-    labels: Int[ndarray, " images"]
-    predictions: Int[ndarray, "runs images"]
+    labels: Int[ndarray, "images *labels"]
+    predictions: Int[ndarray, "runs images *labels"]
     scores: Float[ndarray, "runs images classes"]
 
     @property
     def wrong(self) -> Bool[ndarray, "runs images"]:
         """Which answers are wrong."""
-        return self.predictions != self.labels
+        return wrong(self.predictions, self.labels)
+
+
+def wrong(predictions: Int[ndarray, "..."], labels: Int[ndarray, "images *labels"]) -> Bool[ndarray, "..."]:
+    """Which answers [images *labels], or [runs images *labels], are wrong, by the rule of :func:`capsnet.answers.wrong`."""
+    if labels.ndim == 1:
+        return predictions != labels
+    import torch  # late, because it takes seconds
+
+    from capsnet import answers
+
+    each = torch.from_numpy(predictions.reshape(-1, *labels.shape))
+    found = [answers.wrong(run, torch.from_numpy(labels)).numpy() for run in each]
+    return np.array(found, dtype=bool).reshape(predictions.shape[:-1])
+
+
+def named(answers: Int[ndarray, "images *labels"], classes: int) -> Bool[ndarray, "images classes"]:
+    """Which classes an answer names, or an image's labels."""
+    return (answers.reshape(len(answers), -1, 1) == np.arange(classes)).any(axis=1)
+
+
+def taken_for(answers: Answers) -> Float[ndarray, "classes classes"]:
+    """Of images with two labels: how often a class (row) is found (diagonal), or missed and another named in its place.
+
+    Summed over the runs. Where both digits are missed, each of the two answers counts half for each of them.
+    """
+    classes = answers.scores.shape[2]
+    true = named(answers.labels, classes)
+    table = np.zeros((classes, classes))
+    for predictions in answers.predictions:
+        said = named(predictions, classes)
+        missed, instead = true & ~said, said & ~true
+        share = missed / np.maximum(missed.sum(axis=1, keepdims=True), 1)
+        table += np.diag((true & said).sum(axis=0)) + share.T @ instead
+    return table
 
 
 def read_answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str]) -> tuple[Answers | None, list[str]]:

@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import expenses, findings, tables
+from analysis import captions, ensembles, expenses, findings, table1, tables
 from analysis.cells import legend, text_of
 from analysis.comparisons import Comparisons
 from analysis.expenses import Expense
@@ -154,15 +154,25 @@ def _policy(style: str, script: str) -> str:
 def _facts(found: Runs, comparisons: Comparisons, total: Expense) -> list[tuple[str, str]]:
     """What one wants to know first: (what, how much)."""
     finished = [cell for cell in comparisons.cells if cell.error.n]
-    best = min(finished, key=lambda cell: cell.error.mean, default=None)
     cells, seeds = len(comparisons.cells), found.runs["seed"].nunique()
     return [
         ("configuration" + "s" * (cells > 1), f"{cells:,}"),
         ("runs finished", f"{sum(cell.error.n for cell in finished):,} of {len(found.runs):,}"),
         ("seed" + "s" * (seeds > 1), f"{seeds:,}"),
-        ("lowest mean test error" if cells > 1 else "test error", percent(best).partition(" (")[0] if best else "—"),
+        *_lowest(comparisons),
         ("of training", "—" if math.isnan(total.seconds) else duration(total.seconds)),
     ]
+
+
+def _lowest(comparisons: Comparisons) -> list[tuple[str, str]]:
+    """The lowest mean test error on each data set."""
+    said = []
+    for name, part in comparisons.by_dataset.items():
+        best = min((cell for cell in part.cells if cell.error.n), key=lambda cell: cell.error.mean, default=None)
+        what = "lowest mean test error" if len(part.cells) > 1 else "test error"
+        of = f" on {name}" if len(comparisons.by_dataset) > 1 else ""
+        said.append((what + of, percent(best).partition(" (")[0] if best else "—"))
+    return said
 
 
 def asked_of(found: Runs) -> tuple[list[Asked], list[str]]:
@@ -184,16 +194,17 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
     """Those that there are, without the footer, which would stand below each of them."""
     made: dict[str, Table | None] = {
         "accuracy": tables.accuracy(comparisons, found.runs),
+        "table1": table1.paper_form(comparisons, found.runs),
         "differences": tables.differences(comparisons, found.runs),
         "cells": tables.ablation(comparisons, found.runs),
         "other_r": tables.other_r(comparisons, found.runs),
-        "ensembles": tables.ensembles(comparisons, found.runs),
+        "ensembles": ensembles.table(comparisons, found.runs),
         "robustness": tables.on_further_sets(comparisons, found.runs),
         "robustness_differences": tables.further_differences(comparisons, found.runs),
         "effects": tables.effects(comparisons, found.runs),
         "cost": expenses.table(comparisons.cells, spent),
     }
-    footer = tables.footer(found.runs)
+    footer = captions.footer(found.runs)
     shown = {
         name: replace(
             table,
@@ -209,7 +220,9 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
 def _again(found: Runs, comparisons: Comparisons, where: Sequence[str]) -> str:
     """The command that makes the report."""
     names: list[Any] = list(found.stores)
-    reference = comparisons.reference.setting if comparisons.reference and comparisons.why == "as asked for" else {}
+    asked = [cell.setting for cell, why in comparisons.references.values() if why == "as asked for"]
+    # of several, what they have in common names them
+    reference = {axis: value for axis, value in asked[0].items() if all(each[axis] == value for each in asked)} if asked else {}
     if len(names) == 1 and not where and not reference:
         return f"make report EXPERIMENT={shlex.quote(names[0])}"
     words = [*names, "--only", "report", *(word for each in where for word in ("--where", each))]

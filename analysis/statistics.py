@@ -223,12 +223,17 @@ def bootstrap_difference(
     return _two_way(first - second, -1, generator, resamples, confidence)
 
 
-def ensemble(scores: ArrayLike) -> NDArray[np.int64]:
-    """Predictions [images] of the mean over seeds of scores [seeds, images, classes]; a tie goes to the lowest class."""
+def ensemble(scores: ArrayLike, labels: int = 1) -> NDArray[np.int64]:
+    """Predictions of the mean over seeds of scores [seeds, images, classes]; a tie goes to the lower class.
+
+    They are [images], or with more than one label [images, labels]: the classes with the largest means, in rising order.
+    """
     array = _array(scores, "seeds, images, classes")
-    if not array.shape[0] or not array.shape[2]:
-        raise ValueError(f"an ensemble needs a seed and a class, not the shape {array.shape}")
-    return np.sort(array, axis=0).mean(axis=0).argmax(axis=1)  # sorted: a sum's rounding depends on its order
+    if not array.shape[0] or not 1 <= labels <= array.shape[2]:
+        raise ValueError(f"an ensemble needs a seed and a class for each label (labels={labels}), not the shape {array.shape}")
+    means = np.sort(array, axis=0).mean(axis=0)  # sorted: a sum's rounding depends on its order
+    largest = np.argsort(-means, axis=1, kind="stable")[:, :labels]
+    return largest[:, 0] if labels == 1 else np.sort(largest, axis=1)
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,33 @@ def write_all(figures: Mapping[str, Callable[[], Sequence[Figure]]], folder: Pat
     return paths, [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
+def by_dataset(parts: Mapping[str, Callable[[], Sequence[Figure]]]) -> list[Figure]:
+    """The pages of every data set (name -> what draws them), which are told apart by its name above them.
+
+    Raises:
+        NothingToDrawError: there is nothing to draw of any of them.
+    """
+    if len(parts) == 1:
+        [[*pages]] = (make() for make in parts.values())
+        return pages
+    found: list[Figure] = []
+    reasons: dict[str, str] = {}
+    for name, make in parts.items():
+        try:
+            pages = [*make()]
+        except NothingToDrawError as reason:
+            reasons[name] = str(reason)
+            continue
+        for page in pages:
+            page.set_figheight(page.get_figheight() + 0.2)
+            page.suptitle(name, fontsize=SMALL + 1, fontweight="bold")
+        found += pages
+    if not found:
+        same = set(reasons.values())
+        raise NothingToDrawError(same.pop() if len(same) == 1 else "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+    return found
+
+
 def named(field: str, value: object) -> str:
     """A value with its field's name: ``r 3``."""
     return f"{name_of(field)} {text_of(value)}"

@@ -1,32 +1,20 @@
 """The tables of an experiment: errors in the form of the paper's Table 1, all numbers, differences, effects of axes."""
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from analysis import frames, robustness
-from analysis.cells import (
-    Cell,
-    cells,
-    constants,
-    legend,
-    name_of,
-    outcomes,
-    text_of,
-    texts_of,
-    told,
-    varying,
-    widest,
-    with_model,
-)
+from analysis import ensembles, frames, robustness
+from analysis.captions import MODELS, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
+from analysis.cells import Cell, cells, constants, name_of, text_of, texts_of, told, varying, widest
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
 from analysis.statistics import MOST_PAIRS, t_interval
+from analysis.table1 import paper_form
 from analysis.wording import (
     decimals_of,
     error_text,
@@ -42,15 +30,6 @@ from experiments.sources import shortened
 from experiments.tracking import Store
 
 MEASURE = "test error (%)"
-MODELS = {
-    "capsnet": "CapsNet",
-    "cnn": "CNN",
-    "cnn_matched": "CNN, matched",
-    "cnn_multimnist": "CNN, MultiMNIST's",
-}  # names in tables, if not the registry's
-TABLE1 = ("model", "routing_iterations", "reconstruction_weight")  # the paper's columns, whether they vary or not
-# what a published cell may differ in
-PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "precision", "validation_size")
 
 
 def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
@@ -82,8 +61,8 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         body.append([*(_label(axis, config, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
     weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
     caption = " ".join([_caption(runs, axes, across), *weights])
-    notes = [*_published_notes([cell.published for cell in all_cells if cell.published], runs), footer(runs)]
-    return Table(f"tab:{_slug(runs)}", caption, header, body, len(down), notes)
+    notes = [*published_notes((cell, cell.published) for cell in all_cells), footer(runs)]
+    return Table(f"tab:{slug(runs)}", caption, header, body, len(down), notes)
 
 
 def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
@@ -105,68 +84,70 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         "95% over seeds: Student-t interval of the mean, for this test set; over seeds and images: "
         + (" or ".join(dict.fromkeys(i.interval.kind for i in comparisons.images if i)) or "not available without predictions")
         + ". Ensemble: error of the runs' mean scores."
-        + (f" Rank: by test error, 1 is best; {_over(seeds)} that all cells with a result have finished." if seeds else "")
+        + _ranked(comparisons, [count for count in seeds if count])
     ]
-    caption = f"All cells: test error in %.{_legend(axes)}"
+    caption = f"All cells: test error in %.{in_brackets(axes)}"
     notes += [*robustness.stopping(comparisons.cells), *_faults(comparisons), footer(runs)]
-    return Table(f"tab:{_slug(runs)}-ablation", caption, header, body, len(axes), notes)
+    return Table(f"tab:{slug(runs)}-ablation", caption, header, body, len(axes), notes)
 
 
 def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Every cell against the reference; None if there is one cell."""
-    reference = comparisons.reference
-    if reference is None:
+    if not comparisons.references:
         return None
     axes = varying(runs)
     header = [*map(name_of, axes), "pairs", "difference (points)", "95% over seeds", "95% over seeds and images"]
     header += ["effect size", "p", "p (Holm)", "detectable", "verdict"]
     body = [_difference_row(difference, comparisons) for difference in comparisons.differences]
     caption = (
-        f"Difference of the test error to the reference ({setting_text(reference)}; {comparisons.why}), in percentage points, "
-        f"paired by seed; the reference has {error_text(reference)} %.{_legend(axes)}"
+        f"Difference of the test error to the reference {_referred(comparisons)}, in percentage points, paired by seed; "
+        f"{_reached(comparisons)}.{in_brackets(axes)}"
     )
-    count = sum(d.comparison.difference.n > 0 for d in comparisons.differences)
     most = max((d.comparison.difference.n for d in comparisons.differences), default=0)
     test = "exact two-sided sign-flip permutation test" + f" (t-test of over {MOST_PAIRS} pairs)" * (most > MOST_PAIRS)
     note = (
         f"p: {test} of the paired differences, by Holm's method corrected for "
-        f"{count} comparison{'s' * (count != 1)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
+        f"{_compared(comparisons)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
         f"smallest true difference that a paired t-test of this n, uncorrected, finds in 80% of experiments (alpha {ALPHA:g}); "
         "the corrected p finds it less often."
     )
     notes = [note, *reach_notes(comparisons), *_faults(comparisons), footer(runs)]
     marked = frozenset(i for i, d in enumerate(comparisons.differences) if d.p_holm <= ALPHA)
-    return Table(f"tab:{_slug(runs)}-differences", caption, header, body, len(axes), notes, marked)
+    return Table(f"tab:{slug(runs)}-differences", caption, header, body, len(axes), notes, marked)
 
 
 def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Main effects of the axes' values and interactions of each two; None without an axis or a complete design."""
     found = all_effects(comparisons)
-    if not found:
+    if not any(found.values()):
         return None
+    several = ["dataset"] if len(comparisons.by_dataset) > 1 else []
     body = [
         [
+            *(name for _ in several),
             " × ".join(map(name_of, effect.axes)),
             ", ".join(map(text_of, effect.levels)),
             signed_text(effect.estimate.mean, effect.estimate),
             interval_text(effect.estimate, signed=True),
             str(effect.estimate.n),
         ]
-        for effect in found
+        for name, members in found.items()
+        for effect in members
     ]
     caption = (
         "Main effect of each value of an axis: its mean test error minus that over all values of the axis, in percentage "
         "points, over otherwise equal settings. Interaction (×): what is left of a pair's mean when both effects are taken "
-        f"off.{_legend(varying(runs))}"
+        f"off.{in_brackets(varying(runs))}"
     )
     note = (
         "95%: Student-t interval over n seeds, not corrected for the number of effects. A seed counts with those settings "
         "of the other axes for which it finished with every value."
     )
-    absent = [name_of(axis) for axis in varying(runs) if (axis,) not in {effect.axes for effect in found}]
+    known = {effect.axes for members in found.values() for effect in members}
+    absent = [name_of(axis) for axis in varying(runs) if (axis,) not in known and [axis] != several]
     without = f" Without {', '.join(absent)}, for want of a complete design." if absent else ""
-    header = ["axis", "value", "effect (points)", "95% interval", "n"]
-    return Table(f"tab:{_slug(runs)}-effects", caption, header, body, 2, [note + without, footer(runs)])
+    header = [*map(name_of, several), "axis", "value", "effect (points)", "95% interval", "n"]
+    return Table(f"tab:{slug(runs)}-effects", caption, header, body, 2 + len(several), [note + without, footer(runs)])
 
 
 def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -186,50 +167,27 @@ def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     header = [*map(name_of, axes), *(f"r = {r} at test" for r in sorted({*columns, *own}))]
     caption = (
         "Test error in % of trained networks that route with another r at test, mean ± sample sd over n seeds; what each was "
-        f"trained with is in the column of its own r.{_legend(axes)}"
+        f"trained with is in the column of its own r.{in_brackets(axes)}"
     )
-    return Table(f"tab:{_slug(runs)}-other-r", caption, header, body, len(axes), [footer(runs)])
-
-
-def ensembles(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
-    """A row for each cell with two networks or more: what they answer together, beside each on its own; None without any."""
-    pairs = zip(comparisons.cells, comparisons.images, strict=True)
-    found = [(cell, images, images.ensemble) for cell, images in pairs if images and images.ensemble]
-    if not found:
-        return None
-    axes, entries = varying(runs), [cell.published_ensemble for cell, _, _ in found if cell.published_ensemble]
-    body = []
-    for cell, images, together in found:
-        results = [error_text(cell), str(images.interval.n), f"{together.mean:.2f}", interval_text(together)]
-        paper = [_published_text(cell.published_ensemble) if cell.published_ensemble else ""] if entries else []
-        body.append([*texts_of(cell.setting), *results, f"{len(images.labels):,}", *paper])
-    header = [*map(name_of, axes), "single network (%)", "networks", "ensemble (%)", "95% over images", "test images"]
-    caption = (
-        "Ensembles: test error in % of the mean class scores of all networks of a cell, which differ in their seed alone, "
-        f"beside that of a single one (mean ± sample sd).{_legend(axes)}"
-    )
-    kinds = ", ".join(dict.fromkeys(together.kind for _, _, together in found))
-    notes = [
-        f"95% over images: {kinds}, of these networks; other seeds would make another ensemble.",
-        *_published_notes(entries, runs),
-        footer(runs),
-    ]
-    return Table(f"tab:{_slug(runs)}-ensembles", caption, header + ["paper (%)"] * bool(entries), body, len(axes), notes)
+    return Table(f"tab:{slug(runs)}-other-r", caption, header, body, len(axes), [footer(runs)])
 
 
 def on_further_sets(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Errors on further test sets beside each cell's own; None if nothing was tested there."""
-    return robustness.labelled(robustness.errors(comparisons), _slug(runs), footer(runs))
+    return robustness.labelled(robustness.errors(comparisons), slug(runs), footer(runs))
 
 
 def further_differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Every cell against the reference on further test sets; None if nothing was tested there, or there is one cell."""
-    return robustness.labelled(robustness.differences(comparisons), _slug(runs), footer(runs))
+    return robustness.labelled(robustness.differences(comparisons), slug(runs), footer(runs))
 
 
-def all_effects(comparisons: Comparisons) -> list[Effect]:
-    """Main effects, then interactions."""
-    return [*main_effects(comparisons.cells), *interactions(comparisons.cells)]
+def all_effects(comparisons: Comparisons) -> dict[str, list[Effect]]:
+    """Data set -> main effects, then interactions."""
+    return {
+        name: [*main_effects(part.cells), *interactions(part.cells)] if part.cells[0].setting else []
+        for name, part in comparisons.by_dataset.items()
+    }
 
 
 def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Path]:
@@ -252,10 +210,11 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
 
 
 OPTIONAL = {
+    "table1": paper_form,
     "differences": differences,
     "effects": effects,
     "other_r": other_r,
-    "ensembles": ensembles,
+    "ensembles": ensembles.table,
     "robustness": on_further_sets,
     "robustness_differences": further_differences,
 }
@@ -278,6 +237,17 @@ def judged(
 
 def reach_notes(comparisons: Comparisons) -> list[str]:
     """Says so where no data of this n could have been significant."""
+    parts = comparisons.by_dataset
+    said = {name: note for name, part in parts.items() for note in _reach_notes(part)}
+    if len(parts) == 1:
+        return [*said.values()]
+    by_note: dict[str, list[str]] = {}
+    for name, note in said.items():
+        by_note.setdefault(note, []).append(name)
+    return [f"On {' and '.join(names)}: {note[0].lower()}{note[1:]}" for note, names in by_note.items()]
+
+
+def _reach_notes(comparisons: Comparisons) -> list[str]:
     compared = [d.comparison for d in comparisons.differences if d.comparison.difference.n]
     if not compared or comparisons.in_reach:
         return []
@@ -294,43 +264,47 @@ def reach_notes(comparisons: Comparisons) -> list[str]:
 def verdict(difference: Difference) -> str:
     """What may be said of a difference."""
     if not difference.comparison.difference.n:
-        return "no pair of runs"  # or of another data set
+        return "no pair of runs"
     if difference.p_holm <= ALPHA:
         return "lower error" if difference.comparison.difference.mean < 0 else "higher error"
     return "no difference can be claimed"
 
 
-def footer(runs: pd.DataFrame) -> str:
-    """Where the numbers come from: experiment, commit, seeds, runs, and when the last one ended."""
-    commits = sorted({_short(commit) for commit in runs["git_commit"].dropna() if commit})
-    seeds = sorted(int(seed) for seed in runs["seed"].unique())
-    consecutive = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    last = pd.to_datetime(runs["ended"], utc=True).max()
-    parts = [
-        f"Experiment {_experiments(runs)}",
-        f"commit{'s' * (len(commits) > 1)} {', '.join(commits) or 'unknown'}",
-        f"seed{'s' * (len(seeds) > 1)} {f'{seeds[0]} to {seeds[-1]}' if consecutive else ', '.join(map(str, seeds))}",
-        f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((outcomes(runs) == 'finished').sum())} finished",
-        *_filter(runs),
-        "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
-    ]
-    return "; ".join(parts) + "."
+def _ranked(comparisons: Comparisons, seeds: Sequence[int]) -> str:
+    if not seeds:
+        return ""
+    least, most = min(seeds), max(seeds)
+    over = f"mean over the {least if least == most else f'{least} to {most}'} seeds" if most > 1 else "of the one seed"
+    cells = "all cells" if len(comparisons.by_dataset) == 1 else "all cells of its data set"
+    return f" Rank: by test error, 1 is best; {over} that {cells} with a result have finished."
 
 
-def _over(seeds: int) -> str:
-    return f"mean over the {seeds} seeds" if seeds > 1 else "of the one seed"
+def _referred(comparisons: Comparisons) -> str:
+    """The references, and why they are."""
+    said = [f"{setting_text(cell)}; {why}" for cell, why in comparisons.references.values()]
+    return f"({said[0]})" if len(comparisons.by_dataset) == 1 else "of its data set " + ", ".join(f"({each})" for each in said)
+
+
+def _reached(comparisons: Comparisons) -> str:
+    errors = [f"{error_text(cell)} %" for cell, _ in comparisons.references.values()]
+    return f"the reference has {errors[0]}" if len(errors) == 1 else f"the references have {' and '.join(errors)}"
+
+
+def _compared(comparisons: Comparisons) -> str:
+    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``."""
+    counts = {
+        name: sum(d.comparison.difference.n > 0 for d in part.differences) for name, part in comparisons.by_dataset.items()
+    }
+    if len(counts) == 1:
+        [count] = counts.values()
+        return f"{count} comparison{'s' * (count != 1)}"
+    first, *rest = ((count, name) for name, count in counts.items() if count)
+    return f"{first[0]} comparison{'s' * (first[0] != 1)} on {first[1]}" + "".join(f" and {n} on {name}" for n, name in rest)
 
 
 def _partly(text: str, n: int, of: int) -> str:
     """Says so if predictions of some runs are gone."""
     return text if n == of else f"{text} (n={n})"
-
-
-def _filter(runs: pd.DataFrame) -> list[str]:
-    """What the runs were chosen by."""
-    if not (where := runs.attrs.get("where")):
-        return []
-    return [f"only those with {' and '.join(where)}, which leaves out {runs.attrs['left_out']}"]
 
 
 def _difference_row(difference: Difference, comparisons: Comparisons) -> list[str]:
@@ -344,9 +318,10 @@ def _difference_row(difference: Difference, comparisons: Comparisons) -> list[st
     results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
     results += [p_text(made.p), p_text(difference.p_holm)]
     # nothing can be detected where no p can be small enough
-    detectable = made.detectable > 0 and comparisons.in_reach
+    in_reach = comparisons.by_dataset[str(difference.cell.runs["dataset"].iloc[0])].in_reach
+    detectable = made.detectable > 0 and in_reach
     results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if detectable else "—")
-    said = verdict(difference) if comparisons.in_reach else "out of reach"
+    said = verdict(difference) if in_reach else "out of reach"
     return [*labels, *results, said]
 
 
@@ -392,22 +367,8 @@ def _results(by_value: dict[Any, Cell], values: list[Any], papers: list[Any]) ->
         cell = by_value.get(value)
         texts.append(error_text(cell) if cell else "")
         if value in papers:
-            texts.append(_published_text(cell.published) if cell and cell.published else "")
+            texts.append(published_text(cell.published) if cell and cell.published else "")
     return texts
-
-
-def _published_text(entry: Published) -> str:
-    """As printed by its authors, whose digits are not ours to change."""
-    deviation = "" if entry.sd is None else f" ± {text_of(entry.sd)}"
-    count = f" (ensemble of {entry.ensemble})" if entry.ensemble else "" if entry.n is None else f" (n={entry.n})"
-    return text_of(entry.value) + deviation + count
-
-
-def _published_notes(entries: Iterable[Published], runs: pd.DataFrame) -> list[str]:
-    values = {field: runs[field].unique() for field in PROTOCOL}
-    here = [f"{name_of(k)} {text_of(v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items()]
-    sources = dict.fromkeys((entry.source, entry.protocol) for entry in entries)
-    return [f"Paper: {source}: {protocol} Here: {', '.join(here)}." for source, protocol in sources]
 
 
 def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
@@ -416,38 +377,10 @@ def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
     same = ", ".join(f"{name_of(k)} {text_of(v)}" + (rest if k == "train_size" else "") for k, v in same_in_all.items())
     columns = f" Columns: {name_of(across)}." if across else ""
     constant = f" Constant: {same}." if same else ""
-    constant += "".join(f" {text}." for text in _of_models(runs))
-    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{_legend([*TABLE1, *axes, *same_in_all])}"
-
-
-def _of_models(runs: pd.DataFrame) -> list[str]:
-    """What comes with each model: ``CNN: dropout 0.5, loss cross_entropy``."""
-    said = []
-    for model, part in runs.groupby("model") if (fields := with_model(runs)) else ():
-        means = told({"model": model, **{field: part[field].iloc[0] for field in fields if field not in TABLE1}})
-        if own := ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in means.items() if k != "model"):
-            said.append(f"{MODELS.get(str(model), str(model))}: {own}")
-    return said
-
-
-def _legend(fields: Iterable[str]) -> str:
-    names = legend(dict.fromkeys(fields))
-    return f" ({names}.)" if names else ""
+    constant += "".join(f" {text}." for text in dictations(runs))
+    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{in_brackets([*TABLE1, *axes, *same_in_all])}"
 
 
 def _faults(comparisons: Comparisons) -> list[str]:
     count = len(comparisons.faults)
     return [f"Without the predictions of {count} finished run{'s' * (count > 1)}, which are gone."] if count else []
-
-
-def _slug(runs: pd.DataFrame) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", _experiments(runs)).strip("-").lower()
-
-
-def _short(commit: str) -> str:
-    """The first 7 digits of a commit, with whatever marks it as dirty."""
-    return re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit)
-
-
-def _experiments(runs: pd.DataFrame) -> str:
-    return ", ".join(sorted(map(str, runs["experiment"].unique())))

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from analysis.cells import text_of
 from analysis.runs import read_runs
+from capsnet.answers import wrong
 from capsnet.config import FIELDS, RunConfig, from_params
 from capsnet.data import Split
 from capsnet.errors import InputError, brief
@@ -30,15 +31,15 @@ class Trained:
         run_id: in MLflow.
         config: of the run.
         network: with the weights that the run ended with.
-        labels: of the test images, in the order of the test set.
-        predictions: what the run answered when it was tested: the class of the longest capsule.
+        labels: of the test images, in the order of the test set; of two labels both, the first digit's first.
+        predictions: what the run answered when it was tested: the class of the longest capsule, or of the two longest.
     """
 
     run_id: str
     config: RunConfig
     network: Network
-    labels: Int[Tensor, " images"]
-    predictions: Int[Tensor, " images"]
+    labels: Int[Tensor, "images *labels"]
+    predictions: Int[Tensor, "images *labels"]
 
     @classmethod
     def load(cls, store: "Store", run: "TrackedRun", folder: Path) -> "Trained":
@@ -78,11 +79,22 @@ class Trained:
                 "have other labels; --data names the folder of those it was trained with"
             )
 
+    def check_decoder(self, split: Split) -> None:
+        """Raise an InputError if there is no decoder, too."""
+        self.check(split)
+        if why := self.without_decoder:
+            raise InputError(f"{why}; its routing can be shown, and a run with reconstruction_weight above 0 in full")
+
+    @property
+    def wrong(self) -> Bool[Tensor, " images"]:
+        """Which test images it got wrong; of two labels, where it didn't find both."""
+        return wrong(self.predictions, self.labels)
+
     @property
     def title(self) -> str:
         """What a caption needs to say of the run: ``run 0123abcd: mnist, routing dynamic, r = 3, ...``."""
         config = self.config
-        error = 100 * (self.predictions != self.labels).double().mean().item()
+        error = 100 * self.wrong.double().mean().item()
         unread, parts = config.network.unread, [config.dataset]
         routed = f"{config.routing} routing, r = {config.routing_iterations}"
         parts.append(f"model {config.model}" if "routing" in unread else routed)
@@ -101,7 +113,12 @@ class Trained:
 
 
 def choose(run_id: str, experiment: str, folder: Path) -> "tuple[Store, TrackedRun]":
-    """The run of that id (or of its beginning), or else the best run of an experiment.
+    """The first of :func:`choose_all`."""
+    return choose_all(run_id, experiment, folder)[0]
+
+
+def choose_all(run_id: str, experiment: str, folder: Path) -> "list[tuple[Store, TrackedRun]]":
+    """The run of that id (or of its beginning), or else the best run of an experiment on each of its data sets.
 
     Args:
         run_id: empty for the best run.
@@ -117,15 +134,21 @@ def choose(run_id: str, experiment: str, folder: Path) -> "tuple[Store, TrackedR
         store, run = Store.holding(run_id, folder)
         if experiment not in ("", store.name):
             raise InputError(f"run {run.run_id} is of experiment {store.name!r}, not {experiment!r}")
-        return store, run
+        return [(store, run)]
     found = read_runs(experiment, folder)
-    best = best_run(found.runs)
-    if best is None:
+    best = best_runs(found.runs)
+    if not best:
         raise InputError(
             f"experiment {found.experiment!r} has no finished run with a decoder (reconstruction_weight above 0), so none is "
             "the best; of a run without one, named by its id, there is a figure of its routing"
         )
-    return Store.holding(best, folder)
+    return [Store.holding(each, folder) for each in best.values()]
+
+
+def best_runs(runs: "pd.DataFrame") -> dict[str, str]:
+    """Data set -> the id of its :func:`best_run`, where there is one: errors on two data sets have no order."""
+    found = {str(name): best_run(part) for name, part in runs.groupby("dataset", sort=False)}
+    return {name: run_id for name, run_id in found.items() if run_id}
 
 
 def best_run(runs: "pd.DataFrame") -> str | None:

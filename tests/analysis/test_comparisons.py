@@ -9,10 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import stats
 
-from analysis import tables
+from analysis import ensembles, tables
 from analysis.cells import cells
-from analysis.comparisons import Comparisons, Difference, choose_reference, compare, interactions, main_effects, ranks
+from analysis.comparisons import Comparisons, Difference, compare, interactions, main_effects, ranks
 from analysis.predictions import read_answers
+from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
 from capsnet.errors import InputError
 from experiments.tracking import MissingError
@@ -28,7 +29,7 @@ class Shelf:
         self.folder, self.digests = folder, digests or {}
 
     def datasets(self):
-        return {run_id: ("digits", digest) for run_id, digest in self.digests.items()}
+        return {run_id: [("digits", digest)] for run_id, digest in self.digests.items()}
 
     def artifact(self, run_id, name, folder):
         path = self.folder / f"{run_id}.safetensors"
@@ -82,7 +83,7 @@ def shuffled(frame, seed=0):
     ],
 )
 def test_the_papers_cell_is_the_reference_or_the_one_nearest_to_it(make_runs, axes, setting, why):
-    reference, said = choose_reference(cells(shuffled(make_runs(axes))))
+    reference, said = choose_references(cells(shuffled(make_runs(axes))))["mnist"]
     assert (reference.setting, said) == (setting, why)
 
 
@@ -97,13 +98,16 @@ def test_the_papers_cell_is_the_reference_or_the_one_nearest_to_it(make_runs, ax
 )
 def test_a_reference_is_named_by_its_axes(make_runs, wanted):
     found = cells(make_runs(FOUR))
-    assert choose_reference(found, wanted)[0] is found[0]
+    assert choose_references(found, wanted)["mnist"][0] is found[0]
 
 
 def test_a_reference_whose_values_hold_commas_is_found(make_runs):
     found = cells(make_runs({"lr_schedule": ["constant", "exponential(gamma=0.5, every=40)"], "epochs": [2, 3]}))
     wanted = "epochs=3, lr_schedule=exponential(gamma=0.5, every=40)"
-    assert choose_reference(found, wanted)[0].setting == {"epochs": 3, "lr_schedule": "exponential(gamma=0.5, every=40)"}
+    assert choose_references(found, wanted)["mnist"][0].setting == {
+        "epochs": 3,
+        "lr_schedule": "exponential(gamma=0.5, every=40)",
+    }
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,7 @@ def test_a_reference_whose_values_hold_commas_is_found(make_runs):
 )
 def test_an_unknown_reference_names_what_there_is(make_runs, wanted, message):
     with pytest.raises(InputError, match=message):
-        choose_reference(cells(make_runs(FOUR)), wanted)
+        choose_references(cells(make_runs(FOUR)), wanted)
 
 
 def test_a_single_cell_has_no_reference(make_runs):
@@ -187,15 +191,74 @@ def test_p_is_corrected_for_the_cells_that_have_pairs(make_runs, fail):
     assert "corrected for 1 comparison." in tables.differences(made, runs).notes[0]
 
 
-def test_runs_of_different_data_sets_are_no_pairs_and_have_no_ranks(make_runs):
-    runs = make_runs({"dataset": ["mnist", "fashion_mnist"], "routing_iterations": [1, 3]})
+BOTH = {"dataset": ["mnist", "fashion_mnist"], "routing_iterations": [1, 2, 3]}
+
+
+def test_each_data_set_has_a_reference_ranks_and_a_correction_of_its_own(make_runs):
+    runs = make_runs(BOTH, seeds=6)
     made = compare(cells(runs), {})
-    of = {tuple(d.cell.setting.values()): d.comparison.difference.n for d in made.differences}
-    assert made.reference.setting == {"dataset": "mnist", "routing_iterations": 3}
-    assert of == {("mnist", 1): 3, ("fashion_mnist", 1): 0, ("fashion_mnist", 3): 0}
-    assert ranks(made.cells)[1] == 0
+    assert {name: (cell.setting, why) for name, (cell, why) in made.references.items()} == {
+        name: ({"dataset": name, "routing_iterations": 3}, "the paper's cell") for name in ("fashion_mnist", "mnist")
+    }
+    alone = {name: compare(cells(runs[runs["dataset"] == name]), {}) for name in BOTH["dataset"]}
+    assert list(made.by_dataset) == ["fashion_mnist", "mnist"]
+    for name, part in made.by_dataset.items():
+        assert [cell.setting for cell in part.cells] == [{"routing_iterations": r} for r in (1, 2, 3)]
+        assert part.reference.setting == alone[name].reference.setting
+        for found, expected in zip(part.differences, alone[name].differences, strict=True):
+            assert (found.comparison, found.p_holm) == (expected.comparison, expected.p_holm)
+        assert ranks(part.cells) == ranks(alone[name].cells)
+    assert [d.p_holm for d in made.differences] == [d.p_holm for part in made.by_dataset.values() for d in part.differences]
+    assert ranks(made.cells)[0] == [*ranks(alone["fashion_mnist"].cells)[0], *ranks(alone["mnist"].cells)[0]]
     assert {effect.axes for effect in main_effects(made.cells)} == {("routing_iterations",)}
     assert interactions(made.cells) == []
+
+
+def test_a_single_data_set_is_its_own_part(make_runs):
+    made = compare(cells(make_runs(TWO)), {})
+    assert list(made.by_dataset.values()) == [made]
+
+
+def test_a_reference_is_asked_for_on_each_data_set_that_has_it(make_runs):
+    found = cells(pd.concat([make_runs(BOTH), make_runs({"routing_iterations": [5]})], ignore_index=True))
+    both = compare(found, {}, "routing_iterations=1").references
+    assert {name: (cell.setting["routing_iterations"], why) for name, (cell, why) in both.items()} == {
+        "fashion_mnist": (1, "as asked for"),
+        "mnist": (1, "as asked for"),
+    }
+    one = compare(found, {}, "routing_iterations=5").references
+    assert {name: (cell.setting["routing_iterations"], why) for name, (cell, why) in one.items()} == {
+        "fashion_mnist": (3, "the paper's cell"),
+        "mnist": (5, "as asked for"),
+    }
+    with pytest.raises(InputError, match="3 cells are the reference 'dataset=fashion_mnist'"):
+        compare(found, {}, "dataset=fashion_mnist")
+
+
+def test_tables_of_several_data_sets_say_of_which_each_number_is(make_runs):
+    runs = make_runs(BOTH, seeds=3)
+    made = compare(cells(runs), {})
+    table = tables.differences(made, runs)
+    assert [row[:3] for row in table.rows] == [
+        ["fashion_mnist", "1", "3"],
+        ["fashion_mnist", "2", "3"],
+        ["mnist", "1", "3"],
+        ["mnist", "2", "3"],
+    ]
+    assert "corrected for 2 comparisons on fashion_mnist and 2 on mnist." in table.notes[0]
+    assert table.notes[1].startswith("On fashion_mnist and mnist: significance is out of reach")
+    assert table.caption.count("the paper's cell") == 2
+    effects = tables.effects(made, runs)
+    assert effects.header[:3] == ["dataset", "axis", "value"]
+    assert [row[:3] for row in effects.rows] == [[d, "r", r] for d in ("fashion_mnist", "mnist") for r in "123"]
+
+
+def test_a_data_set_with_one_cell_is_not_compared(make_runs):
+    runs = pd.concat([make_runs(TWO), make_runs({}, base={"dataset": "fashion_mnist"})], ignore_index=True)
+    made = compare(cells(runs), {})
+    assert list(made.references) == ["mnist"]
+    assert [d.cell.setting["dataset"] for d in made.differences] == ["mnist"]
+    assert len(tables.differences(made, runs).rows) == 1
 
 
 def test_equal_pairs_are_no_certainty(make_runs):
@@ -252,17 +315,17 @@ def test_a_value_with_which_nothing_finished_takes_no_other_with_it(make_runs, f
     levels = {effect.levels for effect in main_effects(cells(runs))}
     assert levels == {(1e-3,), (5e-3,), (1,), (3,)}
     means, seeds = ranks(cells(runs))
-    assert seeds == 3
+    assert sorted(seeds) == [0, 0, 3, 3, 3, 3]
     assert sorted(map(math.isnan, means)) == [False] * 4 + [True] * 2
 
 
 def test_ranks_are_over_the_seeds_that_all_have(make_runs, fail):
     runs = make_runs({"routing_iterations": [1, 2, 3]}, errors=[3.0, 3.0, 9.0, 2.0, 1.0, 9.0, 1.0, 1.0, 0.0])
     fail(runs, [8])
-    assert ranks(cells(runs)) == ([3.0, 1.75, 1.25], 2)
+    assert ranks(cells(runs)) == ([3.0, 1.75, 1.25], [2, 2, 2])
     fail(runs, [0, 4])
     means, seeds = ranks(cells(runs))
-    assert seeds == 0
+    assert seeds == [0, 0, 0]
     assert all(map(math.isnan, means))
 
 
@@ -362,7 +425,7 @@ def test_an_ensemble_is_only_told_of_several_runs(make_runs, answered):
     made = compare(cells(runs), stores)
     assert isinstance(made, Comparisons)
     assert [images.ensemble for images in made.images] == [None, None]
-    assert tables.ensembles(made, runs) is None
+    assert ensembles.table(made, runs) is None
     assert "over test images" in made.images[0].interval.kind
 
 
@@ -383,7 +446,7 @@ def test_a_row_of_the_table_of_ensembles_is_what_the_files_say(make_runs, answer
     """Jeffreys' interval, which the bootstrap of one network's errors is, within what 10,000 resamples tell."""
     runs, stores = answered(make_runs(TWO, seeds=7, errors=[float(e) for e in range(56, 84, 2)]))
     made = compare(cells(runs), stores)
-    table = tables.ensembles(made, runs)
+    table = ensembles.table(made, runs)
     header = ["r", "single network (%)", "networks", "ensemble (%)", "95% over images", "test images"]
     assert table.header == header
     for found, cell, images in zip(table.rows, made.cells, made.images, strict=True):
@@ -414,7 +477,7 @@ def test_an_ensemble_says_how_many_networks_it_has(make_runs, answered, fail, tm
     for gone in ("run002", "run007"):
         (tmp_path / f"{gone}.safetensors").unlink()
     made = compare(cells(runs), stores)
-    table = tables.ensembles(made, runs)
+    table = ensembles.table(made, runs)
     assert [each[0] for each in table.rows] == ["1"]
     assert table.rows[0][1].endswith("(n=3 of 4; 1 diverged)")
     assert table.rows[0][2] == "2"
@@ -428,7 +491,7 @@ def test_runs_of_another_data_set_are_no_ensemble_though_labels_agree(make_runs,
     stores = {"quick": Shelf(stores["quick"].folder, digests)}
     made = compare(cells(runs), stores)
     assert made.images[0] is None
-    assert [each[0] for each in tables.ensembles(made, runs).rows] == ["3"]
+    assert [each[0] for each in ensembles.table(made, runs).rows] == ["3"]
     assert made.faults == ["the runs of a cell were tested on different images: run000, run001"]
 
 
@@ -441,4 +504,4 @@ def test_a_store_that_does_not_tell_its_data_sets_is_a_fault_and_labels_have_to_
     stores["quick"].datasets = away
     made = compare(cells(runs), stores)
     assert made.faults == ["the data sets of quick can't be read: gone"]
-    assert len(tables.ensembles(made, runs).rows) == 2
+    assert len(ensembles.table(made, runs).rows) == 2

@@ -288,6 +288,13 @@ def test_dead_capsules_are_counted_in_the_figure(loaded, data, drawn, tmp_path):
     assert "not longer than 0.1 on any of 360 test images" in words
 
 
+def test_routing_is_followed_on_the_first_images_of_a_large_test_set(loaded, data, drawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(routing_figure, "MOST", 50)
+    routing(loaded, data.test, tmp_path)
+    assert "on any of the first 50 test images" in texts(drawn["routing"]).replace("\n", " ")
+    assert json.loads((tmp_path / "routing.json").read_text())["images"] == 50
+
+
 def test_without_routing_there_is_one_pass(made_up, drawn, tmp_path):
     for changes in ({"routing": "uniform"}, {}):
         [numbers] = routing(*made_up(20, 0, **SMALL, routing_iterations=1, **changes), tmp_path)

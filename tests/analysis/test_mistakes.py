@@ -107,7 +107,10 @@ def test_other_data_sets_with_equal_labels_are_other_images(make_runs, judge):
     comparisons = judge(make_runs({"dataset": ["mnist", "fashion_mnist"]}), images=30)
     group = mistakes.seen(comparisons)
     assert len(group.cells) == 1
-    assert mistakes.tested(comparisons).dataset == group.cells[0].setting["dataset"] == "fashion_mnist"
+    assert {name: config.dataset for name, config in mistakes.tested(comparisons).items()} == {
+        "fashion_mnist": "fashion_mnist",
+        "mnist": "mnist",
+    }
 
 
 def test_the_images_shown_are_those_that_most_runs_get_wrong(comparisons):
@@ -164,6 +167,6 @@ def test_images_of_another_data_set_are_refused(comparisons):
 
 def test_without_predictions_nothing_is_written(comparisons, tmp_path):
     nothing = replace(comparisons, images=[None] * 4)
-    paths, skipped = mistakes.write(nothing, None, tmp_path / "new")
+    paths, skipped = mistakes.write(nothing, {}, tmp_path / "new")
     assert (paths, skipped) == ([], ["confusion, mistaken_images: no run's predictions can be read"])
-    assert mistakes.tested(nothing) is None
+    assert mistakes.tested(nothing) == {}

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.cells import cells, texts_of, told, varying, with_model
+from analysis.cells import cells, dictated, texts_of, told, varying
 from analysis.comparisons import main_effects
 from analysis.contrasts import _contrasts, _measured
 from analysis.heat import squares
@@ -49,7 +49,7 @@ def test_models_stand_one_below_the_other_however_many_there_are(table1, make_ru
 
 def test_what_comes_with_a_model_is_no_axis(table1, make_runs):
     assert varying(table1) == ["model", "routing_iterations", "reconstruction_weight"]
-    assert with_model(table1) == ["dropout", "loss"]
+    assert dictated(table1) == {"dropout": ("model",), "loss": ("model",)}
     more = pd.concat([table1, make_runs({}, base={**CNN, "dropout": 0.0})], ignore_index=True)
     assert varying(more) == ["model", "dropout", "routing_iterations", "reconstruction_weight"]
 

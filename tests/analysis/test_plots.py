@@ -227,7 +227,7 @@ def readable(make_curves, judge):
 
     def look(runs):
         comparisons, metrics, seen = judge(runs, images=60), make_curves(runs), []
-        for name, make in {**plots.figures(comparisons, runs, metrics), **mistakes.figures(comparisons, None)}.items():
+        for name, make in {**plots.figures(comparisons, runs, metrics), **mistakes.figures(comparisons, {})}.items():
             try:
                 pages = make()
             except NothingToDrawError:
@@ -282,7 +282,7 @@ def test_another_process_makes_the_same_bytes_of_shuffled_rows(make_runs, make_c
     axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
     runs = make_runs(axes, seeds=2, base={"epochs": 3})
     metrics = make_curves(runs)
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    pixels = {"digits": np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)}
     shuffled = [frame.sample(frac=1, random_state=3) for frame in (runs, metrics)]
     with (tmp_path / "data.pickle").open("wb") as file:
         pickle.dump((judge(shuffled[0], images=40), *shuffled, pixels), file)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from analysis import published, tables
+from analysis import ensembles, published, tables
 from analysis.cells import cells, tidy
 from analysis.formats import latex
 from capsnet.errors import InputError
@@ -106,6 +106,36 @@ def test_the_baseline_stands_beside_its_cell(make_runs):
         assert cells(make_runs({}, base=CNN | other), PUBLISHED)[0].published is None
 
 
+PAIRS = {"dataset": "multimnist", "augmentation": "shift(pixels=4)"}
+PAIRS_CNN = PAIRS | {"model": "cnn_multimnist", "loss": "sigmoid_cross_entropy", "reconstruction_weight": 0.0}
+
+
+def test_the_numbers_on_multimnist_stand_beside_runs_of_multimnist_alone(make_runs):
+    found = [c.published for c in cells(make_runs({"routing_iterations": [1, 2, 3]}, base=PAIRS), PUBLISHED)]
+    assert [each and each.value for each in found] == [7.5, None, 5.2]
+    assert "100,000 pairs" in found[0].protocol
+    assert [c.published.value for c in cells(make_runs({}, base=PAIRS_CNN), PUBLISHED)] == [8.1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"augmentation": "shift(pixels=2)"},
+        {"reconstruction_weight": 0.0},
+        {"capsule_bias": True},
+        {"train_size": 5000},
+        {"dataset": "multidigits", "train_size": 0, "validation_size": 100},
+        {"dataset": "mnist"},
+        {"loss": "sigmoid_cross_entropy"},
+        PAIRS_CNN | {"dropout": 0.5},
+        PAIRS_CNN | {"train_size": 5000},
+        PAIRS_CNN | {"dataset": "mnist"},
+    ],
+)
+def test_other_pairs_and_networks_are_not_those_of_multimnist(make_runs, other):
+    assert cells(make_runs({}, base=PAIRS | other), PUBLISHED)[0].published is None
+
+
 ENTRY = "- {name: x, value: 0.3, sd: null, n: 3, source: s, protocol: p, match: %s}"
 
 
@@ -166,7 +196,7 @@ def test_the_number_of_an_ensemble_stands_beside_no_single_network(judge):
     assert accuracy(runs, PUBLISHED).header == ["model", "r", "reconstruction", "test error (%)"]
     assert tidy([cell])["published"].isna().all()
     made = judge(runs, PUBLISHED, images=40)
-    table = tables.ensembles(made, runs)
+    table = ensembles.table(made, runs)
     assert table.header[-1] == "paper (%)"
     assert table.rows[0][-1] == "10.6 (ensemble of 7)"
     assert any("section 7" in note and "of a single one there is no number" in note for note in table.notes)
@@ -175,7 +205,7 @@ def test_the_number_of_an_ensemble_stands_beside_no_single_network(judge):
 
 def test_the_number_of_single_networks_stands_beside_no_ensemble(judge):
     runs = rows_of("smallnorb", 3.0)
-    assert "paper (%)" not in tables.ensembles(judge(runs, PUBLISHED, images=40), runs).header
+    assert "paper (%)" not in ensembles.table(judge(runs, PUBLISHED, images=40), runs).header
 
 
 def test_a_cell_of_a_small_data_set_needs_no_validation_images(tmp_path):

@@ -1,0 +1,104 @@
+"""What stands above and below a table: what is the same in all of it, whose numbers are beside ours, where ours come from."""
+
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+from analysis.cells import Cell, dictated, legend, name_of, outcomes, text_of, told
+from analysis.published import Published
+
+MODELS = {
+    "capsnet": "CapsNet",
+    "cnn": "CNN",
+    "cnn_matched": "CNN, matched",
+    "cnn_multimnist": "CNN, MultiMNIST's",
+}  # names in tables, if not the registry's
+TABLE1 = ("model", "routing_iterations", "reconstruction_weight")  # the paper's columns, whether they vary or not
+DATASETS = {"mnist": "MNIST", "multimnist": "MultiMNIST"}
+# what a published cell may differ in
+PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "precision", "validation_size")
+
+
+def footer(runs: pd.DataFrame) -> str:
+    """Where the numbers come from: experiment, commit, seeds, runs, and when the last one ended."""
+    commits = sorted({_short(commit) for commit in runs["git_commit"].dropna() if commit})
+    seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    consecutive = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
+    last = pd.to_datetime(runs["ended"], utc=True).max()
+    parts = [
+        f"Experiment {_experiments(runs)}",
+        f"commit{'s' * (len(commits) > 1)} {', '.join(commits) or 'unknown'}",
+        f"seed{'s' * (len(seeds) > 1)} {f'{seeds[0]} to {seeds[-1]}' if consecutive else ', '.join(map(str, seeds))}",
+        f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((outcomes(runs) == 'finished').sum())} finished",
+        *_filter(runs),
+        "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
+    ]
+    return "; ".join(parts) + "."
+
+
+def published_text(entry: Published) -> str:
+    """As printed by its authors, whose digits are not ours to change."""
+    deviation = "" if entry.sd is None else f" ± {text_of(entry.sd)}"
+    count = f" (ensemble of {entry.ensemble})" if entry.ensemble else "" if entry.n is None else f" (n={entry.n})"
+    return text_of(entry.value) + deviation + count
+
+
+def published_notes(beside: Iterable[tuple[Cell, Published | None]]) -> list[str]:
+    """Each protocol of the numbers that stand beside cells, and what these cells have in its place."""
+    runs: dict[tuple[str, str], list[pd.DataFrame]] = {}
+    for cell, entry in beside:
+        if entry:
+            runs.setdefault((entry.source, entry.protocol), []).append(cell.runs)
+    return [f"Paper: {source}: {protocol} Here: {_here(pd.concat(own))}." for (source, protocol), own in runs.items()]
+
+
+def _here(runs: pd.DataFrame) -> str:
+    values = {field: runs[field].unique() for field in PROTOCOL}
+    return ", ".join(f"{name_of(k)} {text_of(v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items())
+
+
+def dictations(runs: pd.DataFrame) -> list[str]:
+    """What comes with each model, and each data set: ``CNN: dropout 0.5``, ``MultiMNIST: augmentation shift(pixels=4)``."""
+    said, fields = [], dictated(runs)
+    for by in dict.fromkeys(fields.values()):
+        for values, part in runs.groupby([*by]):
+            means = told(
+                dict(zip(by, values, strict=True)) | {field: part[field].iloc[0] for field, of in fields.items() if of == by}
+            )
+            own = ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in means.items() if k not in (*by, *TABLE1))
+            if own:
+                said.append(f"{' on '.join(title_of(str(value)) for value in values)}: {own}")
+    return said
+
+
+def title_of(name: str) -> str:
+    """A model or a data set as a table calls it."""
+    return MODELS.get(name) or DATASETS.get(name, name)
+
+
+def in_brackets(fields: Iterable[str]) -> str:
+    """`` (r: routing_iterations.)``, of those fields that have a short name; or nothing."""
+    names = legend(dict.fromkeys(fields))
+    return f" ({names}.)" if names else ""
+
+
+def _filter(runs: pd.DataFrame) -> list[str]:
+    """What the runs were chosen by."""
+    if not (where := runs.attrs.get("where")):
+        return []
+    return [f"only those with {' and '.join(where)}, which leaves out {runs.attrs['left_out']}"]
+
+
+def slug(runs: pd.DataFrame) -> str:
+    """The experiments' names as a part of a label."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", _experiments(runs)).strip("-").lower()
+
+
+def _short(commit: str) -> str:
+    """The first 7 digits of a commit, with whatever marks it as dirty."""
+    return re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit)
+
+
+def _experiments(runs: pd.DataFrame) -> str:
+    return ", ".join(sorted(map(str, runs["experiment"].unique())))

@@ -1,0 +1,102 @@
+"""Which cell of a data set the others are compared to: the one that is asked for, or the paper's, or what is nearest to it."""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from analysis.cells import NAMES, Cell, name_of, text_of
+from capsnet.config import FIELDS, VARIANTS
+from capsnet.errors import InputError, unknown
+from capsnet.variants import parse
+
+Member = TypeVar("Member")
+
+
+def choose_references(cells: Sequence[Cell], wanted: str = "") -> dict[str, tuple[Cell, str]]:
+    """Data set -> the cell that its others are compared to, and why that one.
+
+    Raises:
+        InputError: no cell, or several of one data set, are what is wanted.
+    """
+    asked = {dataset_of(cell): cell for cell in _named(cells, wanted)} if wanted else {}
+    found = {}
+    for name, members in grouped(cells, lambda cell: cell).items():
+        chosen, why = (asked[name], "as asked for") if name in asked else choose_reference(members)
+        if chosen:
+            found[name] = chosen, why
+    return found
+
+
+def choose_reference(cells: Sequence[Cell]) -> tuple[Cell | None, str]:
+    """Of the cells of one data set the one that the others are compared to, and why that one; None of a single cell."""
+    if len(cells) < 2:
+        return None, ""
+    settings = [{axis: value for axis, value in cell.setting.items() if axis != "dataset"} for cell in cells]
+    own = [sum(_is_default(*pair) for pair in setting.items()) for setting in settings]
+    place = own.index(max(own))
+    chosen, setting = cells[place], settings[place]
+    if max(own) == len(setting):
+        return chosen, "the paper's cell"
+    near = ", ".join(_told(*pair) for pair in setting.items() if _is_default(*pair))
+    return chosen, f"no cell is the paper's; this one is the first with {near}" if near else "the first cell"
+
+
+def _named(cells: Sequence[Cell], wanted: str) -> list[Cell]:
+    """The cells that are wanted, one of a data set at most."""
+    found = list(cells)
+    axes = list(cells[0].setting)
+    if not axes:
+        raise InputError(f"reference {wanted!r}: there is a single cell, and nothing to compare it to")
+    own = {shown: field for field, shown in NAMES.items()}
+    for part in re.split(r"[,\s]+(?=\w+=)(?![^(]*\))", wanted.strip()):  # not at a parameter's name=value
+        axis, equals, value = (text.strip() for text in part.partition("="))
+        axis = own.get(axis, axis)
+        if not equals:
+            raise InputError(f"reference {wanted!r} must be axis=value, as in: {_label(cells[0])}")
+        if axis not in axes:
+            raise InputError(unknown("axis", axis, axes, f"reference {wanted!r}"))
+        found = [cell for cell in found if _is(cell.setting[axis], value, axis)]
+    if not found or len(found) > len(grouped(found, lambda cell: cell)):
+        listed = "; ".join(map(_label, cells[:12])) + (f"; and {len(cells) - 12} more" if len(cells) > 12 else "")
+        many = f"{len(found)} cells are" if found else "no cell is"
+        raise InputError(f"{many} the reference {wanted!r}; there are: {listed}")
+    return found
+
+
+def _is(value: Any, text: str, axis: str) -> bool:
+    """Whether a text means the value: as a table shows it, or as YAML may spell it."""
+    if text in (text_of(value), str(value)):
+        return True
+    try:
+        if axis in VARIANTS:
+            return parse(text, VARIANTS[axis], axis).text == value
+        return bool(json.loads(text) == (json.loads(value) if isinstance(value, str) else value))
+    except (json.JSONDecodeError, InputError):
+        return False
+
+
+def _label(cell: Cell) -> str:
+    return " ".join(f"{axis}={text_of(value)}" for axis, value in cell.setting.items()) or "a single cell"
+
+
+def _told(axis: str, value: Any) -> str:
+    return f"{name_of(axis)} {text_of(value)}"
+
+
+def _is_default(axis: str, value: Any) -> bool:
+    default = FIELDS[axis].default
+    return text_of(list(default) if isinstance(default, tuple) else default) == text_of(value)
+
+
+def dataset_of(cell: Cell) -> str:
+    """The data set that its runs are of."""
+    return str(cell.runs["dataset"].iloc[0])
+
+
+def grouped(members: Iterable[Member], cell_of: Callable[[Member], Cell]) -> dict[str, list[Member]]:
+    """By the data set of what each is about."""
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        found.setdefault(dataset_of(cell_of(member)), []).append(member)
+    return found

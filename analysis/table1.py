@@ -1,0 +1,128 @@
+"""The paper's Table 1 whole: a configuration per row, a data set per column, and the paper's numbers beside ours."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.captions import dictations, footer, in_brackets, published_notes, published_text, slug, title_of
+from analysis.cells import Cell, constants, name_of, text_of, told, varying
+from analysis.comparisons import Comparisons, Images
+from analysis.formats import Table
+from analysis.statistics import Estimate
+from analysis.wording import error_text, interval_text
+from capsnet.registry import DATASETS as KNOWN
+
+BASELINES = frozenset({"cnn", "cnn_multimnist"})  # the paper's, one for each data set: in its table they are one row
+BASELINE = "Baseline CNN"
+FIRST = ("routing_iterations", "reconstruction_weight")
+ORDER = (BASELINE, "CapsNet")  # then by name
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration but for data set and what comes with it."""
+
+    method: str
+    settings: dict[str, Any]  # of the other axes; without those that mean nothing to the model
+
+    def of(self, axis: str, yes_or_no: bool) -> str:
+        """An axis as text."""
+        if axis not in self.settings:
+            return "—"
+        value = self.settings[axis]
+        return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else text_of(value)
+
+
+def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
+    """Method, r, reconstruction and what else varies; for each data set the error and its interval, and the paper's.
+
+    What a data set dictates, such as its augmentation, makes no row of its own. None with a single data set.
+    """
+    datasets = list(comparisons.by_dataset)
+    if len(datasets) < 2:
+        return None
+    axes = [*FIRST, *(axis for axis in varying(runs) if axis not in ("dataset", "model", *FIRST))]
+    merged = _one_baseline(runs)
+    found: dict[tuple[Any, ...], tuple[Row, dict[str, tuple[Cell, Images | None]]]] = {}
+    for cell, images in zip(comparisons.cells, comparisons.images, strict=True):
+        row = _row(cell, axes, merged)
+        _, by_dataset = found.setdefault((row.method, *map(row.settings.get, axes)), (row, {}))
+        by_dataset[str(cell.runs["dataset"].iloc[0])] = cell, images
+    weights = sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
+    yes_or_no = len(weights) < 2
+    papers = [name for name in datasets if any(cell.published for cell in comparisons.by_dataset[name].cells)]
+    header = ["method", name_of(FIRST[0]), "reconstruction" if yes_or_no else name_of(FIRST[1]), *map(name_of, axes[2:])]
+    for name in datasets:
+        header += [f"{title_of(name)} (%)", "95% interval", *(["paper (%)"] if name in papers else [])]
+    body = [
+        [row.method, *(row.of(axis, yes_or_no) for axis in axes), *_results(by_dataset, datasets, papers)]
+        for row, by_dataset in sorted(found.values(), key=lambda pair: _place(pair[0], axes))
+    ]
+    notes = [
+        _of_intervals(comparisons.images),
+        *_of_pairs(datasets),
+        *published_notes((cell, cell.published) for cell in comparisons.cells),
+        footer(runs),
+    ]
+    return Table(f"tab:{slug(runs)}-table1", _caption(runs, axes, weights, merged), header, body, 1 + len(axes), notes)
+
+
+def _one_baseline(runs: pd.DataFrame) -> bool:
+    """Whether no data set has learned with several of the paper's baselines."""
+    own = runs[runs["model"].isin(BASELINES)]
+    return bool(own.groupby("dataset")["model"].nunique().max() == 1) if len(own) else False
+
+
+def _row(cell: Cell, axes: Sequence[str], merged: bool) -> Row:
+    first = cell.runs.iloc[0]
+    means = told({"model": first["model"], **{axis: first[axis] for axis in axes}})
+    model = str(means.pop("model"))
+    return Row(BASELINE if merged and model in BASELINES else title_of(model), means)
+
+
+def _place(row: Row, axes: Sequence[str]) -> tuple[Any, ...]:
+    """The baseline first, as in the paper; a value that means nothing before the others."""
+    rank = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
+    return rank, row.method, *((axis in row.settings, row.settings.get(axis, 0)) for axis in axes)
+
+
+def _results(by_dataset: dict[str, tuple[Cell, Images | None]], datasets: Sequence[str], papers: Sequence[str]) -> list[str]:
+    texts = []
+    for name in datasets:
+        cell, images = by_dataset.get(name, (None, None))
+        texts += [error_text(cell), interval_text(_interval(cell, images))] if cell else ["—", "—"]
+        if name in papers:
+            texts.append(published_text(cell.published) if cell and cell.published else "—")
+    return texts
+
+
+def _interval(cell: Cell, images: Images | None) -> Estimate:
+    """Over seeds and test images, or without predictions over seeds."""
+    return images.interval if images else cell.error
+
+
+def _of_intervals(images: Sequence[Images | None]) -> str:
+    kinds = list(dict.fromkeys(each.interval.kind for each in images if each))
+    kinds += [f"95% Student-t interval over seeds{' without predictions' if kinds else ''}"] if None in images else []
+    return f"Interval: {' or '.join(kinds)}. A dash: not planned, or nothing to say."
+
+
+def _of_pairs(datasets: Sequence[str]) -> list[str]:
+    pairs = [title_of(name) for name in datasets if KNOWN[name].labels == 2]
+    return [f"{' and '.join(pairs)}: an answer is right if it names both digits; there is no half credit."] if pairs else []
+
+
+def _caption(runs: pd.DataFrame, axes: Sequence[str], weights: Sequence[float], merged: bool) -> str:
+    same = ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in constants(runs).items() if k not in axes)
+    said = ["Test error in % by data set, mean ± sample sd over n seeds."]
+    said += [f"Reconstruction: weight {text_of(weights[0])}."] if len(weights) == 1 else []
+    said += [f"Constant: {same}."] if same else []
+    said += [f"{each}." for each in dictations(runs)]
+    if merged:
+        own = runs[runs["model"].isin(BASELINES)].groupby("dataset")["model"].first()
+        said.append(
+            f"{BASELINE}: {', '.join(f'{title_of(str(model))} on {title_of(str(name))}' for name, model in own.items())}."
+        )
+    return " ".join(said) + in_brackets(axes)

@@ -1,0 +1,179 @@
+"""The paper's Table 1 whole: a row per configuration whatever its data sets dictate, and the paper's numbers beside ours."""
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import findings, plots, tables
+from analysis.cells import dictated, varying
+from analysis.comparisons import Images
+from analysis.published import load
+from analysis.style import by_dataset
+from analysis.table1 import paper_form
+from experiments.sources import read_grid
+
+PUBLISHED = load()
+PAPER = {
+    ("Baseline CNN", "—", "—"): ("0.39", "8.1"),
+    ("CapsNet", "1", "no"): ("0.34 ± 0.032 (n=3)", "—"),
+    ("CapsNet", "1", "yes"): ("0.29 ± 0.011 (n=3)", "7.5"),
+    ("CapsNet", "3", "no"): ("0.35 ± 0.036 (n=3)", "—"),
+    ("CapsNet", "3", "yes"): ("0.25 ± 0.005 (n=3)", "5.2"),
+}
+
+
+@pytest.fixture
+def of_grid(make_runs):
+    """(name of a shipped grid) -> its runs, all finished, with errors that say which run is which: 0.01, 0.02, ..."""
+
+    def make(name):
+        rows = []
+        for number, (_, config) in enumerate(read_grid(name).configs):
+            values = {k: v for k, v in config.model_dump().items() if k != "seed"}
+            one = make_runs({"seed": [config.seed]}, seeds=1, base=values, errors=[(number + 1) / 100])
+            rows.append(one.assign(run_id=f"run{number:03d}"))
+        return pd.concat(rows, ignore_index=True)
+
+    return make
+
+
+def judged(runs, published=PUBLISHED):
+    return tables.judged(runs, published=published)
+
+
+def test_the_shipped_grid_is_table_1_of_the_paper(of_grid):
+    runs = of_grid("table1")
+    table = paper_form(judged(runs), runs)
+    assert table.header == [
+        *("method", "r", "reconstruction"),
+        *("MNIST (%)", "95% interval", "paper (%)"),
+        *("MultiMNIST (%)", "95% interval", "paper (%)"),
+    ]
+    assert table.labels == 3
+    assert {tuple(row[:3]): (row[5], row[8]) for row in table.rows} == PAPER
+    assert [tuple(row[:3]) for row in table.rows] == list(PAPER)
+    for row, dataset in itertools.product(table.rows, ("mnist", "multimnist")):
+        model = {"mnist": "cnn", "multimnist": "cnn_multimnist"}[dataset] if row[0] == "Baseline CNN" else "capsnet"
+        own = runs[(runs["dataset"] == dataset) & (runs["model"] == model)]
+        if model == "capsnet":
+            own = own[(own["routing_iterations"] == int(row[1])) & ((own["reconstruction_weight"] > 0) == (row[2] == "yes"))]
+        shown = row[3 if dataset == "mnist" else 6]
+        if own.empty:
+            assert shown == "—"
+            assert dataset == "multimnist"
+        else:
+            assert len(own) == 6
+            mean = shown.partition(" ")[0]
+            assert float(mean) == pytest.approx(own["test_error"].mean(), abs=0.51 * 10.0 ** -len(mean.partition(".")[2]))
+            assert shown.endswith("(n=6)")
+
+
+def test_what_the_data_sets_dictate_is_told_and_is_no_axis(of_grid):
+    runs = of_grid("table1")
+    assert varying(runs) == ["dataset", "model", "routing_iterations", "reconstruction_weight"]
+    assert dictated(runs) == {
+        **dict.fromkeys(("dropout", "loss"), ("model",)),
+        **dict.fromkeys(("augmentation", "lr_schedule"), ("dataset",)),
+    }
+    table = paper_form(judged(runs), runs)
+    slower = "exponential(gamma=0.96, every=20000, floor=0.001)"
+    assert f"MultiMNIST: augmentation shift(pixels=4), lr schedule {slower}." in table.caption
+    assert "Baseline CNN: CNN on MNIST, CNN, MultiMNIST's on MultiMNIST." in table.caption
+    assert "CNN: dropout 0.5, loss cross_entropy." in table.caption
+    assert any(note.startswith("MultiMNIST: an answer is right if it names both digits") for note in table.notes)
+    here = [note for note in table.notes if "60 million" in note]
+    assert len(here) == 1
+    assert slower in here[0]
+
+
+def test_the_small_grid_has_the_same_rows_with_the_matched_network(of_grid):
+    runs = of_grid("table1-digits")
+    table = paper_form(judged(runs), runs)
+    rows = {tuple(row[:3]): [cell != "—" for cell in (row[3], row[5])] for row in table.rows}
+    assert rows == {
+        ("CNN, matched", "—", "no"): [True, True],
+        ("CapsNet", "1", "no"): [True, False],
+        ("CapsNet", "1", "yes"): [True, True],
+        ("CapsNet", "3", "no"): [True, False],
+        ("CapsNet", "3", "yes"): [True, True],
+    }
+    assert "paper (%)" not in table.header
+
+
+def test_both_baselines_on_one_data_set_are_two_rows(make_runs):
+    logits = {"loss": "sigmoid_cross_entropy", "reconstruction_weight": 0.0}
+    axes = {"dataset": ["mnist", "fashion_mnist"], "model": ["cnn", "cnn_multimnist"]}
+    runs = make_runs(axes, base=logits)
+    table = paper_form(judged(runs), runs)
+    assert [row[0] for row in table.rows] == ["CNN", "CNN, MultiMNIST's"]
+    assert all("—" not in row[3:5] + row[5:] for row in table.rows)
+
+
+def test_one_data_set_has_no_such_table_and_an_old_one_is_removed(make_runs, tmp_path):
+    both = make_runs({"dataset": ["mnist", "fashion_mnist"], "routing_iterations": [1, 3]})
+    tables.write(judged(both), both, tmp_path)
+    assert {path.name for path in tmp_path.glob("table1.*")} == {"table1.md", "table1.tex", "table1.html"}
+    one = both[both["dataset"] == "mnist"].reset_index(drop=True)
+    assert paper_form(judged(one), one) is None
+    tables.write(judged(one), one, tmp_path)
+    assert not list(tmp_path.glob("table1.*"))
+
+
+def test_failed_runs_and_other_axes_are_seen(make_runs, fail):
+    axes = {"dataset": ["fashion_mnist", "mnist"], "class_dim": [8, 16], "reconstruction_weight": [5e-4, 1e-2]}
+    runs = make_runs(axes)
+    fail(runs, [0])
+    table = paper_form(judged(runs, ()), runs)
+    assert table.header[:4] == ["method", "r", "reconstruction weight", "class dim"]
+    assert [row[1:4] for row in table.rows] == [
+        ["3", "0.0005", "8"],
+        ["3", "0.0005", "16"],
+        ["3", "0.01", "8"],
+        ["3", "0.01", "16"],
+    ]
+    assert "(n=2 of 3; 1 diverged)" in table.rows[0][4]
+
+
+def test_the_interval_is_over_images_where_predictions_were_read(make_runs):
+    runs = make_runs({"dataset": ["digits", "mnist"]}, base={"train_size": 300, "validation_size": 100, "conv_kernel": 5})
+    made = judged(runs)
+    cell = made.cells[0]
+    wider = replace(cell.error, low=1.0, high=2.0, kind="95% bootstrap interval over seeds and test images")
+    labels = np.arange(10)
+    seen = Images(wider, 1.0, labels, np.eye(10, dtype=int) * 3, np.zeros((10, 10)))
+    table = paper_form(replace(made, images=[seen, None]), runs)
+    assert table.rows[0][4] == "[1.00, 2.00]"
+    assert "over seeds and test images or 95% Student-t interval over seeds without predictions" in table.notes[0]
+
+
+def test_findings_of_two_data_sets_stand_apart(make_runs):
+    runs = make_runs({"dataset": ["fashion_mnist", "mnist"], "routing_iterations": [1, 3]}, seeds=6)
+    runs.loc[runs["dataset"] == "mnist", "test_error"] /= 100
+    found = findings.find(judged(runs))
+    lowest = {each.title: each.findings[0].text for each in found.chapters if each.title.startswith("Lowest")}
+    assert list(lowest) == ["Lowest error on fashion_mnist", "Lowest error on mnist"]
+    means = runs.groupby(["dataset", "routing_iterations"])["test_error"].mean()
+    for dataset in ("fashion_mnist", "mnist"):
+        assert f"with r = {means[dataset].idxmin()}." in lowest[f"Lowest error on {dataset}"]
+        assert f"On {dataset}: " in found.answer
+        assert not any("dataset" in each.text for part in found.chapters for each in part.findings)
+
+
+def test_a_figure_has_a_page_for_each_data_set_that_it_can_be_drawn_of(make_runs, make_curves):
+    both = make_runs({"dataset": ["fashion_mnist", "mnist"], "routing_iterations": [1, 3]}, base={"epochs": 2})
+    runs = pd.concat([both, make_runs({"reconstruction_weight": [0.0]}, base={"epochs": 2})], ignore_index=True)
+    runs["run_id"] = [f"run{i}" for i in range(len(runs))]
+    figures = plots.figures(judged(runs), runs, make_curves(runs))
+    names = {name: [page.get_suptitle() for page in make()] for name, make in figures.items() if name != "interactions"}
+    assert names.pop("heat_map") == ["mnist"]
+    assert set(map(tuple, names.values())) == {("fashion_mnist", "mnist")}
+
+
+def test_of_one_data_set_pages_are_as_they_were(make_runs):
+    runs = make_runs({"routing_iterations": [1, 3]})
+    pages = plots.by_cell(judged(runs))
+    assert by_dataset({"mnist": lambda: pages}) == pages
+    assert pages[0].get_suptitle() == ""
