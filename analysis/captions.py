@@ -10,9 +10,8 @@ from analysis.published import Published
 
 MODELS = {
     "capsnet": "CapsNet",
-    "cnn": "CNN",
+    "cnn": "Baseline CNN",
     "cnn_matched": "CNN, matched",
-    "cnn_multimnist": "CNN, MultiMNIST's",
 }  # names in tables, if not the registry's
 TABLE1 = ("model", "routing_iterations", "reconstruction_weight")  # the paper's columns, whether they vary or not
 DATASETS = {"mnist": "MNIST", "multimnist": "MultiMNIST"}

@@ -14,10 +14,8 @@ from analysis.statistics import Estimate
 from analysis.wording import error_text, interval_text
 from capsnet.registry import DATASETS as KNOWN
 
-BASELINES = frozenset({"cnn", "cnn_multimnist"})  # the paper's, one for each data set: in its table they are one row
-BASELINE = "Baseline CNN"
 FIRST = ("routing_iterations", "reconstruction_weight")
-ORDER = (BASELINE, "CapsNet")  # then by name
+ORDER = ("cnn", "capsnet")  # the paper's, then by name
 
 
 @dataclass(frozen=True)
@@ -44,10 +42,9 @@ def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     if len(datasets) < 2:
         return None
     axes = [*FIRST, *(axis for axis in varying(runs) if axis not in ("dataset", "model", *FIRST))]
-    merged = _one_baseline(runs)
     found: dict[tuple[Any, ...], tuple[Row, dict[str, tuple[Cell, Images | None]]]] = {}
     for cell, images in zip(comparisons.cells, comparisons.images, strict=True):
-        row = _row(cell, axes, merged)
+        row = _row(cell, axes)
         _, by_dataset = found.setdefault((row.method, *map(row.settings.get, axes)), (row, {}))
         by_dataset[str(cell.runs["dataset"].iloc[0])] = cell, images
     weights = sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
@@ -66,25 +63,20 @@ def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         *published_notes((cell, cell.published) for cell in comparisons.cells),
         footer(runs),
     ]
-    return Table(f"tab:{slug(runs)}-table1", _caption(runs, axes, weights, merged), header, body, 1 + len(axes), notes)
+    return Table(f"tab:{slug(runs)}-table1", _caption(runs, axes, weights), header, body, 1 + len(axes), notes)
 
 
-def _one_baseline(runs: pd.DataFrame) -> bool:
-    """Whether no data set has learned with several of the paper's baselines."""
-    own = runs[runs["model"].isin(BASELINES)]
-    return bool(own.groupby("dataset")["model"].nunique().max() == 1) if len(own) else False
-
-
-def _row(cell: Cell, axes: Sequence[str], merged: bool) -> Row:
+def _row(cell: Cell, axes: Sequence[str]) -> Row:
     first = cell.runs.iloc[0]
     means = told({"model": first["model"], **{axis: first[axis] for axis in axes}})
     model = str(means.pop("model"))
-    return Row(BASELINE if merged and model in BASELINES else title_of(model), means)
+    return Row(title_of(model), means)
 
 
 def _place(row: Row, axes: Sequence[str]) -> tuple[Any, ...]:
     """The baseline first, as in the paper; a value that means nothing before the others."""
-    rank = ORDER.index(row.method) if row.method in ORDER else len(ORDER)
+    first = [*map(title_of, ORDER)]
+    rank = first.index(row.method) if row.method in first else len(first)
     return rank, row.method, *((axis in row.settings, row.settings.get(axis, 0)) for axis in axes)
 
 
@@ -114,15 +106,10 @@ def _of_pairs(datasets: Sequence[str]) -> list[str]:
     return [f"{' and '.join(pairs)}: an answer is right if it names both digits; there is no half credit."] if pairs else []
 
 
-def _caption(runs: pd.DataFrame, axes: Sequence[str], weights: Sequence[float], merged: bool) -> str:
+def _caption(runs: pd.DataFrame, axes: Sequence[str], weights: Sequence[float]) -> str:
     same = ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in constants(runs).items() if k not in axes)
     said = ["Test error in % by data set, mean ± sample sd over n seeds."]
     said += [f"Reconstruction: weight {text_of(weights[0])}."] if len(weights) == 1 else []
     said += [f"Constant: {same}."] if same else []
     said += [f"{each}." for each in dictations(runs)]
-    if merged:
-        own = runs[runs["model"].isin(BASELINES)].groupby("dataset")["model"].first()
-        said.append(
-            f"{BASELINE}: {', '.join(f'{title_of(str(model))} on {title_of(str(name))}' for name, model in own.items())}."
-        )
     return " ".join(said) + in_brackets(axes)

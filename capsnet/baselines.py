@@ -69,6 +69,11 @@ class CnnMultimnist(Baseline):
         super().__init__(config, layers, 256 * (height // 4) * (width // 4), (1024,))
 
 
+def baseline(config: RunConfig) -> Baseline:
+    """The paper's for the data set: where images have two labels MultiMNIST's, and MNIST's elsewhere."""
+    return CnnMultimnist(config) if config.facts.labels == 2 else Cnn(config)
+
+
 class Halve(nn.Module):
     """The maximum of every 2x2 pixels; an odd last row or column is left out.
 

@@ -75,7 +75,7 @@ class RunConfig(BaseModel):
 
     model: str = Field(
         "capsnet",
-        description="capsnet: the paper's network; cnn_matched: of its size, no capsules; cnn, cnn_multimnist: its baselines",
+        description="capsnet: the paper's network; cnn_matched: of its size, no capsules; cnn: its baseline",
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the last hidden layer's units that a baseline's step drops")
     conv_channels: Count = Field(256, description="channels of the first convolution (stride 1, ReLU)")

@@ -48,10 +48,6 @@ def patches(config: "RunConfig") -> None:
         raise ValueError(
             f"augmentation {config.augmentation} could cut off one of the {config.facts.labels} digits of {config.dataset}"
         )
-    if size < config.network.least:
-        raise ValueError(
-            f"augmentation {config.augmentation} leaves less than the {config.network.least} pixels of model {config.model}"
-        )
     if size > min(height, width):
         raise ValueError(f"augmentation {config.augmentation} is larger than the {height}x{width} images of {config.dataset}")
     if size == height == width:

@@ -39,9 +39,8 @@ class FurtherFacts:
 class ModelFacts:
     """What can be known of a model before it is made."""
 
-    network: str  # "module:class", called with the config
+    network: str  # "module:function", called with the config
     unread: tuple[str, ...] = ()  # fields that mean nothing to it: at their defaults, of which 0 is reconstruction_weight's
-    least: int = 1  # pixels: the side of the smallest images that it takes, where kernels don't tell
     logits: bool = False  # its scores are logits, not lengths in [0, 1): nothing for a margin or a decoder
 
 
@@ -66,8 +65,7 @@ NO_CAPSULES = (
 MODELS = {
     "capsnet": ModelFacts("capsnet.models:CapsuleNetwork", ("dropout",)),
     "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", *ROUTED)),
-    "cnn": ModelFacts("capsnet.baselines:Cnn", NO_CAPSULES, logits=True),
-    "cnn_multimnist": ModelFacts("capsnet.baselines:CnnMultimnist", NO_CAPSULES, least=4, logits=True),
+    "cnn": ModelFacts("capsnet.baselines:baseline", NO_CAPSULES, logits=True),
 }
 
 ROUTINGS = {

@@ -32,18 +32,18 @@ def test_table_1_comes_out_as_the_paper_has_it(table1):
         ["CapsNet", "1", "yes"],
         ["CapsNet", "3", "no"],
         ["CapsNet", "3", "yes"],
-        ["CNN", "—", "—"],
+        ["Baseline CNN", "—", "—"],
     ]
     printed = ["0.34 ± 0.032 (n=3)", "0.29 ± 0.011 (n=3)", "0.35 ± 0.036 (n=3)", "0.25 ± 0.005 (n=3)", "0.39"]
     assert [row[-1] for row in table.rows] == printed
-    assert "CapsNet: loss margin. CNN: dropout 0.5, loss cross_entropy." in table.caption
+    assert "CapsNet: loss margin. Baseline CNN: dropout 0.5, loss cross_entropy." in table.caption
 
 
 def test_models_stand_one_below_the_other_however_many_there_are(table1, make_runs):
     more = pd.concat([table1, make_runs({}, base={"model": "cnn_matched"})], ignore_index=True)
     table = tables.accuracy(tables.judged(more, published=load()), more)
     assert table.header == ["model", "r", "reconstruction", "test error (%)", "paper (%)"]
-    assert [row[:3] for row in table.rows[4:]] == [["CNN", "—", "—"], ["CNN, matched", "—", "yes"]]
+    assert [row[:3] for row in table.rows[4:]] == [["Baseline CNN", "—", "—"], ["CNN, matched", "—", "yes"]]
     assert [row[-1] for row in table.rows[4:]] == ["0.39", ""]
 
 

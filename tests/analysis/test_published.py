@@ -102,12 +102,12 @@ CNN = {"model": "cnn", "dropout": 0.5, "loss": "cross_entropy", "reconstruction_
 
 def test_the_baseline_stands_beside_its_cell(make_runs):
     assert [c.published.value for c in cells(make_runs({}, base=CNN), PUBLISHED)] == [0.39]
-    for other in ({"dropout": 0.0}, {"loss": "sigmoid_cross_entropy"}, {"train_size": 5000}, {"model": "cnn_multimnist"}):
+    for other in ({"dropout": 0.0}, {"loss": "sigmoid_cross_entropy"}, {"train_size": 5000}, {"dataset": "mnist_40"}):
         assert cells(make_runs({}, base=CNN | other), PUBLISHED)[0].published is None
 
 
 PAIRS = {"dataset": "multimnist", "augmentation": "shift(pixels=4)"}
-PAIRS_CNN = PAIRS | {"model": "cnn_multimnist", "loss": "sigmoid_cross_entropy", "reconstruction_weight": 0.0}
+PAIRS_CNN = PAIRS | {"model": "cnn", "loss": "sigmoid_cross_entropy", "reconstruction_weight": 0.0}
 
 
 def test_the_numbers_on_multimnist_stand_beside_runs_of_multimnist_alone(make_runs):

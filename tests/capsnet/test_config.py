@@ -171,7 +171,7 @@ BAD = [
     ({"dataset": 3}, "dataset must be of type string, not 3"),
     (
         {"model": "capsnot"},
-        "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet, cnn_matched, cnn, cnn_multimnist)",
+        "unknown model 'capsnot'; did you mean 'capsnet'? (choices: capsnet, cnn_matched, cnn)",
     ),
     ({"routing": "me"}, "unknown routing 'me'; choices: dynamic, uniform"),
     (
@@ -192,10 +192,6 @@ BAD = [
     (
         {"dataset": "multimnist", "augmentation": "crop(size=32)"},
         "crop(size=32) could cut off one of the 2 digits of multimnist",
-    ),
-    (
-        {"model": "cnn_multimnist", "augmentation": "crop(size=3)"},
-        "crop(size=3) leaves less than the 4 pixels of model cnn_multimnist",
     ),
     ({"dataset": "cifar10", "augmentation": "crop(size=48)"}, "is larger than the 32x32 images of cifar10"),
     ({"augmentation": "shift(pixels=0)"}, "augmentation 'shift(pixels=0)': pixels must be 1 or more"),

@@ -242,7 +242,7 @@ def test_multimnist_has_the_digits_of_mnist(monkeypatch, tmp_path):
         ({"mask": "prediction"}, "mask prediction doesn't say which of the two digits"),
         ({"mask": "none"}, "it must be label"),
         (
-            {"model": "cnn_multimnist", "loss": "cross_entropy", "reconstruction_weight": 0.0},
+            {"model": "cnn", "loss": "cross_entropy", "reconstruction_weight": 0.0},
             "choices: margin, sigmoid_cross_entropy",
         ),
     ],
