@@ -66,11 +66,17 @@ def model(config: "RunConfig") -> None:
                 f"{json.dumps(getattr(config, name))}"
             )
     if config.network.logits and config.objective.of_lengths:
-        able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_lengths)
         raise ValueError(
             f"loss {config.loss} is of lengths in [0, 1), and the scores of model {config.model} have no bounds; "
-            f"choices: {able}"
+            f"choices: {_able(config)}"
         )
+
+
+def _able(config: "RunConfig") -> str:
+    """The losses that both the scores of the model and the labels of the data set go with."""
+    known = {name: loss() for name, loss in LOSSES.items()}
+    lengths, single = not config.network.logits, config.facts.labels == 1
+    return ", ".join(name for name, loss in known.items() if (lengths or not loss.of_lengths) and (single or not loss.of_one))
 
 
 def training(config: "RunConfig") -> None:
@@ -120,9 +126,9 @@ def labels(config: "RunConfig") -> None:
     if config.facts.labels == 1:
         return
     if config.objective.of_one:
-        able = ", ".join(name for name, loss in LOSSES.items() if not loss().of_one)
         raise ValueError(
-            f"loss {config.loss} knows one right class, and the images of {config.dataset} have two labels; choices: {able}"
+            f"loss {config.loss} knows one right class, and the images of {config.dataset} have two labels; "
+            f"choices: {_able(config)}"
         )
     if config.mask != "label":
         raise ValueError(
