@@ -232,6 +232,9 @@ class RunConfig(BaseModel):
 
 
 FIELDS = RunConfig.model_fields
+BOUNDS = frozenset(
+    {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+)  # what a field counts is their reason
 
 
 def make_config(values: Mapping[Any, Any], place: str, spelling: str = "{}") -> RunConfig:
@@ -294,4 +297,5 @@ def _message(error: ErrorDetails, place: str, spelling: str) -> str:
     if error["type"] == "value_error":  # raised above or by a variant's parser: already names the field
         return f"{error['ctx']['error']} (in {place})"
     said = error["msg"].replace("Input should be", "must be").replace("a valid", "of type")
-    return f"{spelling.format(name)} {said}, not {error['input']!r} (in {place})"
+    why = f"; {name} is: {FIELDS[name].description}" if error["type"] in BOUNDS else ""
+    return f"{spelling.format(name)} {said}, not {error['input']!r} (in {place}){why}"

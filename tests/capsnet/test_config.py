@@ -224,6 +224,11 @@ BAD = [
     ({"test_routing_iterations": [1, 3]}, "must rise and not have routing_iterations, which is tested anyway, not [1, 3]"),
     ({"test_routing_iterations": [2, 1]}, "test_routing_iterations must rise"),
     ({"test_routing_iterations": [2, 2]}, "test_routing_iterations must rise"),
+    (
+        {"routing_iterations": 0},
+        "routing_iterations must be greater than or equal to 1, not 0 (in grids/x.yaml); routing_iterations is: r: weighted "
+        "sums computed",
+    ),
     ({"test_routing_iterations": [0]}, "test_routing_iterations must be greater than or equal to 1"),
     (
         {"routing": "static", "routing_iterations": 1, "test_routing_iterations": [2]},
@@ -307,7 +312,9 @@ def test_all_bad_values_are_said_at_once_and_in_the_callers_spelling():
         make_config({"epochs": 0, "seed": "x", "routing": "me", "sed": 1}, "the flags", "--{}")
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert "--epochs must be greater than or equal to 1, not 0 (in the flags)" in lines
+    assert any(
+        line.startswith("--epochs must be greater than or equal to 1, not 0 (in the flags); epochs is: ") for line in lines
+    )
     assert "--seed must be of type integer, not 'x' (in the flags)" in lines
 
 
