@@ -50,7 +50,7 @@ class EpochMetrics:
     # what follows is None in runs of older versions, and where it makes no sense
     train_class_loss: float | None = None  # of class scores, whose loss is not the margin loss; None if it is
     gradient_norm: float | None = None  # of the whole gradient before it is clipped, mean over the steps
-    right_length: float | None = None  # of the right class's capsule, mean over the validation images
+    right_length: float | None = None  # of the right class's capsule, mean over validation images, or a few of training
     wrong_length: float | None = None  # of the longest wrong one
     coupling_entropy: float | None = (
         None  # of an input's coupling coefficients in the last pass, nats, mean; see diagnostics.py

@@ -68,7 +68,7 @@ def train(
         on_step: told where the run stands within an epoch.
 
     Raises:
-        DivergedError: the loss of an epoch, or a score of a validation image after it, is not finite.
+        DivergedError: the loss of an epoch, or a score of an image that is looked at after it, is not finite.
         InputError: the device hasn't what the config or the execution asks for.
     """
     require(state.config, state.device)
@@ -126,28 +126,37 @@ def _epoch(
         images_per_second=count / seconds,
         train_class_loss=None if margin else classes,
         gradient_norm=norms / config.steps_per_epoch,
-        **(_lengths(validated, data.validation.labels.cpu()) if validated and not config.network.logits else {}),
+        **_lengths(state, data, validated),
         **_diagnosis(state, data),
     )
 
 
-def _lengths(validated: Evaluation, labels: Int[Tensor, "count *labels"]) -> dict[str, Any]:
-    """Of the right class's capsule and of the longest other, means over the images."""
-    right = one_hot(labels, validated.scores.shape[1])
-    other = validated.scores.masked_fill(right, -math.inf).amax(dim=1)
-    return {"right_length": validated.scores[right].mean().item(), "wrong_length": other.mean().item()}
+def _lengths(state: TrainingState, data: Data, validated: Evaluation | None) -> dict[str, Any]:
+    """Of the right class's vector and of the longest other, means over the validation images, or over the sample's."""
+    if state.config.network.logits:
+        return {}
+    looked_at = data.validation if validated else _sample(state, data)
+    scores = (validated or evaluate(state.model, looked_at, SAMPLE)).scores
+    right = one_hot(looked_at.labels.cpu(), scores.shape[1])
+    other = scores.masked_fill(right, -math.inf).amax(dim=1)
+    return {"right_length": scores[right].mean().item(), "wrong_length": other.mean().item()}
+
+
+def _sample(state: TrainingState, data: Data) -> Split:
+    """The first ``SAMPLE`` validation images, or training images if there are none, as the network sees them at test.
+
+    They hold each class in proportion, and are the same for every epoch and seed.
+    """
+    sample = data.sample(SAMPLE)
+    # what validation shows is the middle of an image already, and the middle of that is the same
+    return Split(state.config.augment.still(sample.images), sample.labels)
 
 
 def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
-    """What routing did after the epoch on the first ``SAMPLE`` validation images, or of the training images if there are none.
-
-    They hold each class in proportion, and are the same for every epoch and seed. A network without routing has none.
-    """
+    """What routing did after the epoch on the sample. A network without routing has none."""
     if not isinstance(state.model, CapsuleNetwork):
         return {}
-    sample = data.sample(SAMPLE)
-    # what validation shows is the middle of an image already, and the middle of that is the same
-    found = diagnose(state.model, Split(state.config.augment.still(sample.images), sample.labels))
+    found = diagnose(state.model, _sample(state, data))
     dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
     if not len(found.entropy):  # of a routing whose passes are not followed
         return dead

@@ -518,14 +518,17 @@ def test_what_routing_did_is_looked_at_after_each_epoch(tiny, data_of, cpu):
     assert 0 < metrics.coupling_entropy < math.log(10)
 
 
-def test_without_validation_images_routing_is_looked_at_on_training_images(tiny, data_of, cpu):
+def test_without_validation_images_capsules_are_looked_at_on_training_images(tiny, data_of, cpu):
     state = TrainingState(tiny(epochs=1, validation_size=0), cpu)
     data = data_of(state.config)
     (metrics,) = train(state, data)
     found = diagnose(state.model, Split(data.training.images[:100], data.training.labels[:100]))
     assert metrics.coupling_entropy == pytest.approx(found.entropy[-1].item())
-    assert metrics.right_length is None
-    assert metrics.wrong_length is None
+    labels = data.training.labels[:100]
+    scores = evaluate(state.model, Split(data.training.images[:100], labels), 100).scores
+    own = torch.nn.functional.one_hot(labels, 10).bool()
+    assert metrics.right_length == pytest.approx(scores[own].mean().item())
+    assert metrics.wrong_length == pytest.approx(scores.masked_fill(own, 0).amax(dim=1).mean().item())
 
 
 def test_of_a_routing_whose_passes_are_unknown_dead_capsules_are_counted(tiny, data_of, cpu):
