@@ -23,7 +23,8 @@ BLUE, ORANGE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 7))
 def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Entropy of the coupling and change of the logits, pass by pass, and the greatest length of every capsule; and as JSON.
 
-    Routings other than dynamic and uniform are not followed: of those there are the lengths, and a word in the other panels.
+    Routings other than dynamic and uniform are not followed: of those there are the lengths, of random and static coupling its
+    entropy, and a word in the other panels.
 
     Raises:
         InputError: the images are not those that the run was tested on.
@@ -37,7 +38,12 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
         above, below = np.asarray(figure.subfigures(2, 1))
         entropy, change = above.subplots(1, 2)
         followed = len(found.entropy) > 0
-        why = "one pass: the\nlogits stay 0" if followed else f"{config.routing} routing\nis not followed"
+        one = (
+            "one pass: the\nlogits stay 0"
+            if config.routing in ("dynamic", "uniform")
+            else f"one pass: {config.routing}\ncoupling"
+        )
+        why = one if followed else f"{config.routing} routing\nis not followed"
         _passes(entropy, found.relative_entropy.tolist(), found.iterations, why)
         entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {found.outlets})")
         _passes(change, found.change.tolist(), found.iterations - 1, why)

@@ -14,7 +14,7 @@ from capsnet.data import Split
 from capsnet.errors import InputError
 from capsnet.layers import Routing, Squash, squash
 from capsnet.models import CapsuleNetwork, Network, lengths
-from capsnet.routing import dynamic, shares, uniform
+from capsnet.routing import OneSum, dynamic, shares, uniform
 
 SILENT = 0.1
 """A capsule that is not longer than this on any image is dead. It is m- of the margin loss: a length is the probability that
@@ -84,7 +84,8 @@ class Diagnosis:
         images: how many there were.
         iterations: r of the network; it makes no pass beyond it, and ``entropy`` and ``change`` may tell of more.
         outlets: among which an input shares itself out: the classes, and none of them if that is one.
-        entropy: of the coupling coefficients, per pass, in nats; none if the routing is other than dynamic and uniform.
+        entropy: of the coupling coefficients, per pass, in nats; the one of a fixed coupling (random, static), and none of
+            attention, whose coefficients are no shares, and of em, whose passes are not followed.
         change: of the logits, mean absolute, from each pass to the next.
         primary: the greatest length of each primary capsule on any image.
         classes: the same of the class capsules that the network gives.
@@ -121,7 +122,8 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
         network: on the device of the split.
         split: with one image or more.
         iterations: passes to look at, the network's own if 0. More than those show whether routing had come to rest. Of
-            routings other than ``dynamic`` and ``uniform`` no pass is followed, and the capsules alone are looked at.
+            routings other than ``dynamic`` and ``uniform`` no pass is followed: there are the capsules, and the entropy of
+            couplings that are the same for every image.
 
     Raises:
         InputError: the network has no routing, or there are no images.
@@ -149,6 +151,9 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
             primary = primary.maximum(lengths(inputs).amax(dim=0).cpu())
             classes = classes.maximum(lengths(capsules).amax(dim=0).cpu())
     outlets, by_type = layer.classes + bool(options and options["none_of_the_above"]), (network.primary.types, -1)
+    fixed = layer.routing.fixed_shares() if isinstance(layer.routing, OneSum) else None
+    if fixed is not None:
+        entropy, outlets = torch.special.entr(fixed.detach().double()).sum(dim=1).mean().cpu()[None], fixed.shape[1]
     return Diagnosis(len(split), layer.iterations, outlets, entropy, change, primary.unflatten(0, by_type), classes)
 
 

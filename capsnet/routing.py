@@ -108,6 +108,10 @@ class OneSum(RoutingModule):
     def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "#batch inputs classes"]:
         """What each vote is multiplied by."""
 
+    def fixed_shares(self) -> Float[Tensor, "inputs outlets"] | None:
+        """How each input shares itself out, among the classes and none of them if that is one; None if images differ in it."""
+        return None
+
     def forward(
         self,
         votes: Float[Tensor, "batch inputs classes dim"],
@@ -142,6 +146,10 @@ class Random(OneSum):
         """As they were drawn."""
         return self.coupling[None]
 
+    def fixed_shares(self) -> Float[Tensor, "inputs classes"]:
+        """As they were drawn."""
+        return self.coupling
+
 
 class Static(OneSum):
     """Learned coupling: the softmax over the classes of logits that are parameters, the same for every image.
@@ -163,6 +171,10 @@ class Static(OneSum):
     def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "1 inputs classes"]:  # noqa: ARG002
         """As they were learned."""
         return shares(self.logits.T[None], self.none_of_the_above).transpose(1, 2)
+
+    def fixed_shares(self) -> Float[Tensor, "inputs outlets"]:
+        """As they were learned."""
+        return nn.functional.pad(self.logits, (0, int(self.none_of_the_above))).softmax(dim=1)
 
 
 class Attention(OneSum):

@@ -306,7 +306,18 @@ def test_without_routing_there_is_one_pass(made_up, drawn, tmp_path):
         assert "hollow" not in texts(drawn["routing"])
 
 
-@pytest.mark.parametrize("name", ["random", "static", "attention", "em"])
+@pytest.mark.parametrize("name", ["random", "static"])
+def test_of_a_coupling_that_all_images_share_there_is_the_entropy(made_up, drawn, tmp_path, name):
+    [numbers] = routing(*made_up(20, 0, **SMALL, routing=name, routing_iterations=1), tmp_path)
+    [share] = json.loads(numbers.read_text())["coupling_entropy_relative"]
+    assert share < 0.9 if name == "random" else share == pytest.approx(1)
+    words = texts(drawn["routing"])
+    assert f"one pass: {name} coupling" in words
+    assert "logits stay 0" not in words
+    assert "hollow" not in words
+
+
+@pytest.mark.parametrize("name", ["attention", "em"])
 def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(made_up, drawn, tmp_path, name):
     [numbers] = routing(*made_up(20, 0, **SMALL, routing=name, routing_iterations=1), tmp_path)
     told = json.loads(numbers.read_text())

@@ -205,8 +205,25 @@ def test_no_images_are_refused(network, test_images):
 def test_of_other_routings_the_capsules_alone_are_looked_at(network, test_images, name):
     made = network(routing=name, routing_iterations=2 if name in ITERATED else 1)
     found = diagnose(made, test_images, 5)
-    assert found.entropy.shape == found.change.shape == found.relative_entropy.shape == (0,)
+    followed = (1,) if name in ("random", "static") else (0,)
+    assert found.entropy.shape == found.relative_entropy.shape == followed
+    assert found.change.shape == (0,)
     with torch.inference_mode():
         inputs = made.primary_capsules(test_images.batch(slice(None)))
         torch.testing.assert_close(found.primary.flatten(), lengths(inputs).amax(dim=0))
         torch.testing.assert_close(found.classes, lengths(made.capsules(inputs)).amax(dim=0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("none", [False, True])
+def test_a_coupling_that_all_images_share_has_an_entropy(network, test_images, none):
+    """That of what each input gives to the classes, and to none of them, against NumPy."""
+    made = network(routing="static", routing_iterations=1, none_of_the_above=none)
+    logits = made.capsules.routing.logits
+    with torch.no_grad():
+        logits.copy_(torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)))
+    shared = np.exp(np.pad(logits.detach().double().numpy(), ((0, 0), (0, int(none)))))
+    shared /= shared.sum(axis=1, keepdims=True)
+    expected = -(shared * np.log(shared)).sum(axis=1).mean()
+    found = diagnose(made, test_images)
+    assert found.entropy.tolist() == pytest.approx([expected], rel=1e-6)
+    assert found.relative_entropy.tolist() == pytest.approx([expected / math.log(10 + none)], rel=1e-6)
