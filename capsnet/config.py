@@ -62,8 +62,9 @@ class RunConfig(BaseModel):
 
     dataset: str = Field(
         "mnist",
-        description="mnist, fashion_mnist (28x28), digits (16x16), mnist_40 (mnist on 40x40), cifar10, svhn (3 x 32x32), "
-        "smallnorb (2 x 48x48), or two overlapping digits: multimnist (36x36), multidigits (24x24)",
+        description="mnist, fashion_mnist (28x28), digits (16x16), mnist_40 (mnist on 40x40; test images are moved as "
+        "by shift(pixels=6)), cifar10, svhn (3 x 32x32), smallnorb (2 x 48x48), or two overlapping digits, at test moved as by "
+        "shift(pixels=4): multimnist (36x36), multidigits (24x24)",
     )
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")

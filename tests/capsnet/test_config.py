@@ -6,6 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
+from capsnet import affnist, multimnist
 from capsnet.config import FIELDS, RunConfig, from_params, make_config
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS, MODELS, ROUTINGS, load
@@ -359,3 +360,11 @@ def test_a_config_is_made_and_refused_without_torch():
         "assert not heavy, heavy"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_help_says_how_far_the_test_images_of_a_data_set_are_moved():
+    """The default augmentation is that of MNIST, whose training images would be moved by less."""
+    said = RunConfig.model_fields["dataset"].description or ""
+    for reach, names in ((affnist.FREE // 2, ["mnist_40"]), (multimnist.REACH, ["multimnist", "multidigits"])):
+        assert all(name in said for name in names)
+        assert f"shift(pixels={reach})" in said

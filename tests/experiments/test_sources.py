@@ -1,5 +1,6 @@
 """Grids: what YAML means, and that nothing wrong in it gets through."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ def test_every_shipped_grid_loads_and_says_what_it_answers(name: str) -> None:
     grid = read_grid(name)
     assert grid.cells
     assert len(grid.description) > 100
+    assert "paper" in grid.description, "what the paper reports, or that it doesn't"
+    assert re.search(r"[Cc]osts|takes|Needs a CUDA device|hours on", grid.description), "what it costs"
 
 
 def test_the_shipped_grids_are_what_they_are_said_to_be() -> None:
