@@ -66,16 +66,18 @@ def differences(comparisons: Comparisons) -> Table | None:
     body = []
     for (cell, name, made), p in zip(found, adjusted, strict=True):
         difference = made.difference
-        texts = [_called(name), str(difference.n), signed_text(difference.mean, difference)]
+        texts = [_called(name), str(difference.n), *_own(cell, reference), signed_text(difference.mean, difference)]
         texts.append("all equal" if difference.sd == 0 else interval_text(difference, signed=True))
         texts.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
         body.append([*texts_of(cell.setting), *texts, p_text(made.p), p_text(p)])
-    header = [*map(name_of, axes), "test set", "pairs", "difference (points)", "95% over seeds", "effect size", "p", "p (Holm)"]
+    header = [*map(name_of, axes), "test set", "pairs", "difference on own test set (points)", "95% over seeds"]
+    header += ["difference (points)", "95% over seeds", "effect size", "p", "p (Holm)"]
     means = {name: t_interval([*_errors(reference, column).values()]) for name, column in sets.items()}
     own = ", ".join(f"{_called(name)} {_text(mean)} %" for name, mean in means.items())
     caption = (
         f"Difference to the reference ({setting_text(reference)}) of the error on further test sets, in percentage points, "
-        f"paired by seed; the reference has: {own}.{_legend(axes)}"
+        "paired by seed, and on the networks' own test set, which tells how equal those are that are compared; the reference "
+        f"has: {own}.{_legend(axes)}"
     )
     least = min(made.smallest_p for _, _, made in found)
     note = (
@@ -99,6 +101,16 @@ def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:
             if seeds := sorted(set(one) & set(other)):
                 found.append((cell, name, statistics.compare([one[s] for s in seeds], [other[s] for s in seeds])))
     return found
+
+
+def _own(cell: Cell, reference: Cell) -> list[str]:
+    """Difference of the errors on the own test set, paired by seed, and its interval."""
+    one, other = cell.by_seed, reference.by_seed
+    difference = t_interval([one[seed] - other[seed] for seed in sorted(set(one) & set(other))])
+    return [
+        signed_text(difference.mean, difference) if difference.n else "—",
+        "all equal" if difference.sd == 0 else interval_text(difference, signed=True),
+    ]
 
 
 def gap(cell: Cell, column: str) -> Estimate:

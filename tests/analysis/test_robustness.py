@@ -101,6 +101,12 @@ def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
         assert made.difference.mean == pytest.approx(np.mean(one) - np.mean(other))
         assert (made.difference.low, made.difference.high) == pytest.approx((interval.low, interval.high))
         assert made.p == 0.25
+    at = table.header.index("difference on own test set (points)")
+    test = ttest_rel(OWN[3:], OWN[:3])
+    low, high = test.confidence_interval()
+    for row in table.rows:  # whether the networks are as good as each other where they were trained
+        assert row[at] == "0.00"
+        assert row[at + 1] == f"[−{-low:.2f}, +{high:.2f}]"
     assert [row[-2:] for row in table.rows] == [["0.25", "0.5"], ["0.25", "0.5"]]
     assert "corrected for 2 comparisons" in " ".join(table.notes)
 
