@@ -139,3 +139,10 @@ def test_an_unknown_grid_lists_the_shipped_ones(tmp_path: Path) -> None:
         read_grid("papr")
     with pytest.raises(InputError, match=r"none.yaml can't be read"):
         read_grid(str(tmp_path / "none.yaml"))
+
+
+def test_the_grid_of_losses_varies_the_constants_of_the_margin_loss() -> None:
+    losses = [config.variant("loss") for _, config in read_grid("losses").configs]
+    values = [tuple(sorted(loss.arguments.items())) for loss in losses if loss.name == "margin"]
+    for constant in ("m_plus", "m_minus", "down_weight"):
+        assert len({dict(value)[constant] for value in values}) > 1, constant
