@@ -156,7 +156,7 @@ def _fill(
 
 
 def _title(plan: Plan, value: tuple[object, ...], across: int) -> str:
-    text = ", ".join(named(*pair) for pair in zip(plan.facets, value, strict=True))
+    text = ", ".join(named(*pair) for pair in told(dict(zip(plan.facets, value, strict=True))).items())
     return wrapped(text, (PAGE if across > 1 else COLUMN) / across - 0.5)
 
 
@@ -174,9 +174,15 @@ def _plan(runs: pd.DataFrame) -> Plan:
 
 
 def _facets(every: Sequence[Cell], fields: Sequence[str]) -> tuple[str, ...]:
-    """The axes that have panels: those with which there are fewest panels, but no more lines than can be told apart."""
+    """The axes that have panels: those with which there are fewest panels, but no more lines than can be told apart.
+
+    An axis that means nothing to one of several models has panels only beside the models: no panel's title says how a plain
+    network routes.
+    """
+    foreign = {field for cell in every for field in cell.setting.keys() - told(cell.setting).keys()}
     sizes = range(1, len(fields) + 1) if len(fields) <= 10 else (1, 2, len(fields))  # not all of a million choices
     choices = [chosen for size in sizes for chosen in itertools.combinations(fields, size)]
+    choices = [chosen for chosen in choices if "model" in chosen or foreign.isdisjoint(chosen)]
     fit = [chosen for chosen in choices if len(_groups(every, fields, chosen)) <= LINES_BESIDE]
     return min(fit, key=lambda chosen: len({tuple(cell.setting[field] for field in chosen) for cell in every}))
 

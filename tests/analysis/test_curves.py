@@ -1,6 +1,7 @@
 """Learning curves: what lines, thin lines and bands are, and how many cells are told apart."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from analysis import curves
@@ -25,7 +26,7 @@ def test_lines_are_means_thin_lines_are_seeds_and_bands_are_ranges(quick, make_c
     assert len(shown_axes(figure)) == 3
     cell = quick.query("routing_iterations == 1 and reconstruction_weight == 0 and lr_schedule == 'constant'")["run_id"]
     rows = metrics[metrics["run_id"].isin(cell) & (metrics["metric"] == "validation_error")]
-    values = rows.pivot(index="epoch", columns="run_id", values="value")
+    values = rows.pivot_table(index="epoch", columns="run_id", values="value")
     panel = shown_axes(figure)[0]
     assert [len(lines_of(panel, kind)) for kind in ("mean", "seed")] == [4, 12]
     assert lines_of(panel)[0].get_ydata() == pytest.approx(values.mean(axis=1).to_numpy())
@@ -149,3 +150,17 @@ def test_nothing_finished_no_run_and_no_metric_are_told_apart(quick, make_curves
     fail(quick, list(quick.index))
     with pytest.raises(NothingToDrawError, match="none of the experiment's 36 runs is finished"):
         curves.losses(quick, metrics)
+
+
+def test_no_panel_says_how_a_plain_network_routes(make_runs, make_curves):
+    weights = {"reconstruction_weight": [0.0, 5e-4]}
+    plain = make_runs(weights, base={"model": "cnn_matched"})
+    plain["run_id"] = "plain" + plain["run_id"]
+    runs = pd.concat([make_runs({"routing_iterations": [1, 2, 3, 5], **weights}), plain], ignore_index=True)
+    figures = curves.errors(runs, make_curves(runs))
+    titled = [(panel.get_title(loc="left"), panel) for figure in figures for panel in shown_axes(figure)]
+    assert sum(len(lines_of(panel)) for _, panel in titled) == 10, "every cell has its line"
+    for title, _ in titled:
+        assert "model" in title or not title.startswith("r ")
+        assert "cnn_matched" not in title or "r 3" not in title
+    assert any("cnn_matched" in title for title, _ in titled)
