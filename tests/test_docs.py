@@ -57,3 +57,15 @@ def test_every_statistic_is_explained():
     tree = ast.parse((ROOT / "analysis" / "statistics.py").read_text())
     public = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
     assert [name for name in public if f"`{name}`" not in text] == []
+
+
+def test_the_readmes_grid_is_one_and_grids_it_names_are_shipped():
+    from experiments.sources import parse_grid
+
+    text = (ROOT / "README.md").read_text()
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    grid = parse_grid(block, "mine", "README.md")
+    assert (len(grid.cells), len(list(grid.configs))) == (7, 21)
+    table = text[text.index("Grids that come with it") : text.index("## Look at the runs")]
+    named = set(re.findall(r"`([a-z0-9-]+)`", table)) - {"make"}
+    assert named == {path.stem for path in (ROOT / "experiments" / "grids").glob("*.yaml")}

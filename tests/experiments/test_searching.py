@@ -509,10 +509,10 @@ def test_sync_ends_the_run_of_a_search_that_nobody_is_at(mlruns: Path, command: 
     assert store.client.get_run(parent.info.run_id).info.status == "KILLED"
 
 
-def test_the_readmes_search_is_one() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text(), re.DOTALL)
+def test_the_search_of_the_document_is_one() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "search.md").read_text(), re.DOTALL)
     [text] = [block for block in blocks if "space:" in block]
-    assert parse_search(text, "readme", "README.md").trials == 50
+    assert parse_search(text, "search", "docs/search.md").trials == 50
 
 
 @pytest.mark.slow
