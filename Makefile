@@ -86,7 +86,8 @@ bench: $(READY) ## measure speed and memory, against a textbook version and this
 	@$(PY) -m benchmarks $(FLAGS)
 
 test: $(READY) ## run the tests, but for those marked slow or gpu
-	@$(PY) -m pytest -q -m 'not slow and not gpu'
+	@# a file's tests in one process, as they share a browser, a server or a database
+	@$(PY) -m pytest -q -m 'not slow and not gpu' --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY) ## run the slow tests: a cluster, many writers, a grid and a search killed fifteen times each
 	@$(PY) -m pytest -q -m 'slow and not gpu'
