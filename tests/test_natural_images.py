@@ -17,6 +17,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
     """``python -m`` the first word with the others as arguments, in this process, because it knows of the small files."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "argv", list(map(str, words)))
+        patch.delitem(sys.modules, f"{words[0]}.__main__", raising=False)  # which another test may have imported
         with pytest.raises(SystemExit) as ended:
             runpy.run_module(str(words[0]), run_name="__main__", alter_sys=True)
     return int(ended.value.code or 0)
