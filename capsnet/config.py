@@ -233,9 +233,8 @@ class RunConfig(BaseModel):
 
 
 FIELDS = RunConfig.model_fields
-BOUNDS = frozenset(
-    {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
-)  # what a field counts is their reason
+# errors of a value out of range: what the field counts is their reason
+BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 
 
 def make_config(values: Mapping[Any, Any], place: str, spelling: str = "{}") -> RunConfig:
