@@ -386,7 +386,8 @@ class RunLog:
         before = self._run(run_id)
         if before.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
-        for name in before.data.tags.keys() & {FAILURE, REASON}:
+        # nor does the description of its failure stand any more
+        for name in before.data.tags.keys() & {FAILURE, REASON, *({NOTE} if FAILURE in before.data.tags else ())}:
             client.delete_tag(run_id, name)
         if not before.data.params:
             client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
@@ -418,7 +419,13 @@ class RunLog:
         sources += [(source, [InputTag(CONTEXT, "test")]) for source in record.tested]
         for source, tags in sources:
             if source.name not in self._inputs:
-                client.log_inputs(record.run_id, [DatasetInput(_dataset(source), tags)])
+                used = [DatasetInput(_dataset(source), tags)]
+                try:
+                    client.log_inputs(record.run_id, used)
+                except MlflowException as error:  # another run named the data set at the same moment: now it is there
+                    if "IntegrityError" not in str(error):
+                        raise
+                    client.log_inputs(record.run_id, used)
                 self._inputs.add(source.name)
 
     def stop(self) -> None:

@@ -2,12 +2,14 @@
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import interrupts
+from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import by_config, state
 from experiments.launch import make_job
 from experiments.progress import Display
@@ -15,7 +17,7 @@ from experiments.search import Search
 from experiments.sources import label
 from experiments.study import FAULTS, Study, Trial
 from experiments.tracking import FAULTS as AWAY
-from experiments.tracking import GRID, REASON, TRIAL, TRIAL_STATE, Store, TrackedRun
+from experiments.tracking import GRID, REASON, TRIAL, TRIAL_STATE, TrackedRun
 from experiments.worker import Job, Outcome, Place, trial_state
 
 EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try
@@ -48,7 +50,7 @@ class Trials:
 
     def __init__(self, search: Search, study: Study, place: Place, shown: Display) -> None:
         self.search, self.study, self.place, self.shown = search, study, place, shown
-        self.known = _Known(search.name, place.store)
+        self.known = _Known(search.name, place)
         self.waiting = deque[Job]()
         self.going: dict[RunConfig, Going] = {}  # by the config of each seed
         self.later: list[Trial] = []  # which their surroundings failed: the next launch runs them again
@@ -125,8 +127,8 @@ class Trials:
         if not bad and len(going.ended) < len(going.configs):
             return False
         for trial in going.trials:
-            for outcome in going.ended.values():
-                self.known.tag(outcome, trial)
+            for config, outcome in going.ended.items():
+                self.known.tag(config, outcome, trial)
             if bad and bad.failure not in VERDICTS:
                 self.later.append(trial)
                 self.failed.append(f"trial {trial.number}: {bad.reason} (run {bad.run_id or 'without an id yet'})")
@@ -156,17 +158,17 @@ class Trials:
 class _Known:
     """How configs ended that need not be trained: in this launch, or before as MLflow has it."""
 
-    def __init__(self, search: str, store: Store) -> None:
-        self.search, self.store = search, store
-        self.runs, _ = by_config(store.runs())
+    def __init__(self, search: str, place: Place) -> None:
+        self.search, self.store, self.checkpoints = search, place.store, place.checkpoints
+        self.runs, _ = by_config(self.store.runs())
         self.outcomes: dict[RunConfig, Outcome] = {}
-        self.trials = {run.run_id: run.tags[TRIAL] for run in self.runs.values() if TRIAL in run.tags}  # "3, 17"
+        self.trials = {config: run.tags[TRIAL] for config, run in self.runs.items() if TRIAL in run.tags}  # "3, 17"
 
     def add(self, job: Job, outcome: Outcome) -> None:
         """Remember how a run of this launch ended."""
         if not outcome.failure or outcome.failure in VERDICTS:
             self.outcomes[job.config] = outcome
-        self.trials[outcome.run_id] = job.trial
+        self.trials[job.config] = job.trial
 
     def outcome(self, config: RunConfig) -> Outcome | None:
         """How a config ended; None if it has to be trained."""
@@ -189,12 +191,23 @@ class _Known:
     def _history(self, run: TrackedRun) -> list[tuple[int, float]]:
         return sorted(self.store.history(run.run_id, "validation_error"))
 
-    def tag(self, outcome: Outcome, trial: Trial) -> None:
+    def tag(self, config: RunConfig, outcome: Outcome, trial: Trial) -> None:
         """Tell MLflow that a run is a trial's, if it was trained for another one or for a grid."""
-        numbers = self.trials.get(outcome.run_id, "").split(", ")
-        if not outcome.run_id or str(trial.number) in numbers:
+        numbers = self.trials.get(config, "").split(", ")
+        if str(trial.number) in numbers:
             return
-        self.trials[outcome.run_id] = ", ".join(number for number in [*numbers, str(trial.number)] if number)
-        told = trial_state(outcome.failure, outcome.reason)
-        with suppress(*AWAY):
-            self.store.tag(outcome.run_id, {TRIAL: self.trials[outcome.run_id], TRIAL_STATE: told})
+        self.trials[config] = ", ".join(number for number in [*numbers, str(trial.number)] if number)
+        tags = {TRIAL: self.trials[config], TRIAL_STATE: trial_state(outcome.failure, outcome.reason)}
+        if not self._noted(config, tags) and outcome.run_id:
+            with suppress(*AWAY):
+                self.store.tag(outcome.run_id, tags)
+
+    def _noted(self, config: RunConfig, tags: Mapping[str, str]) -> bool:
+        """Whether MLflow will be told the tags from the run's journal, whose own would replace what it is told before."""
+        journal = Journal(folder_of(self.checkpoints, config))
+        if journal.folder.exists():
+            with suppress(BusyError, InputError), journal.held():
+                if journal.begun and not journal.record.told:
+                    journal.update(tags={**journal.record.tags, **tags})
+                    return True
+        return False

@@ -206,6 +206,29 @@ def test_equal_trials_are_one_run(mlruns: Path) -> None:
         assert {trial.value for trial in mine} == {run.metrics["validation_error"]}
 
 
+@pytest.mark.parametrize("missed", ["all", "the end"])
+def test_a_run_of_several_trials_that_mlflow_learns_of_later_is_known_as_theirs(
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch, missed: str
+) -> None:
+    from experiments.recorder import Recorder
+
+    push = Recorder._push
+
+    def misses(self: Recorder) -> None:
+        if missed == "all" or self.log.journal.record.ending:
+            self.fault = "it went away"
+        else:
+            push(self)
+
+    monkeypatch.setattr(Recorder, "_push", misses)
+    text = GRIDLESS.replace("  learning_rate: {low: 1e-4, high: 1e-2, log: true}\n", "").replace("trials: 5", "trials: 4")
+    found = searched(mlruns, text)
+    assert (found.failed, found.untold, found.unfinished) == ([], [], 0)
+    numbers = [run.tags["trial"].split(", ") for run in opened(mlruns).runs()]
+    assert sorted(int(number) for each in numbers for number in each) == list(range(4))
+    assert len(numbers) == 2
+
+
 def test_a_config_that_a_grid_finished_is_not_trained_again(mlruns: Path) -> None:
     base = GRIDLESS.split("base: ")[1].split("space:")[0].strip()
     launched(mlruns, f"base: {base}\naxes: {{routing_iterations: [1, 2]}}\nseeds: 1")

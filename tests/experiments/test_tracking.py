@@ -6,9 +6,12 @@ import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
 from capsnet.config import from_params, make_config
@@ -17,7 +20,7 @@ from capsnet.state import EpochMetrics
 from experiments import tracking
 from experiments.journal import Journal
 from experiments.known import by_config, is_settled, state
-from experiments.record import Ending, Record
+from experiments.record import DataSource, Ending, Record
 from experiments.sources import Grid, read_grid
 from experiments.tracking import RunLog, Store, rows
 from experiments.worker import Job, Place, run
@@ -105,6 +108,29 @@ def test_a_journal_told_twice_leaves_one_run_and_one_row_of_each_epoch(mlruns: P
     [run] = store.runs()
     assert journal.record.run_id == run.run_id
     assert store.history(run.run_id, "train_loss") == [(1, 0.5)]
+
+
+def test_two_runs_that_name_a_data_set_for_the_first_time_at_once(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow looks whether it has the data set, and then adds it: another run may have done so in between."""
+    log_inputs, said = MlflowClient.log_inputs, ["(sqlite3.IntegrityError) UNIQUE constraint failed: datasets.name"]
+
+    def beaten(self: MlflowClient, *given: Any) -> None:
+        if said:
+            raise MlflowException(said.pop())
+        log_inputs(self, *given)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", beaten)
+    store, journal = opened(mlruns), Journal(mlruns / "j")
+    with journal.held():
+        source = DataSource("digits", "0" * 64, "here", {"test": 1})
+        journal.begin(Record(make_config({}, "here").to_params(), "r", "", {"cell": "c"}, source=source))
+        RunLog(store, journal, monitored=False).push()
+        [used] = store.client.get_run(journal.record.run_id).inputs.dataset_inputs
+        assert used.dataset.name == "digits"
+        said.append("another fault")
+        journal.update(source=replace(source, name="mnist"))
+        with pytest.raises(MlflowException, match="another fault"):
+            RunLog(store, journal, monitored=False).push()
 
 
 def test_more_metrics_than_a_batch_may_hold_arrive(mlruns: Path) -> None:
