@@ -50,7 +50,7 @@ def commands(block: str) -> Iterator[tuple[str, str]]:
 
 def typed_in(command: str, folder: Path) -> tuple[int, str]:
     """Exit code and all that a command prints."""
-    hidden = ("MLFLOW_TRACKING_URI", "CAPSNET_DATA", "OPTUNA_STORAGE", "MAKEFLAGS")
+    hidden = ("MLFLOW_TRACKING_URI", "CAPSNET_DATA", "OPTUNA_STORAGE", "MAKEFLAGS", "MAKELEVEL")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
     words = ["bash", "-c", command]
