@@ -13,13 +13,13 @@ import pandas as pd
 from analysis.cells import varying
 from capsnet.errors import brief
 from experiments import stores
-from experiments.tracking import FAULTS, NOTE
+from experiments.tracking import FAULTS, KIND, NOTE
 
 if TYPE_CHECKING:
     from analysis.report import Asked
     from analysis.runs import Runs
 
-SHARED, KIND = "mlflow.sharedViewState.", "mlflow.experimentKind"
+SHARED, DOMAIN = "mlflow.sharedViewState.", "mlflow.experimentKind"  # the latter chooses MLflow's pages for training
 RUNS, MEANS = "runs", "means"  # the views' keys in addresses
 LIMIT = 19_000  # characters of a description; an experiment's tag has 20,000
 
@@ -63,7 +63,7 @@ def tags(runs: pd.DataFrame, grids: Mapping[str, str], table: str, made: int) ->
         SHARED + key: json.dumps({"name": name, "createdAt": made, "updatedAt": made, "state": json.dumps(state)})
         for key, (name, state) in views.items()
     }
-    return {NOTE: note(grids, table), KIND: "custom_model_development", **saved}
+    return {NOTE: note(grids, table), DOMAIN: "custom_model_development", **saved}
 
 
 def note(grids: Mapping[str, str], table: str) -> str:
@@ -78,7 +78,7 @@ def view(runs: pd.DataFrame) -> dict[str, Any]:
     """Runs without their parents, by name, so that the seeds of a configuration stand together; results first, then axes."""
     axes = [f"params.`{axis}`" for axis in [*varying(runs), "seed"]]
     return {
-        "searchFilter": "tags.kind = 'run'",
+        "searchFilter": f"tags.{KIND} = 'run'",
         "orderByKey": "tags.`mlflow.runName`",
         "orderByAsc": True,
         "selectedColumns": ["metrics.`test_error`", "metrics.`validation_error`", *axes],

@@ -18,14 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from analysis import pairs_figure
-from analysis.pictures import mosaic, show, side
+from analysis.pictures import ACROSS, examples_in_lines, mosaic, show, side
 from analysis.routing_figure import routing
 from analysis.style import COLUMN, note, save, style
 from analysis.trained import Trained
 from capsnet.data import Data, Split
 from capsnet.errors import InputError
 
-ACROSS = 6  # columns of figure 3: three numbers in 7 pt are as wide as a sixth of a column
 FAILURES = 7  # shown at most; with those of ten classes that are recognised, they fill four lines
 DELTAS = tuple(round(-0.25 + 0.05 * i, 2) for i in range(11))  # paper, figure 4
 FILM = (*range(5, 11), *range(9, -1, -1), *range(1, 5))  # of DELTAS: from 0 to the end, to the beginning, and back
@@ -66,18 +65,20 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     whole = trained.config.mask == "none"
     columns = [(i, labels[i]) for i in right]
     columns += [(i, r) for i in wrong for r in ([predictions[i]] if whole else [predictions[i], labels[i]])]
-    lines = [columns[start : start + ACROSS] for start in range(0, len(columns), ACROSS)]
+
+    def head(column: tuple[int, int]) -> str:
+        image, decoded = column
+        return f"({labels[image]}, {predictions[image]}" + (")" if whole else f", {decoded})")
+
     with style():
-        tall = 2 * side(split.images, ACROSS) + 0.25
-        figure = Figure(figsize=(COLUMN, tall * len(lines) + 0.8), layout="constrained")
-        for panel, line in zip(np.atleast_1d(figure.subplots(len(lines), 1)), lines, strict=True):
-            pair = _pair(trained, split, line)
-            blank = pair.new_ones(2, ACROSS - len(line), *pair.shape[2:])
-            heads = [f"({labels[i]}, {predictions[i]}" + (")" if whole else f", {r})") for i, r in line]
-            show(panel, torch.cat([pair, blank], dim=1), heads, ["input", "output"])
-            panel.set_yticklabels(["input", "output"], rotation=90, va="center")
-            for text, (i, _) in zip(panel.get_xticklabels(), line, strict=True):
-                text.set_color(ORANGE if i in wrong else "black")
+        figure = examples_in_lines(
+            columns,
+            lambda line: _pair(trained, split, line),
+            head,
+            lambda column: ORANGE if column[0] in wrong else "black",
+            tall=2 * side(split.images, ACROSS) + 0.25,
+            foot=0.8,
+        )
         note(
             figure,
             "(l, p): label, prediction; all capsules are decoded"

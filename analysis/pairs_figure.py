@@ -4,18 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from analysis.pictures import show, side
-from analysis.style import COLOURS, COLUMN, note, save, style
+from analysis.pictures import ACROSS, examples_in_lines, side
+from analysis.style import COLOURS, note, save, style
 from analysis.trained import Trained
 from capsnet.data import Split
 
-ACROSS = 6  # columns of a line
 RIGHT, ABSENT, WRONG = 10, 2, 6  # pairs that are shown at most: two lines, and two more
 FIRST, SECOND = (1.0, 0.55, 0.0), (0.0, 0.45, 1.0)  # orange and blue, which everybody tells apart, and together are white
 RED = COLOURS[3]
@@ -51,19 +48,15 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """
     trained.check_decoder(split)
     chosen = columns(trained, split)
-    lines = [chosen[start : start + ACROSS] for start in range(0, len(chosen), ACROSS)]
     with style():
-        tall = 2 * side(split.images, ACROSS) + 0.38
-        figure = Figure(figsize=(COLUMN, tall * len(lines) + 1.5), layout="constrained")
-        for panel, line in zip(np.atleast_1d(figure.subplots(len(lines), 1)), lines, strict=True):
-            drawn = _drawn(trained, split, line)
-            blank = drawn.new_ones(2, ACROSS - len(line), *drawn.shape[2:])
-            labels = [_pair(trained.labels[column.image]) for column in line]
-            heads = [column.head(own) for column, own in zip(line, labels, strict=True)]
-            show(panel, torch.cat([drawn, blank], dim=1), heads, ["input", "output"])
-            panel.set_yticklabels(["input", "output"], rotation=90, va="center")
-            for text, column in zip(panel.get_xticklabels(), line, strict=True):
-                text.set_color(RED if column.wrong else "black")
+        figure = examples_in_lines(
+            chosen,
+            lambda line: _drawn(trained, split, line),
+            lambda column: column.head(_pair(trained.labels[column.image])),
+            lambda column: RED if column.wrong else "black",
+            tall=2 * side(split.images, ACROSS) + 0.38,
+            foot=1.5,
+        )
         note(figure, *_notes(trained, chosen))
         return save(figure, folder / "reconstructions")
 

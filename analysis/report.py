@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import captions, ensembles, expenses, findings, table1, tables
+from analysis import captions, ensembles, expenses, findings, robustness, table1, tables
 from analysis.cells import legend, text_of
 from analysis.comparisons import Comparisons
 from analysis.expenses import Expense
@@ -199,8 +199,8 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
         "cells": tables.ablation(comparisons, found.runs),
         "other_r": tables.other_r(comparisons, found.runs),
         "ensembles": ensembles.table(comparisons, found.runs),
-        "robustness": tables.on_further_sets(comparisons, found.runs),
-        "robustness_differences": tables.further_differences(comparisons, found.runs),
+        "robustness": robustness.errors(comparisons, found.runs),
+        "robustness_differences": robustness.differences(comparisons, found.runs),
         "effects": tables.effects(comparisons, found.runs),
         "cost": expenses.table(comparisons.cells, spent),
     }

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pandas as pd
 
 from analysis import statistics
-from analysis.cells import Cell, legend, name_of, outcomes, text_of, texts_of
+from analysis.captions import footer, in_brackets, slug
+from analysis.cells import Cell, name_of, outcomes, text_of, texts_of
 from analysis.comparisons import ALPHA, Comparisons
 from analysis.formats import Table
 from analysis.statistics import Comparison, Estimate, t_interval
@@ -24,7 +24,7 @@ def tested(comparisons: Comparisons) -> dict[str, str]:
     return {name: column for name, column in columns.items() if any(column in r and r[column].notna().any() for r in rows)}
 
 
-def errors(comparisons: Comparisons) -> Table | None:
+def errors(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """A row per cell: errors on validation images, its own test set and the further ones; None if there are none."""
     sets = tested(comparisons)
     cells = [cell for cell in comparisons.cells if any(_errors(cell, column) for column in sets.values())]
@@ -48,14 +48,14 @@ def errors(comparisons: Comparisons) -> Table | None:
         body.append([*texts_of(cell.setting), *texts])
     caption = (
         "Errors in % of trained networks on further test sets, mean ± sample sd over n seeds, and their difference to the test "
-        f"error of the same networks on their own data set, in percentage points.{_legend(axes)}"
+        f"error of the same networks on their own data set, in percentage points.{in_brackets(axes)}"
     )
     notes = [*_origins(sets), "95%: Student-t interval of the mean over seeds, for these images.", *stopping(cells)]
     notes += [f"Paper: {p.source}: {p.protocol}" for p in {p.name: p for c in cells for p in c.published_on.values()}.values()]
-    return Table("robustness", caption, header, body, len(axes), notes)
+    return Table(f"tab:{slug(runs)}-robustness", caption, header, body, len(axes), [*notes, footer(runs)])
 
 
-def differences(comparisons: Comparisons) -> Table | None:
+def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Every cell against the reference on the further test sets, paired by seed; None if no pair was tested there."""
     reference, sets = comparisons.reference, tested(comparisons)
     found = compared(comparisons)
@@ -77,7 +77,7 @@ def differences(comparisons: Comparisons) -> Table | None:
     caption = (
         f"Difference to the reference ({setting_text(reference)}) of the error on further test sets, in percentage points, "
         "paired by seed, and on the networks' own test set, which tells how equal those are that are compared; the reference "
-        f"has: {own}.{_legend(axes)}"
+        f"has: {own}.{in_brackets(axes)}"
     )
     least = min(made.smallest_p for _, _, made in found)
     note = (
@@ -86,7 +86,9 @@ def differences(comparisons: Comparisons) -> Table | None:
     )
     marked = frozenset(i for i, p in enumerate(adjusted) if p <= ALPHA)
     notes = [*_origins(sets), note, *stopping(comparisons.cells)]
-    return Table("robustness-differences", caption, header, body, len(axes) + 1, notes, marked)
+    return Table(
+        f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, [*notes, footer(runs)], marked
+    )
 
 
 def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:
@@ -167,10 +169,6 @@ def _text(estimate: Estimate) -> str:
     return estimate_text(estimate) if estimate.n else "—"
 
 
-def _legend(axes: Sequence[str]) -> str:
-    return f" ({names}.)" if (names := legend(axes)) else ""
-
-
 def frame(comparisons: Comparisons) -> pd.DataFrame:
     """A row per cell and further test set with raw numbers, for other programs; errors in %."""
     rows = []
@@ -183,8 +181,3 @@ def frame(comparisons: Comparisons) -> pd.DataFrame:
                 numbers |= {"difference_low": difference.low, "difference_high": difference.high, "never": len(never(cell))}
                 rows.append({**cell.setting, "test_set": name, "generated": "generated" in name, **numbers})
     return pd.DataFrame(rows)
-
-
-def labelled(table: Table | None, slug: str, footer: str) -> Table | None:
-    """A table with the experiment in its label and its footer as the last note."""
-    return table and replace(table, label=f"tab:{slug}-{table.label}", notes=[*table.notes, footer])

@@ -172,16 +172,6 @@ def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     return Table(f"tab:{slug(runs)}-other-r", caption, header, body, len(axes), [footer(runs)])
 
 
-def on_further_sets(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
-    """Errors on further test sets beside each cell's own; None if nothing was tested there."""
-    return robustness.labelled(robustness.errors(comparisons), slug(runs), footer(runs))
-
-
-def further_differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
-    """Every cell against the reference on further test sets; None if nothing was tested there, or there is one cell."""
-    return robustness.labelled(robustness.differences(comparisons), slug(runs), footer(runs))
-
-
 def all_effects(comparisons: Comparisons) -> dict[str, list[Effect]]:
     """Data set -> main effects, then interactions."""
     return {
@@ -215,8 +205,8 @@ OPTIONAL = {
     "effects": effects,
     "other_r": other_r,
     "ensembles": ensembles.table,
-    "robustness": on_further_sets,
-    "robustness_differences": further_differences,
+    "robustness": robustness.errors,
+    "robustness_differences": robustness.differences,
 }
 
 

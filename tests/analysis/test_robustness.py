@@ -38,7 +38,7 @@ def runs(make_runs):
 
 
 def test_each_cell_has_its_errors_and_how_much_higher_they_are(runs):
-    table = tables.on_further_sets(judged(runs, published=()), runs)
+    table = robustness.errors(judged(runs, published=()), runs)
     columns = ["r", "epochs trained", "validation error (%)", "test error (%)"]
     for name in ("affnist", "affnist_generated"):
         columns += [f"{name} (%)", "95% over seeds", "difference (points)", "95% over seeds"]
@@ -59,7 +59,7 @@ def test_who_did_not_reach_the_error_is_named(runs):
     comparisons = judged(runs, published=())
     said = "Runs were to stop at the validation error stop_at_error: "
     said += "never reached it, and are counted as they ended: 1 of 3 (r 1)."
-    for table in (tables.on_further_sets(comparisons, runs), tables.ablation(comparisons, runs)):
+    for table in (robustness.errors(comparisons, runs), tables.ablation(comparisons, runs)):
         assert said in table.notes
     runs["validation_error"] = 0.77
     notes = tables.ablation(judged(runs, published=()), runs).notes
@@ -70,20 +70,20 @@ def test_without_such_a_wish_nothing_is_said_of_it(make_runs):
     plain = make_runs({"routing_iterations": [1, 3]})
     comparisons = judged(plain, published=())
     assert not any("stop_at_error" in note for note in tables.ablation(comparisons, plain).notes)
-    assert tables.on_further_sets(comparisons, plain) is None
-    assert tables.further_differences(comparisons, plain) is None
+    assert robustness.errors(comparisons, plain) is None
+    assert robustness.differences(comparisons, plain) is None
 
 
 def test_a_failed_run_has_no_errors_anywhere(runs, fail):
     fail(runs, [3])
-    table = tables.on_further_sets(judged(runs, published=()), runs)
+    table = robustness.errors(judged(runs, published=()), runs)
     assert table.rows[0][4] == "35.50 ± 0.71 (n=2)"
     assert "(n=2 of 3; 1 diverged)" in table.rows[0][3] or table.rows[0][3].endswith("(n=2)")
 
 
 def test_generated_test_sets_are_called_so_in_every_table(runs):
     comparisons = judged(runs, published=())
-    for table in (tables.on_further_sets(comparisons, runs), tables.further_differences(comparisons, runs)):
+    for table in (robustness.errors(comparisons, runs), robustness.differences(comparisons, runs)):
         for text in (markdown(table), latex(table), html(table)):
             assert "generated here from MNIST" in text
             assert "not affNIST" in text
@@ -91,7 +91,7 @@ def test_generated_test_sets_are_called_so_in_every_table(runs):
 
 def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
     comparisons = judged(runs, published=())
-    table = tables.further_differences(comparisons, runs)
+    table = robustness.differences(comparisons, runs)
     assert [row[:3] for row in table.rows] == [["1", "affnist", "3"], ["1", "affnist_generated", "3"]]
     for (_, _, made), (one, other) in zip(
         robustness.compared(comparisons), [(THERE[3:], THERE[:3]), (GENERATED[3:], GENERATED[:3])], strict=True
@@ -119,13 +119,13 @@ def test_only_common_seeds_make_pairs(runs, fail):
 
 def test_the_papers_numbers_stand_beside_the_official_files_only(runs):
     entries = load()
-    table = tables.on_further_sets(judged(runs, published=entries), runs)
+    table = robustness.errors(judged(runs, published=entries), runs)
     assert [name for name in table.header if name.startswith("paper")] == ["paper, affnist (%)"]
     at = table.header.index("paper, affnist (%)")
     assert [row[at] for row in table.rows] == ["", "21"]
     assert any("99.23 %" in note for note in table.notes)
     generated = runs.drop(columns="test_error_affnist").assign(test_sets=json.dumps(["affnist_generated"]))
-    table = tables.on_further_sets(judged(generated, published=entries), generated)
+    table = robustness.errors(judged(generated, published=entries), generated)
     assert not any(name.startswith("paper") for name in table.header)
     assert not any(entry.test_set not in ("", "affnist") for entry in entries)
     assert all(cell.published is None for cell in cells(runs, entries)), "the number is not of the own test set"
