@@ -82,8 +82,10 @@ def main() -> int:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
         result = evaluate(state.model, data.test, config.test_batch_size)
         others = errors_at(state.model, data.test, config.test_batch_size, config.test_routing_iterations)
-        tested = {name: further.read_test_set(name, folder, device)[0] for name in config.test_sets}
-        found = {name: evaluate(state.model, split, config.test_batch_size).error for name, split in tested.items()}
+        found = {  # one after the other: the largest has half a gigabyte
+            name: evaluate(state.model, further.read_test_set(name, folder, device)[0], config.test_batch_size).error
+            for name in config.test_sets
+        }
     except DivergedError as error:
         cli.errors.print(f"[bold red]diverged:[/] {error}")
         return 1
