@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from capsnet.data import mnist
-from capsnet.datasets import Arrays
+from capsnet.datasets import Arrays, mnist
 from capsnet.errors import InputError, brief
 
 SIDE = 40  # pixels of the canvas

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from capsnet.config import RunConfig
-from capsnet.datasets import Arrays, official
+from capsnet.datasets import Arrays
 from capsnet.errors import InputError
 from capsnet.multimnist import fixed_pairs
 from capsnet.registry import DATASETS, load
@@ -30,6 +30,13 @@ class Split:
 
     images: UInt8[Tensor, "count channels height width"]
     labels: Int[Tensor, "count *labels"]
+
+    @classmethod
+    def of(cls, arrays: Arrays, device: torch.device) -> "Split":
+        """A loader's arrays on the device, with their channels first."""
+        images, labels = arrays
+        channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+        return cls(torch.tensor(channels_first, device=device), torch.tensor(labels, dtype=torch.int64, device=device))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -54,9 +61,8 @@ class Data:
         first = Split(split.images[:count], split.labels[:count])
         if split.labels.ndim == self.validation.labels.ndim:
             return first
-        images, labels = fixed_pairs(first.images[:, 0].cpu().numpy(), first.labels.cpu().numpy(), "validation")
-        device = first.images.device
-        return Split(torch.tensor(images[:, None], device=device), torch.tensor(labels, device=device))
+        pairs = fixed_pairs(first.images[:, 0].cpu().numpy(), first.labels.cpu().numpy(), "validation")
+        return Split.of(pairs, first.images.device)
 
 
 def default_folder() -> Path:
@@ -75,19 +81,16 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
     held_out, rest = order[: config.validation_size], order[config.validation_size :]
     chosen = rest[: config.training_images]
 
-    def split(x: np.ndarray, y: np.ndarray) -> Split:
-        channels_first = x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
-        return Split(torch.tensor(channels_first, device=device), torch.tensor(y, dtype=torch.int64, device=device))
-
-    def still(whole: Split) -> Split:
-        return Split(config.augment.still(whole.images).contiguous(), whole.labels)
+    def still(arrays: Arrays) -> Split:
+        split = Split.of(arrays, device)
+        return Split(config.augment.still(split.images).contiguous(), split.labels)
 
     validation = images[held_out], labels[held_out]
     if config.facts.labels == 2:
         validation = fixed_pairs(*validation, "validation")
     if config.facts.held_out:
         validation = load(config.facts.held_out)(validation[0], held_out, len(images)), validation[1]
-    return Data(split(images[chosen], labels[chosen]), still(split(*validation)), still(split(*test)), digest)
+    return Data(Split.of((images[chosen], labels[chosen]), device), still(validation), still(test), digest)
 
 
 @lru_cache(maxsize=2)  # a process that trains many configs reads a data set once
@@ -98,22 +101,41 @@ def whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
     digest = hashlib.sha256()
     several = () if facts.labels == 1 else (facts.labels,)
     parts = [(training, facts.training_images, "training", ()), (test, facts.test_images, "test", several)]
-    for (images, labels), count, what, each in parts:
-        wanted = (count, *facts.shape[1:])
-        shaped = images.shape[:3] == wanted and labels.shape == (count, *each)
-        if not shaped or not 0 <= labels.min() <= labels.max() < facts.classes:
-            raise InputError(
-                f"the {what} files of {dataset} in {folder.resolve()} hold images {images.shape} and labels {labels.shape}, "
-                f"not images {wanted} with a label of 0 to {facts.classes - 1} each; {AGAIN}"
-            )
-        digest.update(images.tobytes())
-        digest.update(labels.astype(np.int64).tobytes())
+    for arrays, count, what, each in parts:
+        check(arrays, (count, *facts.shape[1:]), facts.classes, f"the {what} files of {dataset} in {folder.resolve()}", each)
+        update(digest, arrays)
     if facts.digest and digest.hexdigest() != facts.digest:
         raise InputError(
             f"the files of {dataset} in {folder.resolve()} are corrupt: their SHA-256 is {digest.hexdigest()}, not "
             f"{facts.digest}; {AGAIN}"
         )
     return training, test, digest.hexdigest()
+
+
+def check(arrays: Arrays, shape: tuple[int, ...], classes: int, files: str, each: tuple[int, ...] = ()) -> None:
+    """Raise an InputError if a loader's arrays are not what the registry says.
+
+    Args:
+        arrays: images and labels.
+        shape: of the images, [n, height, width]; behind it there may be channels.
+        classes: labels are below.
+        files: that hold them, and where, for the error.
+        each: the shape of an image's labels.
+    """
+    images, labels = arrays
+    shaped = images.shape[:3] == shape and labels.shape == (shape[0], *each)
+    if not shaped or not 0 <= labels.min() <= labels.max() < classes:
+        raise InputError(
+            f"{files} hold images {images.shape} and labels {labels.shape}, not images {shape} with a label of 0 to "
+            f"{classes - 1} each; {AGAIN}"
+        )
+
+
+def update(digest: "hashlib._Hash", arrays: Arrays) -> None:
+    """Take images and labels into a digest, the latter as integers of 8 bytes."""
+    images, labels = arrays
+    digest.update(images.tobytes())
+    digest.update(labels.astype(np.int64).tobytes())
 
 
 def stratified_order(labels: Int[np.ndarray, " count"]) -> Int[np.ndarray, " count"]:
@@ -143,26 +165,3 @@ def digits(_folder: Path) -> tuple[Arrays, Arrays]:
     order = stratified_order(labels)
     training, test = order[:1437], order[1437:]
     return (images[training], labels[training]), (images[test], labels[test])
-
-
-def mnist(folder: Path) -> tuple[Arrays, Arrays]:
-    """MNIST (LeCun, Cortes, Burges), read or downloaded by torchvision."""
-    return _torchvision("MNIST", folder)
-
-
-def fashion_mnist(folder: Path) -> tuple[Arrays, Arrays]:
-    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), read or downloaded by torchvision."""
-    return _torchvision("FashionMNIST", folder)
-
-
-def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
-    from torchvision import datasets  # 5 s, which the embedded data set needn't wait for
-
-    kind = getattr(datasets, name)
-
-    def read() -> tuple[Arrays, Arrays]:
-        parts = [kind(folder, train=train, download=True) for train in (True, False)]
-        train, test = ((part.data.numpy(), part.targets.numpy()) for part in parts)
-        return train, test
-
-    return official(name, folder, folder / name / "raw", [Path(file).stem for file, _ in kind.resources], read)

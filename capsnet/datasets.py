@@ -62,6 +62,29 @@ def official(
         ) from None
 
 
+def mnist(folder: Path) -> tuple[Arrays, Arrays]:
+    """MNIST (LeCun, Cortes, Burges), read or downloaded by torchvision."""
+    return _torchvision("MNIST", folder)
+
+
+def fashion_mnist(folder: Path) -> tuple[Arrays, Arrays]:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf 2017), read or downloaded by torchvision."""
+    return _torchvision("FashionMNIST", folder)
+
+
+def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
+    from torchvision import datasets  # 5 s, which the embedded data set needn't wait for
+
+    kind = getattr(datasets, name)
+
+    def read() -> tuple[Arrays, Arrays]:
+        parts = [kind(folder, train=train, download=True) for train in (True, False)]
+        train, test = ((part.data.numpy(), part.targets.numpy()) for part in parts)
+        return train, test
+
+    return official(name, folder, folder / name / "raw", [Path(file).stem for file, _ in kind.resources], read)
+
+
 def cifar10(folder: Path) -> tuple[Arrays, Arrays]:
     """CIFAR-10 (Krizhevsky 2009), 10 kinds of things, read or downloaded (170 MB) by torchvision."""
     from torchvision import datasets

@@ -3,12 +3,10 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from capsnet.config import RunConfig
-from capsnet.data import Split
-from capsnet.errors import InputError
+from capsnet.data import Split, check, update
 from capsnet.registry import TEST_SETS, load
 
 
@@ -26,15 +24,9 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
         InputError: its files are not there, or they are not what they should be.
     """
     facts = TEST_SETS[name]
-    images, labels = load(facts.loader)(folder)
-    wanted = (facts.images, *facts.shape[1:])
-    if images.shape[:3] != wanted or labels.shape != wanted[:1] or not 0 <= labels.min() <= labels.max() < facts.classes:
-        raise InputError(
-            f"the files of test set {name} in {folder.resolve()} hold images {images.shape} and labels {labels.shape}, not "
-            f"images {wanted} with a label of 0 to {facts.classes - 1} each"
-        )
-    digest = hashlib.sha256(images.tobytes())
-    digest.update(labels.astype(np.int64).tobytes())
-    channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    targets = torch.tensor(labels, dtype=torch.int64, device=device)
-    return Split(torch.tensor(channels_first, device=device), targets), digest.hexdigest()
+    arrays = load(facts.loader)(folder)
+    shape = (facts.images, *facts.shape[1:])
+    check(arrays, shape, facts.classes, f"the files of test set {name} in {folder.resolve()}")
+    digest = hashlib.sha256()
+    update(digest, arrays)
+    return Split.of(arrays, device), digest.hexdigest()
