@@ -8,7 +8,7 @@ import pandas as pd
 from analysis.cells import Cell, dictated, legend, name_of, outcomes, text_of, told
 from analysis.published import Published
 
-MODELS = {
+MODEL_TITLES = {
     "capsnet": "CapsNet",
     "cnn": "Baseline CNN",
     "cnn_matched": "CNN, matched",
@@ -73,7 +73,7 @@ def dictations(runs: pd.DataFrame) -> list[str]:
 
 def title_of(name: str) -> str:
     """A model or a data set as a table calls it."""
-    return MODELS.get(name) or DATASETS.get(name, name)
+    return MODEL_TITLES.get(name) or DATASETS.get(name, name)
 
 
 def in_brackets(fields: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import ensembles, frames, robustness
-from analysis.captions import MODELS, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
+from analysis.captions import MODEL_TITLES, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
 from analysis.cells import Cell, cells, constants, name_of, text_of, texts_of, told, varying, widest
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
@@ -335,7 +335,7 @@ def _weights(runs: pd.DataFrame) -> list[float]:
 def _label(axis: str, config: "pd.Series[Any]", yes_or_no: bool) -> str:
     value = config[axis]
     if axis == "model":
-        return MODELS.get(value, str(value))
+        return MODEL_TITLES.get(value, str(value))
     if axis not in told({"model": config["model"], axis: value}):
         return "—"
     return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else text_of(value)

@@ -24,13 +24,8 @@ from capsnet.files import replaced
 from capsnet.models import Network, build
 
 FORMAT = "capsnet-state-1"
-STREAMS = (
-    "initialisation",
-    "shuffling",
-    "augmentation",
-    "dropout",
-    "pairing",
-)  # appended to, never reordered: the place is part of the seed
+# uses of randomness: appended to, never reordered, because the place is part of the seed
+STREAMS = ("initialisation", "shuffling", "augmentation", "dropout", "pairing")
 
 
 @dataclass(frozen=True)

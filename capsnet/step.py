@@ -140,8 +140,8 @@ class Graphs:
     def __init__(self, steps: Steps) -> None:
         self.steps, device = steps, steps.state.device
         config = steps.state.config
-        nothing = {name: torch.Generator() for name in STREAMS}
-        self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, nothing).to(device)
+        any_seed = {name: torch.Generator() for name in STREAMS}
+        self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, any_seed).to(device)
         self.rates = torch.zeros(config.steps_per_epoch, dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
         self.replays: dict[int, Callable[[], None]] = {}
