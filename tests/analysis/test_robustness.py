@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from analysis.cells import cells
 from analysis.formats import html, latex, markdown
 from analysis.published import load
 from analysis.tables import judged, write
+from capsnet.registry import TEST_SETS
 
 BASE = {
     "dataset": "mnist_40",
@@ -89,6 +91,12 @@ def test_generated_test_sets_are_called_so_in_every_table(runs):
             assert "not affNIST" in text
 
 
+def test_a_generated_test_set_of_another_name_is_called_so_too(runs, monkeypatch):
+    monkeypatch.setitem(TEST_SETS, "affnist", replace(TEST_SETS["affnist"], origin="generated here"))
+    table = robustness.errors(judged(runs, published=()), runs)
+    assert "affnist (generated) (%)" in table.header
+
+
 def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
     comparisons = judged(runs, published=())
     table = robustness.differences(comparisons, runs)
@@ -109,6 +117,31 @@ def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
         assert row[at + 1] == f"[−{-low:.2f}, +{high:.2f}]"
     assert [row[-2:] for row in table.rows] == [["0.25", "0.5"], ["0.25", "0.5"]]
     assert "corrected for 2 comparisons" in " ".join(table.notes)
+
+
+def test_the_difference_on_the_own_test_set_has_the_sign_of_the_one_beside_it(runs):
+    runs.loc[runs["routing_iterations"] == 1, "test_error"] += 0.5
+    table = robustness.differences(judged(runs, published=()), runs)
+    assert {row[table.header.index("difference on own test set (points)")] for row in table.rows} == {"+0.50"}
+
+
+def test_networks_of_another_data_set_are_compared_to_nobody(runs):
+    both = pd.concat([runs, runs.assign(dataset="digits", run_id="d" + runs["run_id"])], ignore_index=True)
+    found = robustness.compared(judged(both, published=()))
+    assert len({cell.runs["dataset"].iloc[0] for cell, _, _ in found}) == 1
+    assert len(found) == 2
+
+
+def test_what_is_significant_after_the_correction_is_marked(make_runs):
+    made = make_runs({"routing_iterations": [3, 1]}, seeds=9, base=BASE, experiment="affnist")
+    noise = np.tile([1.0, -1.0, 0.5], 6) * np.repeat([1, -1], 9)
+    made["test_error_affnist"] = np.where(made["routing_iterations"] == 1, 40, 20) + noise
+    made["test_error_affnist_generated"] = 20 + noise
+    made["validation_error"], made["epochs_trained"] = 0.5, 7.0
+    table = robustness.differences(judged(made, published=()), made)
+    p = [float(row[-1]) for row in table.rows]
+    assert p[0] <= 0.05 < p[1]
+    assert table.marked == {0}
 
 
 def test_only_common_seeds_make_pairs(runs, fail):
@@ -144,4 +177,10 @@ def test_all_of_it_is_written(runs, tmp_path):
     assert list(frame["test_set"]) == ["affnist", "affnist_generated"] * 2
     assert list(frame["generated"]) == [False, True] * 2
     assert list(frame["error"]) == pytest.approx([34.0, 17.0, 22.0, 11.0])
+    assert list(frame["own"]) == pytest.approx([0.8] * 4)
     assert list(frame["never"]) == [1, 1, 0, 0]
+
+
+def test_runs_that_were_not_to_stop_never_missed_it(runs):
+    runs["stop_at_error"] = 0.0
+    assert {len(robustness.never(cell)) for cell in judged(runs, published=()).cells} == {0}

@@ -86,6 +86,17 @@ def test_a_run_that_never_gets_there_says_so(mlruns: Path, capsys: pytest.Captur
         assert (run.status, run.metrics["epochs_trained"]) == ("FINISHED", 2)
 
 
+def test_without_an_error_to_stop_at_nothing_stops_and_nothing_is_said(
+    mlruns: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not make_config({}, "here").stops_at(0.0)
+    launched(mlruns, TINY)
+    printed = capsys.readouterr().out
+    assert "test error" in printed
+    assert "stopped after" not in printed
+    assert "never reached" not in printed
+
+
 @pytest.mark.parametrize("at", [1, 0])
 def test_a_run_that_is_killed_before_or_at_its_stop_goes_on_to_the_bit(
     mlruns: Path, migrated: Path, target: tuple[float, dict[str, int]], monkeypatch: pytest.MonkeyPatch, at: int
