@@ -90,7 +90,8 @@ test: $(READY) ## run the tests, but for those marked slow or gpu
 	@$(PY) -m pytest -q -m 'not slow and not gpu' --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(READY) ## run the slow tests: a cluster, many writers, a grid and a search killed fifteen times each
-	@$(PY) -m pytest -q -m 'slow and not gpu'
+	@# much of their time they wait; whoever is idle takes tests from the other
+	@$(PY) -m pytest -q -m 'slow and not gpu' --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-gpu: $(READY) ## run the tests that need a CUDA device
 	@$(PY) -m pytest -q -m gpu

@@ -29,11 +29,17 @@ class Published(BaseModel):
     protocol: str
     ensemble: Annotated[int, Field(ge=2)] | None = None  # so many networks answered together; None: each on its own
     test_set: str = ""  # further test set that it is the error on; empty: the data set's own
-    match: dict[str, Any] | None  # field -> value as the table of runs has it; None: no configuration here is this cell
+    # field -> value as the table of runs has it; several: any of them; None: no configuration here is this cell
+    match: dict[str, Any] | list[dict[str, Any]] | None
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration, field -> value as in the table of runs, is this cell."""
-        return self.match is not None and all(config[field] == value for field, value in self.match.items())
+        return any(all(config[field] == value for field, value in match.items()) for match in self.matches)
+
+    @property
+    def matches(self) -> list[dict[str, Any]]:
+        """The configurations that are this cell."""
+        return [self.match] if isinstance(self.match, dict) else self.match or []
 
 
 def load(path: Path = PATH) -> tuple[Published, ...]:
@@ -50,7 +56,11 @@ def load(path: Path = PATH) -> tuple[Published, ...]:
     except ValidationError as error:
         where = [(".".join(map(str, e["loc"])), e["msg"]) for e in error.errors()]
         raise InputError("\n".join(f"{path}, entry {loc or '?'}: {message}" for loc, message in where)) from None
-    return tuple(entry.model_copy(update={"match": _checked(entry, path)}) for entry in entries)
+    for entry in entries:
+        if entry.test_set and entry.test_set not in TEST_SETS:
+            raise InputError(unknown("test set", entry.test_set, TEST_SETS, f"{entry.name!r} of {path}"))
+    checked = [[_checked(match, f"{entry.name!r} in {path}") for match in entry.matches] for entry in entries]
+    return tuple(entry.model_copy(update={"match": made or None}) for entry, made in zip(entries, checked, strict=True))
 
 
 def find(config: Mapping[str, Any], published: Iterable[Published], test_set: str = "") -> Published | None:
@@ -65,13 +75,10 @@ def find(config: Mapping[str, Any], published: Iterable[Published], test_set: st
     return found[0] if found else None
 
 
-def _checked(entry: Published, path: Path) -> dict[str, Any] | None:
-    if entry.test_set and entry.test_set not in TEST_SETS:
-        raise InputError(unknown("test set", entry.test_set, TEST_SETS, f"{entry.name!r} of {path}"))
-    if entry.match is None:
-        return None
-    if not entry.match:
-        raise InputError(f"match of {entry.name!r} in {path} is empty and would be every configuration; write null for none")
+def _checked(match: dict[str, Any], whose: str) -> dict[str, Any]:
+    """The match with its values as the table of runs has them."""
+    if not match:
+        raise InputError(f"match of {whose} is empty and would be every configuration; write null for none")
     # next to nothing held out: a small data set may have too few images, and some schedules need one
-    config = make_config({"validation_size": 1, **entry.match}, f"match of {entry.name!r} in {path}").model_dump()
-    return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in entry.match}
+    config = make_config({"validation_size": 1, **match}, f"match of {whose}").model_dump()
+    return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in match}

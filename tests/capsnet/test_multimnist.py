@@ -161,16 +161,18 @@ def test_the_decoder_runs_once_per_digit_against_that_digits_own_image(pairs):
     batch = composed(data.training, draws, config.augment)
     model = state.model
     with torch.no_grad():  # so that the two capsules make different images
-        model.capsules.weight *= 10
+        model.capsules.weight *= 200
         for weight in model.decoder.parameters():
-            weight.mul_(3)
+            weight.mul_(16)
     _, sums = step_losses(model, 1.0, batch.images, batch.labels, config.objective, digits=batch.digits)
     capsules = model.encode(batch.images)
-    expected = 0.0
+    expected = crossed = 0.0
     for i in range(16):
         for j in range(2):
             made = model.reconstruct(capsules[i : i + 1], batch.labels[i : i + 1, j])
             expected += (made[0] - batch.digits[i, j]).square().sum().item()
+            crossed += (made[0] - batch.digits[i, 1 - j]).square().sum().item()
+    assert abs(crossed / expected - 1) > 1e-3, "it matters which capsule is decoded against which digit"
     assert sums[2].item() == pytest.approx(expected, rel=1e-5)
     assert sums[0].item() == pytest.approx(sums[1].item() + expected, rel=1e-5)
     found = model.scores(batch.images).topk(2).indices.tolist()

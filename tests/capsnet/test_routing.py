@@ -1,6 +1,7 @@
 """Routing against a float64 NumPy transcription of the paper's procedure 1, and against what others got wrong."""
 
 import itertools
+from functools import partial
 
 import jaxtyping
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from capsnet.layers import ClassCaps, squash
-from capsnet.routing import dynamic, uniform
+from capsnet.registry import SQUASHES, load
+from capsnet.routing import dynamic, routing_of, uniform
 
 
 def procedure_1(votes, iterations, bias, none=0):
@@ -172,3 +174,27 @@ def test_shapes_are_checked_in_tests():
     """The import hook of jaxtyping is on: a votes tensor without a batch is refused."""
     with pytest.raises(jaxtyping.TypeCheckError):
         dynamic(torch.zeros(7, 4, 5), 3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "given"),
+    [
+        ({}, {}),
+        ({"none_of_the_above": True}, {"none_of_the_above": True}),
+        ({"routing_gradient": "detached"}, {"detached": True}),
+        ({"squash": "efficient"}, {"squash": load(SQUASHES["efficient"])}),
+    ],
+    ids=str,
+)
+def test_a_config_is_routed_as_its_fields_say(tiny, votes, fields, given):
+    """In value and gradient, of which each field changes at least one."""
+
+    def of(routing):
+        leaf = (votes * 3).requires_grad_()
+        capsules = routing(leaf, 3)
+        (capsules * torch.arange(capsules.numel()).view_as(capsules)).sum().backward()
+        return torch.cat([capsules.detach().flatten(), leaf.grad.flatten()])
+
+    found = of(routing_of(tiny(**fields), votes.shape[1]))
+    assert torch.equal(found, of(partial(dynamic, **given)))
+    assert torch.equal(found, of(dynamic)) is (not fields)

@@ -115,6 +115,8 @@ def test_another_seed_gives_another_run_in_each_of_its_streams(tiny, cpu):
         {"learning_rate": 2e-3},
         {"lr_schedule": "constant"},
         {"decoder_hidden": (15,)},
+        {"mask": "prediction"},
+        {"mask": "none"},
         {"precision": "bf16"},
         {"adam_epsilon": 1e-3},
         {"weight_decay": 0.1},
@@ -238,13 +240,22 @@ def test_the_decoder_is_fed_what_the_mask_leaves(tiny, cpu, data_of, mask):
     config = tiny(mask=mask)
     data, model = data_of(config), TrainingState(config, cpu).model
     images, labels = data.training.batch(slice(0, 20)), data.training.labels[:20]
+    with torch.no_grad():  # so that one capsule's image is another than the next one's
+        model.capsules.weight *= 200
+        for weight in model.decoder.parameters():
+            weight.mul_(8)
     capsules = model.encode(images)
     longest = capsules.norm(dim=2).argmax(dim=1)
     assert (longest != labels).sum() > 5
-    kept = {"label": torch.eye(10)[labels], "prediction": torch.eye(10)[longest], "none": torch.ones(20, 10)}[mask]
-    made = model.decoder.layers((capsules * kept[:, :, None]).flatten(1)).view(images.shape)
+    kept = {"label": torch.eye(10)[labels], "prediction": torch.eye(10)[longest], "none": torch.ones(20, 10)}
+    images_of = {
+        name: model.decoder.layers((capsules * k[:, :, None]).flatten(1)).view(images.shape) for name, k in kept.items()
+    }
+    expected = {name: (made - images).square().sum().item() for name, made in images_of.items()}
+    assert min(abs(expected[mask] / other - 1) for name, other in expected.items() if name != mask) > 1e-3
+    made = images_of[mask]
     _, sums = step_losses(model, 1.0, images, labels)
-    assert sums[2].item() == pytest.approx((made - images).square().sum().item(), rel=1e-5)
+    assert sums[2].item() == pytest.approx(expected[mask], rel=1e-5)
     told = model.reconstruct(capsules, longest)
     other = model.reconstruct(capsules, (longest + 1) % 10)
     assert torch.equal(told, other) is (mask == "none")
