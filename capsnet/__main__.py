@@ -15,6 +15,7 @@ from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution
 from capsnet.registry import TEST_SETS
+from capsnet.remarks import remarks
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     from capsnet.state import EpochMetrics, TrainingState
@@ -73,6 +74,7 @@ def main() -> int:
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
         f"{parameters:,} parameters; on {device}, steps {settled}"
     )
+    cli.note(remarks([config]))
     shown = Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines())
     try:
         with shown as display:

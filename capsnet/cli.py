@@ -2,7 +2,7 @@
 
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import field, make_dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -74,6 +74,12 @@ def finish(main: Callable[[], int]) -> NoReturn:
         )
         code = 1
     sys.exit(code)
+
+
+def note(lines: Iterable[str]) -> None:
+    """Say what is no error."""
+    for line in lines:
+        errors.print(f"[yellow]note:[/] {escaped(line)}")
 
 
 def escaped(error: object) -> str:

@@ -33,7 +33,8 @@ class EM(RoutingModule):
       image rise and fall together with the variances of its votes, and 2 of 3 networks on 300 digits didn't learn.
     - A variance has a floor. Without it a class whose votes vanish is the cheapest for every image: it stays active, its
       gradient is 0, and the network answers with it for ever, as 2 of 3 networks on 300 digits did.
-    - lambda is 1 / dimensions in every pass; the paper has a schedule and doesn't print it.
+    - lambda is 1 / dimensions in every pass; the paper has a schedule and doesn't print it. It multiplies the costs alone:
+      beta_a is learned with any factor.
     - The loss is the config's; the paper has the spread loss.
 
     beta_u and beta_a start at 0.

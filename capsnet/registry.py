@@ -20,6 +20,7 @@ class DatasetFacts:
     loader: str  # "module:function", called with the folder that holds the data
     digest: str = ""  # SHA-256 of training images, training labels, test images, test labels, in this order; "" = unknown
     labels: int = 1  # of an image; 2: training images are single digits, of which pairs are made, as others are already
+    moved: int = 0  # pixels by which validation and test images are moved at random, as by an augmentation shift
     held_out: str = ""  # "module:function" that makes validation images of training images, their index and count; "" = as is
 
 
@@ -113,8 +114,8 @@ DATASETS = {
     ),
     "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.datasets:fashion_mnist"),
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
-    "multimnist": DatasetFacts((1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2),
-    "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2),
+    "multimnist": DatasetFacts((1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2, moved=4),
+    "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2, moved=4),
     "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10"),
     "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn"),
     "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb"),
@@ -125,6 +126,7 @@ DATASETS = {
         10_000,
         "capsnet.affnist:mnist_40",
         "3664d8d210c474bcc131a78e4b68d14e6a521bb9d4c7a81780a4898d73a856d3",
+        moved=6,
         held_out="capsnet.affnist:placed",
     ),
 }

@@ -13,6 +13,7 @@ from capsnet import cli
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.execution import Execution
+from capsnet.remarks import remarks
 from experiments import interrupts, stores
 from experiments.executors import Engine, choose, is_here
 from experiments.locks import ALL, Launchers, Shard
@@ -137,6 +138,7 @@ def plan(command: Plan) -> int:
     if command.workers < 0:
         raise InputError(f"--workers must be 0 or more, not {command.workers}")
     grid = read_grid(command.grid)
+    cli.note(remarks(config for _, config in grid.configs))
     from experiments.journal import look
     from experiments.known import by_config
     from experiments.overview import show
@@ -160,6 +162,7 @@ def run(command: Run) -> int:
     interrupts.install()
     shard, uri = Shard.parse(command.shard), stores.uri(command.mlruns)
     grid = read_grid(command.grid or _default("grid", "paper"))
+    cli.note(remarks(config for _, config in grid.configs))
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
     with _engine(command, len(shard.of(list(grid.configs))), uri) as engine:
@@ -180,6 +183,7 @@ def search(command: Search) -> int:
     """Launch a search; 0 if all of its trials have ended and the best are confirmed, 1 otherwise."""
     interrupts.install()
     wanted = read_search(command.search or _default("search", "mnist"))
+    cli.note(remarks(wanted.corners))
     name, uri = command.experiment or f"{wanted.name}-search", stores.uri(command.mlruns)
     url = stores.studies(command.mlruns, command.storage)
     with _engine(command, (wanted.trials or 2**31) * wanted.seeds_per_trial, uri, url) as engine:

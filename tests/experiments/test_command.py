@@ -99,3 +99,12 @@ def test_a_data_set_that_is_not_there_is_found_out_before_anything_is_recorded(
         assert word in said
     assert "Traceback" not in said
     assert (mlruns / "mlflow.db").read_bytes() == before
+
+
+def test_what_few_would_want_is_said_once_and_trained_nevertheless(command: Command, tmp_path: Path) -> None:
+    grid = tmp_path / "g.yaml"
+    small = "dataset: multidigits, conv_kernel: 5, primary_kernel: 5"
+    grid.write_text(f"base: {{{small}}}\naxes: {{augmentation: [none, shift(pixels=4)]}}\nseeds: 2")
+    done = command("plan", str(grid))
+    assert done.returncode == 0
+    assert done.stderr.count("note: test images of multidigits are moved by up to 4 pixels") == 1
