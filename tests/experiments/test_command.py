@@ -103,7 +103,7 @@ def test_a_data_set_that_is_not_there_is_found_out_before_anything_is_recorded(
 
 def test_what_few_would_want_is_said_once_and_trained_nevertheless(command: Command, tmp_path: Path) -> None:
     grid = tmp_path / "g.yaml"
-    small = "dataset: multidigits, conv_kernel: 5, primary_kernel: 5"
+    small = "dataset: multidigits, validation_size: 100, conv_kernel: 5, primary_kernel: 5"
     grid.write_text(f"base: {{{small}}}\naxes: {{augmentation: [none, shift(pixels=4)]}}\nseeds: 2")
     done = command("plan", str(grid))
     assert done.returncode == 0
