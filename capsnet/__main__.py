@@ -1,5 +1,6 @@
 """``python -m capsnet``: train one network, with no tracking."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from capsnet import cli
-from capsnet.config import RunConfig, make_config
+from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution
 from capsnet.registry import TEST_SETS
@@ -24,6 +25,9 @@ if TYPE_CHECKING:  # torch is loaded when the flags have been found good
 DESCRIPTION = """Train one capsule network and test it once, after its last epoch. Nothing is tracked.
 
 Example: python -m capsnet --epochs 5 --routing-iterations 3 --reconstruction-weight 0.0005 --checkpoints out"""
+MORE = f"""
+
+Here are the flags that most runs are told apart by; --help-all lists all {len(FIELDS)} choices."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,22 @@ class Command:
     ] = None
 
 
+@dataclass(frozen=True)
+class Brief(Command):
+    """The flags that --help shows."""
+
+    config: tyro.conf.OmitArgPrefixes[cli.CommonFlags] = field(default_factory=cli.CommonFlags)  # type: ignore[valid-type]
+    """The most used of the choices that can change a number. The defaults are the paper's network on MNIST."""
+    compile: tyro.conf.Suppress[str] = "auto"
+    graph: tyro.conf.Suppress[str] = "auto"
+
+
 def main() -> int:
     """Parse, train, report."""
-    command: Command = cli.parse(Command, "python -m capsnet", DESCRIPTION)
+    words, prog = ["--help" if word == "--help-all" else word for word in sys.argv[1:]], "python -m capsnet"
+    if {"-h", "--help"} & {*sys.argv[1:]}:
+        cli.parse(Brief, prog, DESCRIPTION + MORE, ["--help"])
+    command: Command = cli.parse(Command, prog, DESCRIPTION, words)
     if command.log_interval < 0:
         raise InputError(f"--log-interval must be 0 or more, not {command.log_interval}")
     config = make_config(asdict(command.config), "the flags", "{}")

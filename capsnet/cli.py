@@ -3,7 +3,9 @@
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import field, make_dataclass
+from io import StringIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any, NoReturn
@@ -24,20 +26,40 @@ SCRIPTS = ("capsnet", "capsnet-experiments", "capsnet-analysis")
 COMPILE = "steps by torch.compile: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
 GRAPH = "steps as a CUDA graph: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
 
-# one flag for every field, unchecked: make_config checks flags and YAML alike and says everything wrong at once
-ConfigFlags = make_dataclass(
-    "ConfigFlags",
-    [
-        (name, Annotated[info.annotation, tyro.conf.arg(help=info.description)], field(default=info.default))
-        for name, info in FIELDS.items()
-    ],
-    frozen=True,
+COMMON = (
+    "dataset",
+    "augmentation",
+    "model",
+    "routing",
+    "routing_iterations",
+    "reconstruction_weight",
+    "epochs",
+    "batch_size",
+    "test_batch_size",
+    "learning_rate",
+    "lr_schedule",
+    "precision",
+    "seed",
 )
-ConfigFlags.__doc__ = "Every choice that can change a number. The defaults are the paper's network on MNIST."
+"""The fields whose flags stand in a help that fits a screen."""
+
+
+def _flags(names: Iterable[str]) -> type:
+    """A dataclass with a flag for each field, unchecked: make_config checks flags and YAML alike and says all wrong at once."""
+    told = {name: FIELDS[name] for name in names}
+    flags = [
+        (name, Annotated[i.annotation, tyro.conf.arg(help=i.description)], field(default=i.default)) for name, i in told.items()
+    ]
+    made = make_dataclass("ConfigFlags", flags, frozen=True)
+    made.__doc__ = "Every choice that can change a number. The defaults are the paper's network on MNIST."
+    return made
+
+
+ConfigFlags, CommonFlags = _flags(FIELDS), _flags(COMMON)
 
 
 def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | None = None, *, switches: bool = False) -> Any:
-    """Read a command line with tyro; --help and a wrong flag end the process (exit codes 0 and 2).
+    """Read a command line with tyro; --help ends the process.
 
     Args:
         command: the dataclass, or a union of them for subcommands.
@@ -45,12 +67,31 @@ def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | 
         description: what it does, with an example.
         arguments: sys.argv's if None.
         switches: a yes or no is given by naming the flag; else, like every field of a config, with its value.
+
+    Raises:
+        InputError: a flag is unknown, or its value is of another type.
     """
     style = tyro.conf.FlagCreatePairsOff if switches else tyro.conf.FlagConversionOff
     if (name := Path(sys.argv[0]).name) in SCRIPTS:
         _, _, subcommand = prog.removeprefix("python -m ").partition(" ")
         prog = f"{name} {subcommand}".rstrip()  # to which shells tie the completion that they are given
-    return tyro.cli(command, prog=prog, description=description, args=arguments, config=(style,))
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(command, prog=prog, description=description, args=arguments, config=(style,))
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise InputError(_unboxed(said.getvalue(), prog)) from None
+
+
+def _unboxed(box: str, prog: str) -> str:
+    """What stands in a box of tyro's, which looks otherwise than all other errors, without its heading."""
+    lines = [line.strip("│").strip() for line in box.splitlines() if line.startswith("│")]
+    indented = [line.strip("│").rstrip()[1:] for line in box.splitlines() if line.startswith("│")]
+    told = [line for line, text in zip(indented, lines, strict=True) if text.strip("─")]
+    # a subcommand is called by all of the program's name, of which tyro takes the first word
+    return "\n".join(told).replace(f"in {prog.split(maxsplit=1)[0]} ", f"in {prog} ") or box.strip()
 
 
 def finish(main: Callable[[], int]) -> NoReturn:

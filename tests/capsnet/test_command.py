@@ -61,8 +61,13 @@ def test_help_answers_within_a_second_without_torch():
     assert done.returncode == 0
     assert done.stderr == ""
     assert seconds < 1
+    whole = process("--help-all")
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) <= 55 < len(whole.stdout.splitlines()), "a screen, and more"
     for name in FIELDS:
-        assert f"--{name.replace('_', '-')} " in done.stdout
+        flag = f"--{name.replace('_', '-')} "
+        assert flag in whole.stdout
+        assert (flag in done.stdout) == (name in cli.COMMON)
     for flag in ("--data", "--device", "--log-interval", "--checkpoints"):
         assert f"{flag} " in done.stdout
     assert "type: ignore" not in done.stdout, "a comment of the source is no help"
