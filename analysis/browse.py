@@ -68,7 +68,7 @@ def tags(runs: pd.DataFrame, grids: Mapping[str, str], table: str, made: int) ->
 
 def note(grids: Mapping[str, str], table: str) -> str:
     """The description: what was asked, and what came out."""
-    asked = "\n\n".join(f"**{name}**: {description.strip()}" for name, description in grids.items())
+    asked = "\n\n".join(f"{name}: {description.strip()}" for name, description in grids.items())
     where = "\n\n".join(f"The whole report, with figures, is an artifact of the run *{name}*." for name in grids)
     whole = f"{asked}\n\n{table.strip()}\n\n{where}"
     return whole if len(whole) <= LIMIT else f"{asked[: LIMIT // 2]}\n\nThe table is too long for this page.\n\n{where}"

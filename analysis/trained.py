@@ -94,7 +94,7 @@ class Trained:
     def title(self) -> str:
         """What a caption needs to say of the run: ``run 0123abcd: mnist, routing dynamic, r = 3, ...``."""
         config = self.config
-        error = 100 * self.wrong.double().mean().item()
+        error = 100 * self.wrong.sum().item() / len(self.wrong)
         unread, parts = config.network.unread, [config.dataset]
         routed = f"{config.routing} routing, r = {config.routing_iterations}"
         parts.append(f"model {config.model}" if "routing" in unread else routed)

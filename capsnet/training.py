@@ -107,7 +107,7 @@ def _epoch(
             images = min(config.batch_size, count - i * config.batch_size)
             on_step(Step(epoch, i + 1, config.steps_per_epoch, steps.sums[0].item() / images))
     *sums, norms = steps.totals.tolist()  # here the device is waited for
-    loss, classes, reconstruction, missed = (total / count for total in sums)
+    loss, classes, reconstruction, train_error = (total / count for total in (*sums[:3], 100 * sums[3]))
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
@@ -119,7 +119,7 @@ def _epoch(
         train_loss=loss,
         train_margin_loss=classes if margin else None,
         train_reconstruction_loss=reconstruction if config.reconstruction_weight else None,
-        train_error=100 * missed,
+        train_error=train_error,
         validation_error=validated.error if validated else None,
         learning_rate=rates[-1],
         seconds=seconds,
@@ -176,7 +176,7 @@ def evaluate(model: Network, split: Split, batch_size: int) -> Evaluation:
     if not scores.isfinite().all():
         raise DivergedError("the network's scores are not finite numbers")
     predictions = answered(scores, split.labels.shape[1:].numel())
-    error = 100 * wrong(predictions, split.labels).double().mean().item()
+    error = 100 * wrong(predictions, split.labels).sum().item() / len(split)  # in this order 3.76 % is 3.76
     return Evaluation(error, predictions.cpu(), scores.cpu())
 
 

@@ -89,8 +89,12 @@ def _register(store: Store, run: TrackedRun, config: RunConfig, tags: Mapping[st
         _export(Path(weights), config, Path(folder) / "model")
         store.client.log_artifacts(run.run_id, str(Path(folder) / "model"), "model")
     told = {**tags, "dataset": config.dataset, "config": json.dumps(config.to_params())}
-    told |= {name: repr(run.metrics[name]) for name in ("validation_error", "test_error") if name in run.metrics}
-    return store.client.create_model_version(MODEL, f"runs:/{run.run_id}/model", run.run_id, tags=told)
+    errors = {name: run.metrics[name] for name in ("validation_error", "test_error") if name in run.metrics}
+    told |= {name: repr(error) for name, error in errors.items()}
+    shown = ", ".join(f"{name.replace('_', ' ')} {error:.2f} %" for name, error in errors.items())
+    summary = f"{tags['cell']}, trained on {config.dataset}: {shown}. From images in [0, 1] to the lengths of class capsules."
+    source = f"runs:/{run.run_id}/model"
+    return store.client.create_model_version(MODEL, source, run.run_id, tags=told, description=summary)
 
 
 def _error(tags: Mapping[str, str]) -> float:

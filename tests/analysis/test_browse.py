@@ -55,7 +55,7 @@ def test_runs_of_one_configuration_are_not_grouped(make_runs):
 
 def test_the_description_has_question_table_and_where_the_report_is(runs):
     note = browse.tags(runs, {"quick": "Do *r* or schedule matter?\n"}, TABLE + "\n", 5)[NOTE]
-    assert note.startswith("**quick**: Do *r* or schedule matter?\n\n| r | error |")
+    assert note.startswith("quick: Do *r* or schedule matter?\n\n| r | error |")
     assert note.endswith("is an artifact of the run *quick*.")
 
 
@@ -102,7 +102,7 @@ def test_with_a_real_store(store):
     asked = [Asked("g", "e", ["Why?"], ""), Asked("other", "another experiment", ["No."], "")]
     assert browse.log(found, asked, TABLE) == []
     tags = made.client.get_experiment(made.experiment_id).tags
-    assert tags[NOTE].startswith("**g**: Why?\n\n| r |")
+    assert tags[NOTE].startswith("g: Why?\n\n| r |")
     assert "No." not in tags[NOTE]
     assert tags["mlflow.experimentKind"] == "custom_model_development"
 

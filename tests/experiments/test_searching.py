@@ -355,11 +355,12 @@ def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, monkeypatc
     assert run.metrics["validation_error"] == min(mine)
     data = read(from_params(run.params), Path("nowhere"), torch.device("cpu"))
     scores = torch.cat([model(data.test.batch(slice(i, i + 100))) for i in range(0, len(data.test), 100)])
-    error = 100 * (scores.argmax(1) != data.test.labels).double().mean().item()
+    error = 100 * (scores.argmax(1) != data.test.labels).sum().item() / len(data.test)
     assert error == run.metrics["test_error"]
     assert info.signature.inputs.inputs[0].shape == (-1, 1, 16, 16)
     assert info.saved_input_example_info is not None
     assert version.tags["search"] == "tiny"
+    assert f"test error {error:.2f} %" in version.description
 
 
 def test_a_study_of_the_same_name_with_another_space_is_refused(mlruns: Path) -> None:
