@@ -87,9 +87,7 @@ def parse(command: Any, prog: str, description: str, arguments: Sequence[str] | 
 
 def _unboxed(box: str, prog: str) -> str:
     """What stands in a box of tyro's, which looks otherwise than all other errors, without its heading."""
-    lines = [line.strip("│").strip() for line in box.splitlines() if line.startswith("│")]
-    indented = [line.strip("│").rstrip()[1:] for line in box.splitlines() if line.startswith("│")]
-    told = [line for line, text in zip(indented, lines, strict=True) if text.strip("─")]
+    told = [line.strip("│").rstrip()[1:] for line in box.splitlines() if line.startswith("│") and line.strip("│─ ")]
     # a subcommand is called by all of the program's name, of which tyro takes the first word
     return "\n".join(told).replace(f"in {prog.split(maxsplit=1)[0]} ", f"in {prog} ") or box.strip()
 
