@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from capsnet.layers import ClassCaps, squash
-from capsnet.registry import SQUASHES, load
+from capsnet.layers import ClassCaps, squash, squash_efficient
 from capsnet.routing import dynamic, routing_of, uniform
 
 
@@ -182,9 +181,9 @@ def test_shapes_are_checked_in_tests():
         ({}, {}),
         ({"none_of_the_above": True}, {"none_of_the_above": True}),
         ({"routing_gradient": "detached"}, {"detached": True}),
-        ({"squash": "efficient"}, {"squash": load(SQUASHES["efficient"])}),
+        ({"squash": "efficient"}, {"squash": squash_efficient}),
     ],
-    ids=str,
+    ids=["nothing", "none of the above", "detached", "squash"],
 )
 def test_a_config_is_routed_as_its_fields_say(tiny, votes, fields, given):
     """In value and gradient, of which each field changes at least one."""
