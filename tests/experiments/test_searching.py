@@ -500,7 +500,7 @@ def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
 @pytest.mark.slow
 def test_two_launches_of_a_search_are_refused(mlruns: Path, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "tiny.yaml"
-    path.write_text(SEARCH.replace("epochs: 2", "epochs: 400"))
+    path.write_text(SEARCH.replace("epochs: 2", "epochs: 9000"))
     words = [sys.executable, "-m", "experiments", "search", str(path), "--experiment", "tiny", "--mlruns", str(mlruns)]
     words += ["--workers", "0"]
     with running(words) as process:
