@@ -376,13 +376,13 @@ class RunLog:
     def _open(self) -> None:
         """The run, made or taken over, with all that is known of it at its beginning."""
         client, record = self.store.client, self.journal.record
-        if not record.run_id:  # it may have been made by who died before noting its id
+        run_id = record.run_id
+        if not run_id:  # it may have been made by who died before noting its id
             experiment = [self.store.experiment_id]
             made = next(_search(client, experiment, f"tags.{KEY} = '{record.key}'"), None)
             tags = {KEY: record.key, KIND: "run", MLFLOW_PARENT_RUN_ID: record.parent}
             run = made or client.create_run(self.store.experiment_id, tags=tags, run_name=record.name)
-            self.journal.update(run_id=run.info.run_id)
-        run_id = self.journal.record.run_id
+            run_id = run.info.run_id
         before = self._run(run_id)
         if before.info.status != "RUNNING":
             client.update_run(run_id, status="RUNNING")
@@ -391,6 +391,10 @@ class RunLog:
             client.delete_tag(run_id, name)
         if not before.data.params:
             client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
+        if (
+            not record.run_id
+        ):  # not before: a launch takes a noted run of which MLflow has no parameters for one that was deleted
+            self.journal.update(run_id=run_id)
         self._inputs = {each.dataset.name for each in before.inputs.dataset_inputs} if before.inputs else set()
         if self.monitored and not self.system:
             uri, resumed = self.store.uri, bool(before.data.metrics)

@@ -18,8 +18,9 @@ from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.state import EpochMetrics
 from experiments import tracking
-from experiments.journal import Journal
+from experiments.journal import Journal, folder_of
 from experiments.known import by_config, is_settled, state
+from experiments.launch import make_job
 from experiments.record import DataSource, Ending, Record
 from experiments.sources import Grid, read_grid
 from experiments.tracking import RunLog, Store, rows
@@ -108,6 +109,30 @@ def test_a_journal_told_twice_leaves_one_run_and_one_row_of_each_epoch(mlruns: P
     [run] = store.runs()
     assert journal.record.run_id == run.run_id
     assert store.history(run.run_id, "train_loss") == [(1, 0.5)]
+
+
+def test_who_dies_before_mlflow_knows_the_parameters_leaves_no_second_run(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, store = read_grid(str(tiny)), opened(mlruns)
+    cell, config = next(iter(grid.configs))
+    place = Place(store, mlruns / "checkpoints", grid.name, "", Path("nowhere"), "cpu")
+    journal = Journal(folder_of(place.checkpoints, config))
+    log_batch = MlflowClient.log_batch
+
+    def dies(self: MlflowClient, run_id: str, *given: Any, **named: Any) -> None:
+        if named.get("params"):
+            raise KeyboardInterrupt
+        log_batch(self, run_id, *given, **named)
+
+    with monkeypatch.context() as patch, journal.held():
+        patch.setattr(MlflowClient, "log_batch", dies)
+        journal.begin(Record(config.to_params(), "r", "", {"cell": cell}))
+        with pytest.raises(KeyboardInterrupt):
+            RunLog(store, journal, monitored=False).push()
+    run(make_job(cell, config, by_config(store.runs())[0], place), place)
+    [only] = store.runs()
+    assert (only.status, only.params["seed"]) == ("FINISHED", str(config.seed))
 
 
 def test_two_runs_that_name_a_data_set_for_the_first_time_at_once(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
