@@ -150,7 +150,14 @@ def plan(command: Plan) -> int:
     store = Store.open(name, command.mlruns, create=False)
     known = by_config(store.runs())[0] if store else {}
     checkpoints = command.mlruns / "checkpoints" / store.key if store else command.mlruns
-    planned = plan_grid(grid, known, lambda config: look(checkpoints, config), git_commit(), command.workers)
+    planned = plan_grid(
+        grid,
+        known,
+        lambda config: look(checkpoints, config),
+        git_commit(),
+        command.workers,
+        elsewhere=lambda: by_config(Store.runs_beside(name, command.mlruns))[0],
+    )
     if grid.description:
         cli.console.print(cli.escaped(grid.description), "", sep="\n")
     show(planned, f"{grid.name} in experiment {name}")

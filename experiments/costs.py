@@ -54,25 +54,28 @@ class Pace:
         whole: they are a run's time from start to end, divided by its epochs: with validation, test, logging and checkpoints.
             If not, they are training alone, by the images per second of each run's last epoch.
         scaled: no run had as many images; these seconds are those of training alone, in proportion to the images.
+        elsewhere: the runs are of other experiments than the one that is planned.
     """
 
     seconds: float
     runs: int
     whole: bool
     scaled: bool = False
+    elsewhere: bool = False
 
 
 class Costs:
-    """What the runs of an experiment say of the costs of any config.
+    """What runs say of the costs of any config.
 
-    Attributes:
-        hardware: that of the run that began last, of those that tell how fast they are; only runs on the same count.
+    Args:
+        known: a run of each config.
+        hardware: the kind of it that counts; empty = that of the run that began last, of those that tell how fast they are.
     """
 
-    def __init__(self, known: "Mapping[RunConfig, TrackedRun]") -> None:
+    def __init__(self, known: "Mapping[RunConfig, TrackedRun]", hardware: str = "") -> None:
         timed = {config: run for config, run in known.items() if run.metrics.get("images_per_second", 0) > 0}
         newest = max(timed.values(), key=lambda run: run.start, default=None)
-        self.hardware = newest.tags.get("hardware", "unknown hardware") if newest else ""
+        self.hardware = hardware or (newest.tags.get("hardware", "unknown hardware") if newest else "")
         self._wall: dict[Hashable, list[float]] = defaultdict(list)  # seconds from start to end, per epoch
         self._rate: dict[Hashable, list[float]] = defaultdict(list)  # training images per second, of alike configs
         self._scaled: dict[Hashable, list[float]] = defaultdict(list)  # and of configs alike but for the number of images

@@ -14,9 +14,8 @@ from experiments.plan import DIVERGED, DONE, ELSEWHERE, NEW, PARTLY, RUNNING, Ce
 
 WIDTH = 100  # columns at least where no terminal says how many there are
 ALPHA = 0.05  # a smaller p is called significant
-ENOUGH = next(n for n in count(1) if smallest_p(n) < ALPHA)
-UNMEASURED = "no run of a like config is measured in this experiment"
-UNFINISHED = "no run of the same network has finished in this experiment"
+UNMEASURED = "no run of a like config is measured"
+UNFINISHED = "no run of the same network has finished"
 
 
 def show(plan: GridPlan, title: str) -> None:
@@ -54,6 +53,7 @@ def _row(cell: CellPlan) -> tuple[str, ...]:
         return runs, done, other, rest, "", "", ""
     time = duration(cell.seconds) if cell.seconds is not None else "unknown"
     mark = "" if cell.pace is None or cell.pace.whole else " (b)" if cell.pace.scaled else " (a)"
+    mark += " (c)" if cell.pace and cell.pace.elsewhere else ""
     measured = f"{cell.pace.runs}{mark}" if cell.pace else "0"
     return runs, done, other, rest, time, measured, decimal(cell.disk) if cell.disk is not None else "unknown"
 
@@ -105,6 +105,8 @@ def _time(plan: GridPlan) -> Iterator[str]:
         yield "  (a) training alone: no run of a like config has finished in one go"
     if any(pace.scaled for pace in paces):
         yield "  (b) training alone, in proportion to the images: from runs alike but for their number"
+    if any(pace.elsewhere for pace in paces):
+        yield "  (c) from runs of other experiments"
 
 
 def _disk(plan: GridPlan) -> Iterator[str]:
@@ -128,11 +130,17 @@ def _significance(plan: GridPlan) -> str:
     seeds = _count(pairs, "seed")
     if max(counts) > pairs:
         seeds += f" common to all cells (of {min(counts)} to {max(counts)})"
-    p = smallest_p(pairs)
+    family = max(plan.comparisons, 1)
+    p, corrected = smallest_p(pairs), min(1.0, family * smallest_p(pairs))
+    test = f"{seeds}: a two-sided paired sign-flip test"
+    holm = f" in {family} comparisons with a reference, corrected by Holm," if family > 1 else ""
+    if corrected < ALPHA:
+        return f"{test} can reach p = {p:.4g} < {ALPHA}" + (f", and{holm} {corrected:.4g}" if holm else "")
+    enough = next(n for n in count(1) if family * smallest_p(n) < ALPHA)
+    reached = f"{enough} seeds reach {family * smallest_p(enough):.4g} < {ALPHA}"
     if p < ALPHA:
-        return f"{seeds}: a two-sided paired sign-flip test can reach p = {p:.4g} < {ALPHA}"
-    more = f"{ENOUGH} seeds reach {smallest_p(ENOUGH):.4g} < {ALPHA}"
-    return f"{seeds}: a two-sided paired sign-flip test can't go under p = {p:.4g}; {more}"
+        return f"{test} can reach p = {p:.4g} < {ALPHA}, but{holm} no less than {corrected:.4g}; {reached}"
+    return f"{test} can't go under p = {p:.4g}; {reached}" + (holm.removesuffix(",") if holm else "")
 
 
 def duration(seconds: float) -> str:

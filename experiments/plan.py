@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from capsnet.config import RunConfig
@@ -37,9 +37,10 @@ class CellPlan:
     failures: Counter[str]  # by kind
     other_code: int  # of those done, at another commit
     left: tuple[int, ...]  # epochs of each run that a launch trains, or is training
-    pace: Pace | None  # None if no run of a like config was measured
-    artifact_bytes: int | None  # of one run; None if no run of the same network has finished
-    checkpoint_bytes: int | None  # of one run while it trains
+    pace: Pace | None = None  # None if no run of a like config was measured
+    artifact_bytes: int | None = None  # of one run; None if no run of the same network has finished
+    checkpoint_bytes: int | None = None  # of one run while it trains
+    dataset: str = ""
     may_stop: bool = False  # before its last epoch, so that what is left is the most
 
     @property
@@ -82,6 +83,11 @@ class GridPlan:
         return len(frozenset.intersection(*(cell.seeds for cell in self.cells)))
 
     @property
+    def comparisons(self) -> int:
+        """Differences to a reference cell that are corrected together: those on one data set, and the most of them."""
+        return max(Counter(cell.dataset for cell in self.cells).values()) - 1
+
+    @property
     def seconds(self) -> float:
         """Of the cells that have a prediction: all workers busy to the end, but no less than the longest run takes."""
         runs = [cell.pace.seconds * epochs for cell in self.cells if cell.pace for epochs in cell.left]
@@ -105,6 +111,7 @@ def plan_grid(
     progress: Callable[[RunConfig], Journal | None],
     commit: str,
     workers: int,
+    elsewhere: "Callable[[], Mapping[RunConfig, TrackedRun]]" = dict,
 ) -> GridPlan:
     """Look up every config of a grid, and what is like it; :mod:`experiments.costs` says what predictions include.
 
@@ -114,10 +121,14 @@ def plan_grid(
         progress: what the files on this machine say of a run that has not finished; None = there are none.
         commit: of the code that would train.
         workers: runs at once; 0 and 1: one after the other.
+        elsewhere: runs of other experiments, asked for what those of this one don't tell of costs, on the same hardware.
     """
     costs = Costs(known)
-    cells = tuple(_cell(cell, known, progress, commit, costs) for cell in grid.cells)
-    return GridPlan(cells, commit, max(workers, 1), costs.hardware)
+    cells = [_priced(_cell(cell, known, progress, commit), cell, costs) for cell in grid.cells]
+    if any(planned.left and (planned.pace is None or planned.artifact_bytes is None) for planned in cells):
+        costs = Costs(elsewhere(), costs.hardware)
+        cells = [_priced(planned, cell, costs, elsewhere=True) for planned, cell in zip(cells, grid.cells, strict=True)]
+    return GridPlan(tuple(cells), commit, max(workers, 1), costs.hardware)
 
 
 def standing(config: RunConfig, run: "TrackedRun | None", journal: Journal | None) -> Standing:
@@ -144,16 +155,14 @@ def _cell(
     known: "Mapping[RunConfig, TrackedRun]",
     progress: Callable[[RunConfig], Journal | None],
     commit: str,
-    costs: Costs,
 ) -> CellPlan:
+    """What is known of a cell's runs, without what they cost."""
     standings, other_code = [], 0
     for config in cell.configs:
         run = known.get(config)
         finished = run is not None and run.status == "FINISHED"
         other_code += run is not None and finished and run.tags.get("git_commit") != commit
         standings.append(standing(config, run, None if finished else progress(config)))
-    first = cell.configs[0]  # the others differ in their seed
-    parameters = costs.parameters(first)
     return CellPlan(
         label=cell.label,
         seeds=frozenset(config.seed for config in cell.configs),
@@ -161,10 +170,21 @@ def _cell(
         failures=Counter(s.word for s in standings if s.failed),
         other_code=other_code,
         left=tuple(s.epochs_left for s in standings if s.epochs_left is not None),
-        pace=costs.pace(first),
-        artifact_bytes=artifact_bytes(first, parameters) if parameters else None,
-        checkpoint_bytes=checkpoint_bytes(parameters) if parameters else None,
-        may_stop=first.stop_at_error > 0,
+        dataset=cell.configs[0].dataset,
+        may_stop=cell.configs[0].stop_at_error > 0,
+    )
+
+
+def _priced(planned: CellPlan, cell: Cell, costs: Costs, *, elsewhere: bool = False) -> CellPlan:
+    """The plan with what it didn't know yet of the costs."""
+    first = cell.configs[0]  # the others differ in their seed
+    pace, parameters = planned.pace, costs.parameters(first)
+    if pace is None and (found := costs.pace(first)):
+        pace = replace(found, elsewhere=elsewhere)
+    if planned.artifact_bytes is not None or parameters is None:
+        return replace(planned, pace=pace)
+    return replace(
+        planned, pace=pace, artifact_bytes=artifact_bytes(first, parameters), checkpoint_bytes=checkpoint_bytes(parameters)
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from statsmodels.stats.multitest import multipletests
 
 from capsnet.config import RunConfig
 from capsnet.state import EpochMetrics
@@ -185,6 +186,73 @@ def test_a_plan_says_what_its_seeds_can_show(seeds: str, line: str, capsys: pyte
     assert line in printed(plan_grid(grid, {}, nothing, HERE, 1), capsys).splitlines()
 
 
+SEEDS = "seeds: a two-sided paired sign-flip test"
+HOLM = "in 3 comparisons with a reference, corrected by Holm"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "line"),
+    [
+        (5, f"5 {SEEDS} can't go under p = 0.0625; 7 seeds reach 0.04688 < 0.05 {HOLM}"),
+        (6, f"6 {SEEDS} can reach p = 0.03125 < 0.05, but {HOLM}, no less than 0.09375; 7 seeds reach 0.04688 < 0.05"),
+        (7, f"7 {SEEDS} can reach p = 0.01562 < 0.05, and {HOLM}, 0.04688"),
+    ],
+)
+def test_a_plan_says_what_its_seeds_can_show_in_a_table_of_several_differences(
+    seeds: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As statsmodels corrects them: with all of the three at the smallest p, or one of them."""
+    text = TEXT.replace("seeds: 6", f"seeds: {seeds}").replace("[1, 3]", "[1, 2, 3, 4]")
+    plan = plan_grid(parse_grid(text, "g", "g.yaml"), {}, nothing, HERE, 1)
+    assert line in printed(plan, capsys).splitlines()
+    smallest = smallest_p(seeds)
+    for others in (smallest, 1.0):
+        significant, *_ = multipletests([smallest, others, others], method="holm")
+        assert bool(significant[0]) == (seeds >= 7)
+
+
+def test_differences_are_corrected_together_on_one_data_set() -> None:
+    grid = parse_grid(
+        "axes: {routing_iterations: [1, 2, 3]}\nalso: [{dataset: fashion_mnist}, {dataset: fashion_mnist, epochs: 3}]",
+        "g",
+        "g.yaml",
+    )
+    assert plan_grid(grid, {}, nothing, HERE, 1).comparisons == 2
+
+
+def elsewhere(pace: Pace) -> Pace:
+    return replace(pace, elsewhere=True)
+
+
+def test_what_the_experiment_does_not_tell_of_costs_others_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own runs come first; others count only if they ran on the same hardware, and are asked only if needed."""
+    grid = parse_grid(TEXT, "g", "g.yaml")
+    r1, r3 = (cell.configs[0] for cell in grid.cells)
+    slow = replace(tracked("FINISHED"), end=40_000)
+    beside = {replaced(r1, seed=50): slow, replaced(r3, seed=50): slow}
+    plan = plan_grid(grid, {r1: tracked("FINISHED")}, nothing, HERE, 1, lambda: beside)
+    assert [cell.pace for cell in plan.cells] == [Pace(2.0, 1, whole=True), elsewhere(Pace(4.0, 1, whole=True))]
+    assert (plan.cells[1].disk, plan.cells[1].checkpoint_bytes) == (6 * 4_560_000, 24 * 10**6)
+    said = printed(plan, capsys)
+    assert "4.0 min 1 (c)" in " ".join(said.split())
+    assert "(c) from runs of other experiments" in said
+    assert plan.hardware == "a card"
+    other = {config: replace(run, tags=run.tags | {"hardware": "another"}) for config, run in beside.items()}
+    assert plan_grid(grid, {r1: tracked("FINISHED")}, nothing, HERE, 1, lambda: other).cells[1].pace is None
+    alone = plan_grid(grid, {}, nothing, HERE, 1, lambda: other)
+    assert (alone.cells[0].pace, alone.hardware) == (elsewhere(Pace(4.0, 1, whole=True)), "another")
+
+    def asked() -> dict[RunConfig, TrackedRun]:
+        raise AssertionError
+
+    known = {r1: tracked("FINISHED"), r3: tracked("FINISHED")}
+    assert "(c)" not in printed(plan_grid(grid, known, nothing, HERE, 1, asked), capsys)
+
+
+def replaced(config: RunConfig, **values: object) -> RunConfig:
+    return RunConfig.model_validate(dict(config) | values)
+
+
 def test_pairs_are_of_seeds_that_all_cells_have(capsys: pytest.CaptureFixture[str]) -> None:
     cells = parse_grid(TEXT, "g", "g.yaml").cells
     some = replace(cells[1], configs=cells[1].configs[3:])
@@ -213,10 +281,10 @@ def test_a_plan_can_be_read_without_colours_at_100_columns(capsys: pytest.Captur
         "1 finished at another commit than 1111111; --fresh trains them again",
         "diverged: would do so again; only --retry-failed trains it again",
         "time: about 20 s with 2 runs at once, 28 s if one after the other",
-        "not counted: 1 of 2 cells, since no run of a like config is measured in this experiment",
+        "not counted: 1 of 2 cells, since no run of a like config is measured",
         "measured on a card, validation, test and logging included",
         "disk: 13.7 MB of weights and test predictions, and up to 48.0 MB of checkpoints while they train",
-        "not counted: 1 of 2 cells, since no run of the same network has finished in this experiment",
+        "not counted: 1 of 2 cells, since no run of the same network has finished",
     ):
         assert words in said
     assert "next launch" not in said
@@ -276,8 +344,8 @@ def test_what_a_time_rests_on_is_said(
 
 def test_without_a_measure_no_number_is_made_up(capsys: pytest.CaptureFixture[str]) -> None:
     said = printed(plan_grid(parse_grid(TEXT, "g", "g.yaml"), {}, nothing, HERE, 1), capsys)
-    assert "time: unknown (no run of a like config is measured in this experiment)" in said
-    assert "disk: unknown (no run of the same network has finished in this experiment)" in said
+    assert "time: unknown (no run of a like config is measured)" in said
+    assert "disk: unknown (no run of the same network has finished)" in said
     assert " s " not in said
     assert "MB" not in said
 
@@ -298,6 +366,25 @@ def test_planning_imports_neither_mlflow_nor_torch() -> None:
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_the_command_finds_runs_of_other_experiments(command: Command, tiny: Path, mlruns: Path) -> None:
+    """The latest ones, and none of the experiment itself."""
+    first = parse_grid(tiny.read_text(), "g", "g.yaml").cells[0].configs[0]
+    tags = {"grid": "g", "cell": "c", "git_commit": HERE, "hardware": "a card", "versions": "v"}
+    for name, seed in (("before", 50), ("before", 51), ("mine", 52)):
+        store = Store.open(name, mlruns, create=True)
+        assert store is not None
+        last = EpochMetrics(1, 1_700_000_000_000, 0.5, 0.4, 200.0, 30.0, 25.0, 1e-3, 2.0, 30.0)
+        ending = Ending("FINISHED", 1_700_000_001_000, results={"test_error": 1.0, "parameters": 5})
+        logged(store, mlruns, replaced(first, seed=seed), ending, [last], tags, "parent")
+    assert [run.params["seed"] for run in Store.runs_beside("mine", mlruns)] == ["50", "51"]
+    assert [run.params["seed"] for run in Store.runs_beside("mine", mlruns, most=1)] == ["51"]
+    assert len(Store.runs_beside("new", mlruns)) == 3
+    assert Store.runs_beside("new", mlruns / "nowhere") == []
+    said = command("plan", str(tiny), "--experiment", "new").stdout
+    assert "(c) from runs of other experiments" in said
+    assert "measured on a card" in said
 
 
 def test_the_command_takes_workers_and_refuses_less_than_none(command: Command, tiny: Path) -> None:
