@@ -1,7 +1,6 @@
 """``python -m analysis``: tables, plots, figures and the report of experiments."""
 
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import tyro
 
 from analysis import duel, figures_command
+from analysis.places import folder_name
 from capsnet import cli
 from capsnet.errors import InputError
 from experiments import stores
@@ -167,11 +167,6 @@ def _reported(
 
 def _warn(what: str, why: str) -> None:
     cli.errors.print(f"[yellow]{what}:[/] {cli.escaped(why)}")
-
-
-def folder_name(experiment: str) -> str:
-    """The experiment's name as that of a folder: what could lead out of the results, or nowhere, becomes an underscore."""
-    return re.sub(r"[^\w.+=-]|^\.+", "_", experiment)
 
 
 def script() -> NoReturn:

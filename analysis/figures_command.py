@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from analysis.places import folder_name
 from capsnet import cli
 from capsnet.errors import InputError
 
@@ -57,7 +58,6 @@ class Figures:
 
 def main(command: Figures) -> int:
     """Make the figures of the run, log them to it, and say where they are."""
-    from analysis.__main__ import folder_name
     from analysis.trained import choose_all
     from capsnet.data import default_folder
 

@@ -19,9 +19,10 @@ from experiments.progress import Display, display, tell_failed, tell_untold
 from experiments.provenance import git_commit
 from experiments.ray_tasks import Ray
 from experiments.record import Ending, now
+from experiments.runlog import RunLog
 from experiments.sources import Grid, parse_grid
 from experiments.sync import sync
-from experiments.tracking import FAULTS, REASON, RunLog, Store, TrackedRun, answering
+from experiments.tracking import FAULTS, REASON, Store, TrackedRun, answering
 from experiments.worker import Job, Outcome, Place, acknowledge, kind, run
 
 Work = Callable[[Job, Place], Outcome]

@@ -9,7 +9,8 @@ from capsnet.errors import InputError, brief
 from experiments import stores
 from experiments.journal import BusyError, Journal, journals
 from experiments.record import Ending, now
-from experiments.tracking import FAULTS, GoneError, RunLog, Store
+from experiments.runlog import GoneError, RunLog
+from experiments.tracking import FAULTS, Store
 
 
 @dataclass

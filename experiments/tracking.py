@@ -1,4 +1,4 @@
-"""What is known about runs, in MLflow. It alone imports mlflow, with champion.py (4 s, so import this one late).
+"""What is known about runs, in MLflow, which only this file, runlog.py and champion.py import (4 s, so import them late).
 
 One experiment holds one parent run per grid, kept across launches, and one child run per config. A child has every RunConfig
 field as a parameter, a metric row per epoch, the final test error, and its weights and test predictions as artifacts.
@@ -6,52 +6,34 @@ field as a parameter, a metric row per epoch, the final test error, and its weig
 
 import json
 import logging
-import os
 import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-# before the import, which reads it: nobody is told of a user's runs unless the user says so
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # not two lines for each run that ends
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-# a server that is away is noticed in seconds instead of minutes: what it missed is told to it later
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.errors import InputError, brief
 from experiments import stores
-from experiments.journal import FILES, Journal
-from experiments.record import DataSource, Ending, Record
-
-if TYPE_CHECKING:  # a plan needs no torch
-    from capsnet.state import EpochMetrics
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a sample that found no server
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # nor for each write to a disk that is full
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
-SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
 BEAT, BEAT_SECONDS = "system/cpu_utilization_percentage", 60.0  # a run with an older sample isn't being trained
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PAGE = 1000  # runs that a search returns at once
-BATCH = 1000  # metrics that one call may log
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 CONTEXT = "mlflow.data.context"  # what a run uses a data set for, as MLflow shows it
@@ -176,7 +158,7 @@ class Store:
             return []
         client = _client(stores.uri(folder))
         named = {e.experiment_id: e.name for e in client.search_experiments()}
-        held = {run.info.experiment_id for run in _search(client, list(named), f"tags.{KIND} = 'grid'")}
+        held = {run.info.experiment_id for run in search(client, list(named), f"tags.{KIND} = 'grid'")}
         return sorted(name for experiment_id, name in named.items() if experiment_id in held)
 
     @classmethod
@@ -204,7 +186,7 @@ class Store:
         client = _client(uri) if stores.exists(uri) else None
         experiments = {e.experiment_id: e for e in client.search_experiments(ViewType.ALL)} if client else {}
         wanted = f"attributes.run_id LIKE '{run_id}%'"
-        found = list(_search(client, list(experiments), wanted, ViewType.ALL)) if client else []
+        found = list(search(client, list(experiments), wanted, ViewType.ALL)) if client else []
         if not found:
             held = f"has the experiments {', '.join(names)}" if (names := cls.names(folder)) else "is empty"
             raise InputError(f"no run {run_id!r}: the tracking store {stores.shown(uri)} {held}; make ui shows ids of runs")
@@ -217,12 +199,12 @@ class Store:
 
     def runs(self) -> Iterator[TrackedRun]:
         """Every child run of the experiment, oldest first; runs that something else logged are left out."""
-        yield from map(_tracked, _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"))
+        yield from map(_tracked, search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"))
 
     def sort_out(self) -> tuple[list[TrackedRun], dict[str, str]]:
         """The child runs, oldest first, and (run id -> what it is) of runs that something else logged here."""
         found, others = [], {}
-        for run in _search(self.client, [self.experiment_id], ""):
+        for run in search(self.client, [self.experiment_id], ""):
             if (made := run.data.tags.get(KIND)) == "run":
                 found.append(_tracked(run))
             elif made not in ("grid", "search"):
@@ -235,13 +217,13 @@ class Store:
 
     def parents(self) -> Iterator[tuple[str, str]]:
         """The (run id, name) of each grid's parent run."""
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
+        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
             yield run.info.run_id, run.data.tags[GRID]
 
     def datasets(self) -> dict[str, list[tuple[str, str]]]:
         """Run id -> (name, SHA-256) of what each child run has read: its data set, then further test sets by their names."""
         found = {}
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
+        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
             inputs = run.inputs.dataset_inputs if run.inputs else []
             # the data set has no tag
             ordered = sorted(inputs, key=lambda source: (len(source.tags), source.dataset.name))
@@ -256,11 +238,11 @@ class Store:
 
     def open_searches(self) -> Iterator[str]:
         """The run id of each search whose run has no end."""
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'search' and attributes.status = 'RUNNING'"):
+        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'search' and attributes.status = 'RUNNING'"):
             yield run.info.run_id
 
     def _parents(self, filtered: str = "") -> Iterator[tuple[str, str, str]]:
-        for run in _search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'{filtered}"):
+        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'{filtered}"):
             path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
             yield run.info.run_id, run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
 
@@ -270,7 +252,7 @@ class Store:
 
     def parent(self, grid: str, text: str, description: str, kind: str = "grid") -> str:
         """The run id of a grid's or search's parent run, made at its first launch and opened again at each later one."""
-        parents = _search(self.client, [self.experiment_id], f"tags.{KIND} = '{kind}'")
+        parents = search(self.client, [self.experiment_id], f"tags.{KIND} = '{kind}'")
         found = next((run for run in parents if run.data.tags[GRID] == grid), None)
         tags = {KIND: kind, GRID: grid, NOTE: description}
         run = found or self.client.create_run(self.experiment_id, tags=tags, run_name=grid)
@@ -311,7 +293,7 @@ class Store:
         Raises:
             MissingError: the store lists figures that it can't give.
         """
-        searches = list(_search(self.client, [self.experiment_id], f"tags.{KIND} = 'search'"))
+        searches = list(search(self.client, [self.experiment_id], f"tags.{KIND} = 'search'"))
         copies = []
         for run in sorted(searches, key=lambda run: run.data.tags[GRID]):
             start = f"search_{run.data.tags[GRID]}_" if len(searches) > 1 else "search_"
@@ -347,148 +329,6 @@ class Store:
     def supersede(self, run_id: str) -> None:
         """Mark a run as one that doesn't speak for its config any more."""
         self.client.set_tag(run_id, SUPERSEDED, "true")
-
-
-class GoneError(RuntimeError):
-    """Somebody deleted the run in MLflow."""
-
-
-class RunLog:
-    """Keeps one run in MLflow like its journal; each push may fail, and the next one makes up for it.
-
-    Whatever was logged before is logged again by a new RunLog, which changes nothing: parameters, tags and artifacts are the
-    same, and so are the rows of metrics with their timestamps.
-    """
-
-    def __init__(self, store: Store, journal: Journal, *, monitored: bool) -> None:
-        self.store, self.journal, self.monitored = store, journal, monitored
-        self.system: SystemMetricsMonitor | None = None
-        self._opened = False
-        self._inputs: set[str] = set()  # names of the data sets that MLflow knows
-        self._tags: Mapping[str, str] = {}
-        self._sent = 0  # epochs
-
-    def push(self) -> None:
-        """Tell MLflow what it doesn't know yet. Raises whatever MLflow raises."""
-        ending = self.journal.record.ending
-        client, count = self.store.client, self.journal.sync()
-        if not self._opened:
-            self._open()
-        self._describe()
-        run_id = self.journal.record.run_id
-        new = [row for metrics in self.journal.history[self._sent : count] for row in rows(metrics)]
-        for start in range(0, len(new), BATCH):
-            client.log_batch(run_id, new[start : start + BATCH])
-        self._sent = count
-        if ending:
-            self._end(ending)
-            self.journal.update(told=True)
-
-    def _open(self) -> None:
-        """The run, made or taken over, with all that is known of it at its beginning."""
-        client, record = self.store.client, self.journal.record
-        run_id = record.run_id
-        if not run_id:  # it may have been made by who died before noting its id
-            experiment = [self.store.experiment_id]
-            made = next(_search(client, experiment, f"tags.{KEY} = '{record.key}'"), None)
-            tags = {KEY: record.key, KIND: "run", MLFLOW_PARENT_RUN_ID: record.parent}
-            run = made or client.create_run(self.store.experiment_id, tags=tags, run_name=record.name)
-            run_id = run.info.run_id
-        before = self._run(run_id)
-        if before.info.status != "RUNNING":
-            client.update_run(run_id, status="RUNNING")
-        # nor does the description of its failure stand any more
-        for name in before.data.tags.keys() & {FAILURE, REASON, *({NOTE} if FAILURE in before.data.tags else ())}:
-            client.delete_tag(run_id, name)
-        if not before.data.params:
-            client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
-        if (
-            not record.run_id
-        ):  # not before: a launch takes a noted run of which MLflow has no parameters for one that was deleted
-            self.journal.update(run_id=run_id)
-        self._inputs = {each.dataset.name for each in before.inputs.dataset_inputs} if before.inputs else set()
-        if self.monitored and not self.system:
-            uri, resumed = self.store.uri, bool(before.data.metrics)
-            self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
-            self.system.start()
-        self._opened = True
-
-    def _run(self, run_id: str) -> Run:
-        try:
-            found = self.store.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-        else:
-            if found.info.lifecycle_stage == "active":
-                return found
-        raise GoneError(f"run {run_id} has been deleted in MLflow")
-
-    def _describe(self) -> None:
-        """Tags and the data set, which may be known only while the run trains, or change."""
-        client, record = self.store.client, self.journal.record
-        if record.tags != self._tags:
-            client.log_batch(record.run_id, tags=[RunTag(*pair) for pair in record.tags.items()])
-            self._tags = record.tags
-        sources: list[tuple[DataSource, list[InputTag]]] = [(record.source, [])] if record.source else []
-        sources += [(source, [InputTag(CONTEXT, "test")]) for source in record.tested]
-        for source, tags in sources:
-            if source.name not in self._inputs:
-                used = [DatasetInput(_dataset(source), tags)]
-                try:
-                    client.log_inputs(record.run_id, used)
-                except MlflowException as error:  # another run named the data set at the same moment: now it is there
-                    if "IntegrityError" not in str(error):
-                        raise
-                    client.log_inputs(record.run_id, used)
-                self._inputs.add(source.name)
-
-    def stop(self) -> None:
-        """Measure the machine no more, whether MLflow was told of the end or not."""
-        if self.system:
-            self.system.finish()
-            self.system = None
-
-    def _end(self, ending: Ending) -> None:
-        """Results carry the last epoch's timestamp: logged a second time, they are the same."""
-        client, run_id = self.store.client, self.journal.record.run_id
-        if ending.results:
-            last = self.journal.history[-1]
-            client.log_batch(run_id, [Metric(name, value, last.time, last.epoch) for name, value in ending.results.items()])
-        tags = [RunTag(NOTE, _summary(self.journal.record, ending, len(self.journal.history)))]
-        if ending.failure:
-            tags += [RunTag(FAILURE, ending.failure), RunTag(REASON, ending.reason[:5000])]
-        client.log_batch(run_id, tags=tags)
-        for name in FILES:
-            if ending.status == "FINISHED" and (self.journal.folder / name).exists():
-                client.log_artifact(run_id, str(self.journal.folder / name))
-        if self.system:
-            self.system.collect_metrics()  # what came after the last sample: all there is of a short run
-            self.system.publish_metrics(self.system.aggregate_metrics())
-            self.stop()
-        if ending.status == "FINISHED":  # whatever was thought of it meanwhile
-            for name in client.get_run(run_id).data.tags.keys() & {FAILURE, REASON, SUPERSEDED}:
-                client.delete_tag(run_id, name)
-        client.set_terminated(run_id, ending.status, ending.time)
-
-
-def _dataset(source: DataSource) -> Dataset:
-    return Dataset(
-        source.name,
-        source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
-        "local",
-        json.dumps({"folder": source.folder}),
-        profile=json.dumps({**source.counts, "sha256": source.digest}),
-    )
-
-
-def rows(metrics: "EpochMetrics") -> list[Metric]:
-    """An epoch's metrics as MLflow's rows: the same again, timestamps included, so that logging them twice leaves one."""
-    named = asdict(metrics)
-    epoch, when = named.pop("epoch"), named.pop("time")
-    for number, change in enumerate(named.pop("logit_changes") or (), start=1):
-        named[f"logit_change_{number}"] = change  # from this pass to the next
-    return [Metric(name, value, when, epoch) for name, value in named.items() if value is not None]
 
 
 def _client(uri: str) -> MlflowClient:
@@ -538,17 +378,8 @@ def _refuse_unfinished(run: Run, experiment: Experiment) -> None:
     raise InputError(f"run {run_id} {fault}; or name another run")
 
 
-def _summary(record: Record, ending: Ending, epochs: int) -> str:
-    """A run's description: what came out, or why nothing did."""
-    named = f"{record.name}, of *{record.tags.get(GRID, '')}*"
-    if ending.failure:
-        return f"**{ending.failure}** after {epochs} epochs: {ending.reason[:1000]}\n\n{named}"
-    if "test_error" in ending.results:
-        return f"Test error **{ending.results['test_error']:.2f} %** after {epochs} epochs.\n\n{named}"
-    return f"{ending.status.capitalize()} after {epochs} epochs.\n\n{named}"
-
-
-def _search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
+def search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
+    """All runs that a filter finds, oldest first, page by page."""
     token: Any = None
     while experiments:
         page = client.search_runs(list(experiments), filtered, view, PAGE, ["attributes.start_time ASC"], token)

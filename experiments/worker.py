@@ -27,7 +27,8 @@ from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.record import EPOCHS, FURTHER, OTHER_R, DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
-from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, RunLog, Store
+from experiments.runlog import RunLog
+from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, Store
 
 if TYPE_CHECKING:  # a grid needs no optuna
     from experiments.study import Watch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.__main__ import folder_name
+from analysis.places import folder_name
 from analysis.runs import CURVES, read_runs
 from capsnet.config import make_config
 from capsnet.errors import InputError

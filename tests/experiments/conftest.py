@@ -98,7 +98,7 @@ def logged(
 
     from experiments.journal import Journal
     from experiments.record import Record
-    from experiments.tracking import RunLog
+    from experiments.runlog import RunLog
 
     journal = Journal(folder / uuid4().hex)
     with journal.held():

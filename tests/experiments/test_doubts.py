@@ -148,7 +148,7 @@ def test_sync_gives_a_parent_its_end_that_was_left_open(mlruns: Path) -> None:
 
 
 def test_what_is_known_late_of_a_run_reaches_mlflow(mlruns: Path) -> None:
-    from experiments.tracking import RunLog
+    from experiments.runlog import RunLog
 
     store, journal = opened(mlruns), Journal(mlruns / "j")
     with journal.held():

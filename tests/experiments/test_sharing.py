@@ -159,7 +159,8 @@ from capsnet.config import make_config
 from capsnet.state import EpochMetrics
 from experiments.journal import Journal
 from experiments.record import Ending, Record
-from experiments.tracking import RunLog, Store
+from experiments.runlog import RunLog
+from experiments.tracking import Store
 
 folder, number = Path(sys.argv[1]), int(sys.argv[2])
 store = Store.open("tiny", folder, create=True)

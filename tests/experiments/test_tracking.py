@@ -22,8 +22,9 @@ from experiments.journal import Journal, folder_of
 from experiments.known import by_config, is_settled, state
 from experiments.launch import make_job
 from experiments.record import DataSource, Ending, Record
+from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
-from experiments.tracking import RunLog, Store, rows
+from experiments.tracking import Store
 from experiments.worker import Job, Place, run
 from tests.experiments.conftest import logged
 from tests.experiments.conftest import opened as opened_named

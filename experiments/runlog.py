@@ -1,0 +1,172 @@
+"""One run in MLflow, kept like its journal: made or taken over, its epochs in batches, its end. It imports mlflow."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+
+from experiments.journal import FILES, Journal
+from experiments.record import DataSource, Ending, Record
+from experiments.tracking import CONTEXT, FAILURE, GRID, KEY, KIND, NOTE, REASON, SUPERSEDED, Store, search
+
+if TYPE_CHECKING:  # a launch that trains nothing needs no torch
+    from capsnet.state import EpochMetrics
+
+SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
+BATCH = 1000  # metrics that one call may log
+
+
+class GoneError(RuntimeError):
+    """Somebody deleted the run in MLflow."""
+
+
+class RunLog:
+    """Keeps one run in MLflow like its journal; each push may fail, and the next one makes up for it.
+
+    Whatever was logged before is logged again by a new RunLog, which changes nothing: parameters, tags and artifacts are the
+    same, and so are the rows of metrics with their timestamps.
+    """
+
+    def __init__(self, store: Store, journal: Journal, *, monitored: bool) -> None:
+        self.store, self.journal, self.monitored = store, journal, monitored
+        self.system: SystemMetricsMonitor | None = None
+        self._opened = False
+        self._inputs: set[str] = set()  # names of the data sets that MLflow knows
+        self._tags: Mapping[str, str] = {}
+        self._sent = 0  # epochs
+
+    def push(self) -> None:
+        """Tell MLflow what it doesn't know yet. Raises whatever MLflow raises."""
+        ending = self.journal.record.ending
+        client, count = self.store.client, self.journal.sync()
+        if not self._opened:
+            self._open()
+        self._describe()
+        run_id = self.journal.record.run_id
+        new = [row for metrics in self.journal.history[self._sent : count] for row in rows(metrics)]
+        for start in range(0, len(new), BATCH):
+            client.log_batch(run_id, new[start : start + BATCH])
+        self._sent = count
+        if ending:
+            self._end(ending)
+            self.journal.update(told=True)
+
+    def _open(self) -> None:
+        """The run, made or taken over, with all that is known of it at its beginning."""
+        client, record = self.store.client, self.journal.record
+        run_id = record.run_id
+        if not run_id:  # it may have been made by who died before noting its id
+            experiment = [self.store.experiment_id]
+            made = next(search(client, experiment, f"tags.{KEY} = '{record.key}'"), None)
+            tags = {KEY: record.key, KIND: "run", MLFLOW_PARENT_RUN_ID: record.parent}
+            run = made or client.create_run(self.store.experiment_id, tags=tags, run_name=record.name)
+            run_id = run.info.run_id
+        before = self._run(run_id)
+        if before.info.status != "RUNNING":
+            client.update_run(run_id, status="RUNNING")
+        # nor does the description of its failure stand any more
+        for name in before.data.tags.keys() & {FAILURE, REASON, *({NOTE} if FAILURE in before.data.tags else ())}:
+            client.delete_tag(run_id, name)
+        if not before.data.params:
+            client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
+        # not before: a launch takes a noted run of which MLflow has no parameters for one that was deleted
+        if not record.run_id:
+            self.journal.update(run_id=run_id)
+        self._inputs = {each.dataset.name for each in before.inputs.dataset_inputs} if before.inputs else set()
+        if self.monitored and not self.system:
+            uri, resumed = self.store.uri, bool(before.data.metrics)
+            self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
+            self.system.start()
+        self._opened = True
+
+    def _run(self, run_id: str) -> Run:
+        try:
+            found = self.store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+        else:
+            if found.info.lifecycle_stage == "active":
+                return found
+        raise GoneError(f"run {run_id} has been deleted in MLflow")
+
+    def _describe(self) -> None:
+        """Tags and the data set, which may be known only while the run trains, or change."""
+        client, record = self.store.client, self.journal.record
+        if record.tags != self._tags:
+            client.log_batch(record.run_id, tags=[RunTag(*pair) for pair in record.tags.items()])
+            self._tags = record.tags
+        sources: list[tuple[DataSource, list[InputTag]]] = [(record.source, [])] if record.source else []
+        sources += [(source, [InputTag(CONTEXT, "test")]) for source in record.tested]
+        for source, tags in sources:
+            if source.name not in self._inputs:
+                used = [DatasetInput(_dataset(source), tags)]
+                try:
+                    client.log_inputs(record.run_id, used)
+                except MlflowException as error:  # another run named the data set at the same moment: now it is there
+                    if "IntegrityError" not in str(error):
+                        raise
+                    client.log_inputs(record.run_id, used)
+                self._inputs.add(source.name)
+
+    def stop(self) -> None:
+        """Measure the machine no more, whether MLflow was told of the end or not."""
+        if self.system:
+            self.system.finish()
+            self.system = None
+
+    def _end(self, ending: Ending) -> None:
+        """Results carry the last epoch's timestamp: logged a second time, they are the same."""
+        client, run_id = self.store.client, self.journal.record.run_id
+        if ending.results:
+            last = self.journal.history[-1]
+            client.log_batch(run_id, [Metric(name, value, last.time, last.epoch) for name, value in ending.results.items()])
+        tags = [RunTag(NOTE, _summary(self.journal.record, ending, len(self.journal.history)))]
+        if ending.failure:
+            tags += [RunTag(FAILURE, ending.failure), RunTag(REASON, ending.reason[:5000])]
+        client.log_batch(run_id, tags=tags)
+        for name in FILES:
+            if ending.status == "FINISHED" and (self.journal.folder / name).exists():
+                client.log_artifact(run_id, str(self.journal.folder / name))
+        if self.system:
+            self.system.collect_metrics()  # what came after the last sample: all there is of a short run
+            self.system.publish_metrics(self.system.aggregate_metrics())
+            self.stop()
+        if ending.status == "FINISHED":  # whatever was thought of it meanwhile
+            for name in client.get_run(run_id).data.tags.keys() & {FAILURE, REASON, SUPERSEDED}:
+                client.delete_tag(run_id, name)
+        client.set_terminated(run_id, ending.status, ending.time)
+
+
+def _dataset(source: DataSource) -> Dataset:
+    return Dataset(
+        source.name,
+        source.digest[:32],  # MLflow takes at most 36 characters; the whole stands in the profile
+        "local",
+        json.dumps({"folder": source.folder}),
+        profile=json.dumps({**source.counts, "sha256": source.digest}),
+    )
+
+
+def rows(metrics: "EpochMetrics") -> list[Metric]:
+    """An epoch's metrics as MLflow's rows: the same again, timestamps included, so that logging them twice leaves one."""
+    named = asdict(metrics)
+    epoch, when = named.pop("epoch"), named.pop("time")
+    for number, change in enumerate(named.pop("logit_changes") or (), start=1):
+        named[f"logit_change_{number}"] = change  # from this pass to the next
+    return [Metric(name, value, when, epoch) for name, value in named.items() if value is not None]
+
+
+def _summary(record: Record, ending: Ending, epochs: int) -> str:
+    """A run's description: what came out, or why nothing did."""
+    named = f"{record.name}, of *{record.tags.get(GRID, '')}*"
+    if ending.failure:
+        return f"**{ending.failure}** after {epochs} epochs: {ending.reason[:1000]}\n\n{named}"
+    if "test_error" in ending.results:
+        return f"Test error **{ending.results['test_error']:.2f} %** after {epochs} epochs.\n\n{named}"
+    return f"{ending.status.capitalize()} after {epochs} epochs.\n\n{named}"
