@@ -1,7 +1,7 @@
 """One row per run -> one cell per configuration: which axes vary, what is constant, and what became of every run."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -120,6 +120,42 @@ def dictated(runs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
 
 def _several(runs: pd.DataFrame) -> list[str]:
     return [field for field in FIELDS if field != "seed" and len(runs[field].unique()) > 1]
+
+
+def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The axes whose value another axis settles -> that axis: epochs, where each training-set size has its own number of them.
+
+    No effect of theirs can be told from the other axis', so they are a part of what its values are. Of two axes that settle
+    each other the first is the one that is kept. An axis that has another value in every cell settles all others and says
+    nothing of them: none follows it.
+
+    Args:
+        settings: of the cells, all with the same axes.
+    """
+    axes = list(settings[0]) if settings else []
+    read = [told(setting) for setting in settings]
+
+    def settled(axis: str, by: str) -> bool:
+        if any(by not in each for each in read if axis in each) or len({each.get(by) for each in read}) == len(read):
+            return False
+        values: dict[Any, Any] = {}
+        return all(values.setdefault(each[by], each[axis]) == each[axis] for each in read if axis in each)
+
+    def above_it(axis: str, by: str) -> bool:
+        return settled(axis, by) and (axes.index(by) < axes.index(axis) or not settled(by, axis))
+
+    above = {axis: [by for by in axes if by != axis and above_it(axis, by)] for axis in axes}
+    return {axis: next(by for by in found if not above[by]) for axis, found in above.items() if found}
+
+
+def followers_note(settings: Sequence[Mapping[str, Any]]) -> str:
+    """Says which axes follow others: ``what changes with train size alone is a part of it: epochs``; empty if none does."""
+    by_leader: dict[str, list[str]] = {}
+    for axis, leader in followers(settings).items():
+        by_leader.setdefault(leader, []).append(name_of(axis))
+    return "; ".join(
+        f"what changes with {name_of(leader)} alone is a part of it: {', '.join(names)}" for leader, names in by_leader.items()
+    )
 
 
 def widest(runs: pd.DataFrame, axes: list[str]) -> str:

@@ -6,7 +6,7 @@ Errors on different data sets have neither difference nor order: each data set h
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import statistics
-from analysis.cells import Cell, told, varying
+from analysis.cells import Cell, followers, told, varying
 from analysis.predictions import Answers, named, read_answers, taken_for, wrong
 from analysis.references import choose_references, grouped
 from analysis.statistics import Comparison, Estimate
@@ -171,12 +171,12 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
 
 def main_effects(cells: Sequence[Cell]) -> list[Effect]:
     """Of each value of each axis, over the cells that have every value of the axis beside otherwise equal settings."""
-    return [effect for axis in _axes(cells) for effect in _effects(cells, (axis,))]
+    return [effect for axis in axes_of(cells) for effect in _effects(cells, (axis,))]
 
 
 def interactions(cells: Sequence[Cell]) -> list[Effect]:
     """Of each pair of values of two axes: what is left of a cell's mean when the effects of both are taken off."""
-    return [effect for pair in itertools.combinations(_axes(cells), 2) for effect in _effects(cells, pair)]
+    return [effect for pair in itertools.combinations(axes_of(cells), 2) for effect in _effects(cells, pair)]
 
 
 def ranks(cells: Sequence[Cell]) -> tuple[list[float], list[int]]:
@@ -261,9 +261,16 @@ def _by_seed(cells: Sequence[Cell]) -> Float[ndarray, "seeds cells"]:
     return np.array([[errors[seed] for errors in found] for seed in seeds], dtype=float).reshape(len(seeds), len(cells))
 
 
-def _axes(cells: Sequence[Cell]) -> list[str]:
-    """What can have an effect: a data set is no treatment of another."""
-    return [axis for axis in cells[0].setting if axis != "dataset"] if cells else []
+def axes_of(cells: Sequence[Cell]) -> list[str]:
+    """What can have an effect: a data set is no treatment of another, nor is what follows another axis one beside it."""
+    following = followers([cell.setting for cell in cells])
+    return [axis for axis in cells[0].setting if axis != "dataset" and axis not in following] if cells else []
+
+
+def setting_beside(setting: Mapping[str, Any], axes: Collection[str], following: Mapping[str, str]) -> tuple[Any, ...]:
+    """The values of all other axes: what is equal in a block. What follows one of the axes is a part of it."""
+    read = told(setting)
+    return tuple(read.get(axis) for axis in setting if axis not in axes and following.get(axis) not in axes)
 
 
 def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
@@ -273,14 +280,13 @@ def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
     the seeds are what intervals count: a failed run costs its block, not its seed, and a value with which no run finished costs
     itself.
     """
+    following = followers([cell.setting for cell in cells])
     cells = [cell for cell in cells if cell.error.n and told(cell.setting).keys() >= set(axes)]
     levels = [sorted({cell.setting[axis] for cell in cells}) for axis in axes]
     combinations = list(itertools.product(*levels))
     blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], Cell]] = {}  # setting of the other axes -> values -> cell
     for cell in cells:
-        read = told(cell.setting)
-        rest = tuple(read.get(axis) for axis in cell.setting if axis not in axes)
-        blocks.setdefault(rest, {})[tuple(cell.setting[axis] for axis in axes)] = cell
+        blocks.setdefault(setting_beside(cell.setting, axes, following), {})[tuple(cell.setting[axis] for axis in axes)] = cell
     by_seed: dict[int, list[list[float]]] = {}
     for block in blocks.values():
         if len(block) == len(combinations):

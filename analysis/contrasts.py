@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import Cell, told
-from analysis.comparisons import Comparisons
+from analysis.cells import Cell, followers, told
+from analysis.comparisons import Comparisons, axes_of, setting_beside
 from analysis.statistics import Comparison
 
 MOST_VALUES = 4  # of an axis whose values are all compared to each other; of a longer one, each to the reference's value
@@ -46,12 +46,12 @@ class Contrast:
 def of_axes(comparisons: Comparisons) -> list[Contrast]:
     """Each two values of each axis; Holm's correction is for the pairs of one axis, each axis being a question of its own."""
     cells = _measured(comparisons)
-    return [c for axis in _axes(comparisons) for c in _corrected(_contrasts(cells, {axis: _pairs(comparisons, axis)}))]
+    return [c for axis in axes_of(comparisons.cells) for c in _corrected(_contrasts(cells, {axis: _pairs(comparisons, axis)}))]
 
 
 def of_two_axes(comparisons: Comparisons) -> list[Contrast]:
     """Each two values of each two axes that have a whole block; Holm's correction is for all of them."""
-    cells, pairs = _measured(comparisons), {axis: _pairs(comparisons, axis) for axis in _axes(comparisons)}
+    cells, pairs = _measured(comparisons), {axis: _pairs(comparisons, axis) for axis in axes_of(comparisons.cells)}
     every = (_contrasts(cells, dict(two)) for two in itertools.combinations(pairs.items(), 2))
     return _corrected(contrast for contrasts in every for contrast in contrasts if contrast.settings)
 
@@ -69,13 +69,12 @@ def of_cells(cells: Sequence[Cell], other: Cell) -> list[Comparison]:
 def _contrasts(cells: Sequence[Measured], asked: Mapping[str, Sequence[Pair]]) -> Iterator[Contrast]:
     """Of each pair of one axis, or each two pairs of two."""
     axes = tuple(asked)
+    following = followers([setting for setting, _ in cells])
     rows: dict[tuple[Any, ...], dict[tuple[Any, ...], Errors]] = {}  # values of the other axes -> of these -> errors
     for setting, errors in cells:
-        read = told(setting)
-        if not read.keys() >= set(axes):
-            continue
-        rest = tuple(read.get(axis) for axis in setting if axis not in axes)
-        rows.setdefault(rest, {})[tuple(setting[axis] for axis in axes)] = errors
+        if told(setting).keys() >= set(axes):
+            rest = setting_beside(setting, axes, following)
+            rows.setdefault(rest, {})[tuple(setting[axis] for axis in axes)] = errors
     for pairs in itertools.product(*asked.values()):
         corners = list(itertools.product(*pairs))
         # with one axis value - other; with two (11 - 10) - (01 - 00): the corners with an even number of others are added
@@ -110,8 +109,3 @@ def _corrected(found: Iterable[Contrast]) -> list[Contrast]:
 
 def _measured(comparisons: Comparisons) -> list[Measured]:
     return [(cell.setting, cell.by_seed) for cell in comparisons.cells]
-
-
-def _axes(comparisons: Comparisons) -> list[str]:
-    """A data set is no treatment of another."""
-    return [axis for axis in comparisons.cells[0].setting if axis != "dataset"] if comparisons.cells else []

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis import contrasts
-from analysis.cells import Cell, name_of, text_of
-from analysis.comparisons import ALPHA, Comparisons
+from analysis.cells import Cell, followers_note, name_of, text_of
+from analysis.comparisons import ALPHA, Comparisons, axes_of
 from analysis.contrasts import MOST_VALUES, Contrast
 from analysis.gaps import missing_runs, progress
 from analysis.sentences import (
@@ -72,10 +72,11 @@ def _find(comparisons: Comparisons) -> tuple[str, list[Chapter]]:
         said = f"There is no result yet: {progress(cells)}."
         return said, [Chapter("Result", "", [Finding(said)])]
     chapters, by_axis = [_lowest(cells) if reference else _only(comparisons)], []
-    if len(cells[0].setting) > 1:  # of a single axis, its cells say the same
+    if len(axes := axes_of(cells)) > 1:  # of a single axis, its cells say the same
         by_axis = contrasts.of_axes(comparisons)
-        values = {axis: len({cell.setting[axis] for cell in cells}) for axis in cells[0].setting}
-        chapters += [_by_axis(by_axis, values), _interactions(contrasts.of_two_axes(comparisons))]
+        values = {axis: len({cell.setting[axis] for cell in cells}) for axis in axes}
+        follow = followers_note([cell.setting for cell in cells])
+        chapters += [_by_axis(by_axis, values, follow), _interactions(contrasts.of_two_axes(comparisons))]
     if reference:
         chapters.append(_by_cell(comparisons, reference))
     return f"{_answer(comparisons, by_axis)} {chapters[0].findings[0].text}".strip(), chapters
@@ -91,7 +92,7 @@ def _answer(comparisons: Comparisons, by_axis: Sequence[Contrast]) -> str:
     if said:
         start = "On average over the other axes, "
         claimed = {each.axes[0] for each in by_axis if each.p_holm <= ALPHA}
-        silent = [name_of(axis) for axis in reference.setting if axis not in claimed]
+        silent = [name_of(axis) for axis in axes_of(comparisons.cells) if axis not in claimed]
         rest = [f"for {listed(silent)} no difference can be claimed"] if silent else []
     else:
         made = [each for each in comparisons.differences if each.p_holm <= ALPHA]
@@ -160,8 +161,8 @@ def _apart(best: Cell, rest: Sequence[Cell]) -> Finding:
     return Finding(f"{apart}, but cannot be told apart from that of {others}.{why}", claims=True)
 
 
-def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int]) -> Chapter:
-    """Each axis, of which the number of values is given."""
+def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int], follow: str) -> Chapter:
+    """Each axis, of which the number of values is given; ``follow`` says which fields follow one of them."""
     said: list[Finding] = []
     far: dict[int, list[str]] = {}  # seeds that it takes -> axes
     for axis in axes:
@@ -182,6 +183,7 @@ def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int]) -> Chapter:
         "Each two values of an axis, at otherwise equal settings. A seed counts with the settings in which it finished with "
         "both. p is corrected by Holm's method for the pairs of one axis."
     )
+    lead += f" {follow[0].upper()}{follow[1:]}." if follow else ""
     if max(axes.values()) > MOST_VALUES:
         lead += f" Of more than {MOST_VALUES} values, each is compared to the reference's."
     if far:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
-from analysis.cells import Cell, legend, name_of, read_by, text_of, texts_of, varying
-from analysis.comparisons import Comparisons, Effect, main_effects
+from analysis.cells import Cell, followers_note, legend, name_of, read_by, text_of, texts_of, varying
+from analysis.comparisons import Comparisons, Effect, axes_of, main_effects
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
 from analysis.rows import Group, Row
@@ -125,8 +125,9 @@ def effects(cells: Sequence[Cell]) -> list[Figure]:
     ]
     kind = _told(row.estimate for group in groups for row in group.rows)
     told = f"{kind} over n seeds: error of the value less the mean of all values"
-    missing = [name_of(axis) for axis in cells[0].setting if axis not in found]
+    missing = [name_of(axis) for axis in axes_of(cells) if axis not in found]
     told += f"; without {' and '.join(missing)}, for want of a complete design" if missing else ""
+    told += f"; {said}" if (said := followers_note([cell.setting for cell in cells])) else ""
     return draw(groups, Said("effect on the test error (percentage points)", estimate=told, line="no effect"), 0.0)
 
 

@@ -9,8 +9,8 @@ import pandas as pd
 
 from analysis import ensembles, frames, robustness
 from analysis.captions import MODEL_TITLES, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
-from analysis.cells import Cell, cells, constants, name_of, text_of, texts_of, told, varying, widest
-from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, compare, interactions, main_effects, ranks
+from analysis.cells import Cell, cells, constants, followers_note, name_of, text_of, texts_of, told, varying, widest
+from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, axes_of, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
 from analysis.statistics import MOST_PAIRS, t_interval
@@ -144,8 +144,11 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         "of the other axes for which it finished with every value."
     )
     known = {effect.axes for members in found.values() for effect in members}
-    absent = [name_of(axis) for axis in varying(runs) if (axis,) not in known and [axis] != several]
+    possible = dict.fromkeys(axis for part in comparisons.by_dataset.values() for axis in axes_of(part.cells))
+    absent = [name_of(axis) for axis in possible if (axis,) not in known]
     without = f" Without {', '.join(absent)}, for want of a complete design." if absent else ""
+    follow = dict.fromkeys(followers_note([cell.setting for cell in part.cells]) for part in comparisons.by_dataset.values())
+    without += "".join(f" {said[0].upper()}{said[1:]}." for said in follow if said)
     header = [*map(name_of, several), "axis", "value", "effect (points)", "95% interval", "n"]
     return Table(f"tab:{slug(runs)}-effects", caption, header, body, 2 + len(several), [note + without, footer(runs)])
 

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from analysis.cells import cells, config_of, constants, legend, name_of, text_of, tidy, varying
+from analysis.cells import cells, config_of, constants, followers, followers_note, legend, name_of, text_of, tidy, varying
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 
@@ -20,6 +20,49 @@ def test_constants_are_what_differs_and_what_is_always_told(make_runs):
     runs = make_runs({"routing_iterations": [1, 3]}, base={"conv_channels": 64, "decoder_hidden": (8, 16), "epochs": 2})
     expected = ["dataset", "train_size", "validation_size", "conv_channels", "decoder_hidden", "epochs", "batch_size"]
     assert list(constants(runs)) == expected
+
+
+def settings_of(*rows):
+    """Of axes a, b, ... the values of each cell."""
+    return [dict(zip("abcd", row, strict=False)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (settings_of((1, 1), (1, 2), (2, 1), (2, 2)), {}),
+        (settings_of((1, 1), (1, 2), (2, 1)), {}),  # one at a time
+        (settings_of((1, 1), (2, 2), (3, 3)), {}),  # as many values as cells
+        (settings_of((1, 1, 0), (1, 1, 1), (2, 2, 0), (2, 2, 1)), {"b": "a"}),  # each settles the other: the first is kept
+        (settings_of((1, 1, 0), (1, 1, 1), (1, 2, 0), (1, 2, 1), (2, 3, 0), (2, 3, 1)), {"a": "b"}),  # b has more values
+        (settings_of((1, 1, 5, 0), (1, 1, 5, 1), (2, 2, 5, 0), (2, 2, 5, 1), (2, 3, 6, 0)), {"a": "b", "c": "b"}),
+        (settings_of((1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 2, 1)), {}),  # half of a design
+        ([], {}),
+    ],
+)
+def test_an_axis_whose_value_another_settles_follows_it(settings, expected):
+    assert followers(settings) == expected
+
+
+def test_a_model_that_does_not_read_an_axis_has_no_value_of_it():
+    """A plain network routes nothing: that r is 3 with it means nothing."""
+    cells = [
+        {"model": model, "routing": routing, "routing_iterations": r, "train_size": size}
+        for model, routing, r in (("capsnet", "dynamic", 3), ("capsnet", "uniform", 1), ("cnn_matched", "uniform", 3))
+        for size in (1, 2)
+    ]
+    assert followers(cells) == {"routing_iterations": "routing"}
+    assert followers([*cells, {**cells[0], "routing": "em", "routing_iterations": 1}])["routing_iterations"] == "routing"
+    assert followers([*cells, {**cells[0], "routing": "uniform"}]) == {}
+
+
+def test_what_follows_is_named():
+    settings = [{"train_size": 1, "epochs": 9, "routing": "em", "routing_iterations": r} for r in (1, 2)]
+    settings += [{**each, "train_size": 2, "epochs": 5} for each in settings]
+    settings = [{**each, "routing": "em" if each["routing_iterations"] == 1 else "dynamic"} for each in settings]
+    assert followers_note(settings) == (
+        "what changes with train size alone is a part of it: epochs; what changes with routing alone is a part of it: r"
+    )
 
 
 def test_cells_count_every_run(make_runs, fail):

@@ -1,6 +1,7 @@
 """Sentences against ones written by hand, and against the statistics that they tell of."""
 
 import dataclasses
+import math
 import re
 
 import numpy as np
@@ -237,6 +238,23 @@ def test_values_that_nothing_else_is_equal_beside_cannot_be_compared(make_runs):
         "Values of learning rate cannot be compared: no seed has finished two at otherwise equal settings.",
     ]
     assert texts(found, "Interactions") == ["None can be judged: no seed has finished two values of each of two axes."]
+
+
+def test_what_changes_with_an_axis_alone_is_a_part_of_it(make_runs):
+    """As many steps of training whatever the size: the effects are the sizes', as if epochs were no field at all."""
+    sizes = {50: 80, 200: 20, 800: 5}
+    parts = [make_runs({"train_size": [size], "epochs": [n], **R}, seeds=6, base=BASE) for size, n in sizes.items()]
+    runs = pd.concat(parts, ignore_index=True)
+    runs["test_error"] = [5 + math.log(size) + seed / 7 for size, seed in zip(runs["train_size"], runs["seed"], strict=True)]
+    runs["test_error"] -= (runs["routing_iterations"] == 3) * (runs["train_size"] == 50) * (1 + runs["seed"] / 100)
+    found, fixed = (find(tables.judged(each, published=())) for each in (runs, runs.assign(epochs=7)))
+    alone, without = chapter(found, "Each axis by itself"), chapter(fixed, "Each axis by itself")
+    assert alone.findings == without.findings
+    assert alone.lead.replace(" What changes with train size alone is a part of it: epochs.", "") == without.lead
+    assert alone.lead != without.lead
+    assert texts(found, "Interactions") == texts(fixed, "Interactions")
+    assert any("with r = 3 instead of 1, the difference of train size" in text.lower() for text in texts(found, "Interactions"))
+    assert "epochs" not in found.answer.split("The lowest")[0]
 
 
 def test_a_long_axis_is_compared_to_the_references_value(make_runs):
