@@ -190,7 +190,8 @@ def write(comparisons: Comparisons, runs: pd.DataFrame, folder: Path) -> list[Pa
     files: dict[str, str] = {}
     for name, table in tables.items():
         files |= {f"{name}.md": markdown(table), f"{name}.tex": latex(table), f"{name}.html": page(table)}
-    numbers = {"cells": frames.of_cells(comparisons), "differences": frames.of_differences(comparisons)}
+    numbers = {"runs": frames.of_runs(runs), "cells": frames.of_cells(comparisons)}
+    numbers["differences"] = frames.of_differences(comparisons)
     numbers["effects"] = frames.of_effects(all_effects(comparisons))
     numbers["robustness"] = robustness.frame(comparisons)
     files |= {f"{name}.csv": _csv(frame) for name, frame in numbers.items() if len(frame)}

@@ -28,6 +28,7 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
+from capsnet.config import FIELDS
 from experiments.known import by_config
 from experiments.sources import parse_grid
 from experiments.study import _storage
@@ -177,7 +178,9 @@ class Chaos:
         when = re.compile(rb"; last run ended [^;.]* UTC")  # the one thing in a table that may differ
         found = {path.name: when.sub(b"", path.read_bytes()) for path in (results / "chaos").iterdir()}
         cells = pd.read_csv(results / "chaos" / "cells.csv", dtype=str)
-        return found | {"cells.csv": cells.drop(columns="seconds_per_run").to_csv().encode()}  # and the time it took
+        found["cells.csv"] = cells.drop(columns="seconds_per_run").to_csv().encode()  # and the time it took
+        runs = pd.read_csv(results / "chaos" / "runs.csv", dtype=str)  # and ids of runs and what machines did when
+        return found | {"runs.csv": runs[[*FIELDS, "status", "failure", "test_error", "validation_error"]].to_csv().encode()}
 
 
 class SearchChaos(Chaos):

@@ -39,7 +39,16 @@ def test_from_yaml_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         return {str(path.relative_to(made)): path.read_bytes() for path in made.rglob("*") if path.is_file()}
 
     before = files()
-    tables = {"accuracy.md", "accuracy.tex", "accuracy.html", "ablation.md", "differences.tex", "effects.html", "cells.csv"}
+    tables = {
+        "accuracy.md",
+        "accuracy.tex",
+        "accuracy.html",
+        "ablation.md",
+        "differences.tex",
+        "effects.html",
+        "cells.csv",
+        "runs.csv",
+    }
     assert tables | {"error_by_epoch.png", "test_error_by_axis.pdf", "mistaken_images.png", "report.html"} <= before.keys()
     assert {Path(name).name for name in before} >= {
         "reconstructions.png",

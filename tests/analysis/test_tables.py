@@ -11,6 +11,7 @@ from analysis.formats import latex, markdown
 from analysis.statistics import Estimate
 from analysis.tables import judged
 from analysis.wording import error_text, interval_text, number_text, p_text
+from capsnet.config import FIELDS
 
 PUBLISHED = published.load()
 SIZES = {"conv_channels": 32, "primary_types": 4}
@@ -185,7 +186,7 @@ def test_the_order_of_rows_changes_no_byte(quick, fail, tmp_path, seed):
     first = write(quick, tmp_path / "first")
     second = write(shuffled(quick, seed), tmp_path / "second")
     made = {f"{name}.{kind}" for name in ("accuracy", "ablation", "differences", "effects") for kind in ("md", "tex", "html")}
-    assert {path.name for path in first} == made | {"cells.csv", "differences.csv", "effects.csv"}
+    assert {path.name for path in first} == made | {"runs.csv", "cells.csv", "differences.csv", "effects.csv"}
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -193,7 +194,8 @@ def test_a_table_that_there_is_no_more_goes(quick, make_runs, tmp_path):
     write(quick, tmp_path)
     left = {path.name for path in write(make_runs({}), tmp_path)}
     assert {path.name for path in tmp_path.iterdir()} == left
-    assert left == {f"{name}.{kind}" for name in ("accuracy", "ablation") for kind in ("md", "tex", "html")} | {"cells.csv"}
+    always = {f"{name}.{kind}" for name in ("accuracy", "ablation") for kind in ("md", "tex", "html")}
+    assert left == always | {"runs.csv", "cells.csv"}
 
 
 def test_csv_has_the_raw_numbers(quick, tmp_path):
@@ -205,6 +207,20 @@ def test_csv_has_the_raw_numbers(quick, tmp_path):
     assert frame["mean"].to_list() == pytest.approx(mean.to_list(), rel=1e-14)
     assert set(frame["interval"]) == {"95% Student-t interval"}
     assert frame["published"].isna().all()
+
+
+def test_csv_has_every_run(quick, fail, tmp_path):
+    fail(quick, [4])
+    fail(quick, [20], "planned", None)
+    write(shuffled(quick, 0), tmp_path)
+    frame = pd.read_csv(tmp_path / "runs.csv")
+    assert list(frame.columns) == list(quick.columns)
+    assert frame.groupby("status").size().to_dict() == {"failed": 1, "finished": 34, "planned": 1}
+    by_config = [*FIELDS]
+    mine, theirs = (each.set_index(by_config)["test_error"].sort_index() for each in (frame, quick))
+    assert mine.to_list() == pytest.approx(theirs.to_list(), rel=1e-14, nan_ok=True)
+    in_cells = pd.read_csv(tmp_path / "cells.csv")[["routing_iterations", "reconstruction_weight", "lr_schedule"]]
+    assert frame[in_cells.columns].drop_duplicates(ignore_index=True).equals(in_cells)
 
 
 # --- LaTeX
