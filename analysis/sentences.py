@@ -44,7 +44,7 @@ def told(subject: str, made: Comparison, corrected: float, family: Sequence[Comp
     """
     estimate, n = made.difference, made.difference.n
     if n == 0:
-        return Finding(f"{subject} cannot be compared: no seed has finished with both.")
+        return Finding(f"{subject} cannot be compared: no seed has finished with both, all else being equal.")
     if n == 1:
         said = f"{points(estimate.mean, made)} by the only seed, which gives no interval, so nothing can be claimed"
         return Finding(f"{subject}{over}: {said}.")

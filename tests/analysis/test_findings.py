@@ -121,7 +121,7 @@ def test_no_pair_of_runs(make_runs, fail):
     fail(runs, [0, 3])
     found = find(tables.judged(runs, published=(), reference="routing_iterations=1"))
     assert texts(found, "Each cell against the reference") == [
-        "r = 3 against 1 cannot be compared: no seed has finished with both."
+        "r = 3 against 1 cannot be compared: no seed has finished with both, all else being equal."
     ]
     assert texts(found, "Lowest error")[1] == "It cannot be compared: no seed has finished both there and in another cell."
     assert found.answer.startswith("No difference can be claimed. The")

@@ -18,7 +18,7 @@ from experiments import overview
 from experiments.costs import Pace
 from experiments.plan import CellPlan, GridPlan, Journal, plan_grid, smallest_p, standing
 from experiments.record import Ending
-from experiments.sources import Grid, parse_grid
+from experiments.sources import Grid, parse_grid, read_grid
 from experiments.tracking import Store, TrackedRun
 from tests.experiments.conftest import logged
 
@@ -209,6 +209,26 @@ def test_a_plan_says_what_its_seeds_can_show_in_a_table_of_several_differences(
     for others in (smallest, 1.0):
         significant, *_ = multipletests([smallest, others, others], method="holm")
         assert bool(significant[0]) == (seeds >= 7)
+
+
+SMALL = [  # grids that take minutes on a CPU, so that seeds are no question of cost; quick's are few, because it is quick
+    "couplings",
+    "routing-details",
+    "losses",
+    "augmentation",
+    "optimizer",
+    "capsules",
+    "batch-size",
+    "train-size",
+    "table1-digits",
+    "affnist-small",
+]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_small_grids_have_seeds_enough_to_claim_a_difference(name: str) -> None:
+    plan = plan_grid(read_grid(name), {}, nothing, HERE, 1)
+    assert plan.comparisons * smallest_p(plan.paired_seeds) < 0.05
 
 
 def test_differences_are_corrected_together_on_one_data_set() -> None:
