@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis.cells import Cell, dictated, legend, name_of, outcomes, text_of, told
+from analysis.cells import Cell, dictated, legend, name_of, outcomes, text_of, told, value_text
 from analysis.published import Published
 
 MODEL_TITLES = {
@@ -54,7 +54,9 @@ def published_notes(beside: Iterable[tuple[Cell, Published | None]]) -> list[str
 
 def _here(runs: pd.DataFrame) -> str:
     values = {field: runs[field].unique() for field in PROTOCOL}
-    return ", ".join(f"{name_of(k)} {text_of(v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items())
+    return ", ".join(
+        f"{name_of(k)} {value_text(k, v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items()
+    )
 
 
 def dictations(runs: pd.DataFrame) -> list[str]:
@@ -65,7 +67,7 @@ def dictations(runs: pd.DataFrame) -> list[str]:
             means = told(
                 dict(zip(by, values, strict=True)) | {field: part[field].iloc[0] for field, of in fields.items() if of == by}
             )
-            own = ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in means.items() if k not in (*by, *TABLE1))
+            own = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in means.items() if k not in (*by, *TABLE1))
             if own:
                 said.append(f"{' on '.join(title_of(str(value)) for value in values)}: {own}")
     return said

@@ -1,6 +1,7 @@
 """One row per run -> one cell per configuration: which axes vary, what is constant, and what became of every run."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +78,27 @@ def text_of(value: Any) -> str:
     return shortened(str(value))
 
 
+def value_text(field: str, value: Any) -> str:
+    """A value of a field for readers: ``all`` of a train_size of 0, which are all images but validation's."""
+    return "all" if (field, value) == ("train_size", 0) else text_of(value)
+
+
+def in_order(field: str, values: Iterable[Any]) -> list[Any]:
+    """Values of a field, each once and sorted; all training images, which 0 stands for, are the most."""
+    return sorted(set(values), key=lambda value: place(field, value))
+
+
+def place(field: str, value: Any) -> Any:
+    """What a value of a field is sorted by."""
+    return math.inf if (field, value) == ("train_size", 0) else value
+
+
+def sorted_runs(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
+    """The rows by the values of the axes, and of one setting by seed."""
+    by = [*axes, "seed"]
+    return runs.sort_values(by, kind="stable", key=lambda column: column.map(lambda value: place(str(column.name), value)))
+
+
 def told(setting: Mapping[str, Any]) -> dict[str, Any]:
     """The axes that mean something to a cell's model, which may be one of several, with their values."""
     unread = MODELS[setting["model"]].unread if "model" in setting else ()
@@ -86,7 +108,7 @@ def told(setting: Mapping[str, Any]) -> dict[str, Any]:
 def texts_of(setting: Mapping[str, Any]) -> list[str]:
     """The value of every axis as text, a dash where it means nothing to the cell's model."""
     means = told(setting)
-    return [text_of(value) if axis in means else "—" for axis, value in setting.items()]
+    return [value_text(axis, value) if axis in means else "—" for axis, value in setting.items()]
 
 
 def read_by(runs: pd.DataFrame, axis: str) -> "pd.Series[bool]":
@@ -176,8 +198,8 @@ def cells(runs: pd.DataFrame, published: Iterable[Published] = ()) -> list[Cell]
         InputError: there is no run, or a cell has several published values.
     """
     axes, published = varying(runs), tuple(published)
-    ordered = runs.sort_values([*axes, "seed"], kind="stable")
-    groups = [rows for _, rows in ordered.groupby(axes, sort=True, dropna=False)] if axes else [ordered]
+    ordered = sorted_runs(runs, axes)
+    groups = [rows for _, rows in ordered.groupby(axes, sort=False, dropna=False)] if axes else [ordered]
     return [_cell(rows, axes, published) for rows in groups]
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import statistics
-from analysis.cells import Cell, followers, told, varying
+from analysis.cells import Cell, followers, in_order, told, varying
 from analysis.predictions import Answers, named, read_answers, taken_for, wrong
 from analysis.references import choose_references, grouped
 from analysis.statistics import Comparison, Estimate
@@ -282,7 +282,7 @@ def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
     """
     following = followers([cell.setting for cell in cells])
     cells = [cell for cell in cells if cell.error.n and told(cell.setting).keys() >= set(axes)]
-    levels = [sorted({cell.setting[axis] for cell in cells}) for axis in axes]
+    levels = [in_order(axis, (cell.setting[axis] for cell in cells)) for axis in axes]
     combinations = list(itertools.product(*levels))
     blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], Cell]] = {}  # setting of the other axes -> values -> cell
     for cell in cells:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import Cell, followers, told
+from analysis.cells import Cell, followers, in_order, told
 from analysis.comparisons import Comparisons, axes_of, setting_beside
 from analysis.statistics import Comparison
 
@@ -94,7 +94,7 @@ def _contrasts(cells: Sequence[Measured], asked: Mapping[str, Sequence[Pair]]) -
 
 
 def _pairs(comparisons: Comparisons, axis: str) -> list[Pair]:
-    values = sorted({cell.setting[axis] for cell in comparisons.cells})
+    values = in_order(axis, (cell.setting[axis] for cell in comparisons.cells))
     if len(values) <= MOST_VALUES or comparisons.reference is None:
         return [(value, other) for other, value in itertools.combinations(values, 2)]
     other = comparisons.reference.setting[axis]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import Cell, cells, legend, told, varying
+from analysis.cells import Cell, cells, legend, place, sorted_runs, told, varying
 from analysis.style import (
     COLOURS,
     COLUMN,
@@ -91,7 +91,7 @@ def finished_of(runs: pd.DataFrame) -> pd.DataFrame:
     finished = runs[(runs["status"] == "finished") & runs["test_error"].notna()]
     if finished.empty:
         raise NothingToDrawError(f"none of the experiment's {len(runs)} runs is finished yet")
-    return finished.sort_values([*axes, "seed"], kind="stable")
+    return sorted_runs(finished, axes)
 
 
 def _of_finished(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +163,8 @@ def _title(plan: Plan, value: tuple[object, ...], across: int) -> str:
 def _plan(runs: pd.DataFrame) -> Plan:
     every, fields = cells(runs), varying(runs)
     facets = () if len(every) <= LINES_ALONE else _facets(every, fields)
-    panels = sorted({tuple(cell.setting[field] for field in facets) for cell in every})
+    found = {tuple(cell.setting[field] for field in facets) for cell in every}
+    panels = sorted(found, key=lambda values: list(map(place, facets, values)))
     if len(panels) > MOST_PANELS:
         raise NothingToDrawError(f"{len(every)} cells are too many for learning curves; --where chooses some of them")
     lines = []
@@ -191,7 +192,7 @@ def _groups(every: Sequence[Cell], fields: Sequence[str], facets: Sequence[str])
     """The cells by the values of the axes without panels, sorted by these."""
     own = [field for field in fields if field not in facets]
     groups: dict[str, list[Cell]] = {}
-    for cell in sorted(every, key=lambda cell: [cell.setting[field] for field in own]):  # stable
+    for cell in sorted(every, key=lambda cell: [place(field, cell.setting[field]) for field in own]):  # stable
         groups.setdefault(
             ", ".join(named(*pair) for pair in told(cell.setting).items() if pair[0] in own) or "all runs", []
         ).append(cell)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis import contrasts
-from analysis.cells import Cell, followers_note, name_of, text_of
+from analysis.cells import Cell, followers_note, name_of, value_text
 from analysis.comparisons import ALPHA, Comparisons, axes_of
 from analysis.contrasts import MOST_VALUES, Contrast
 from analysis.gaps import missing_runs, progress
@@ -228,7 +228,7 @@ def _by_cell(comparisons: Comparisons, reference: Cell) -> Chapter:
 
 def _pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
     """``r = 3 against 1``."""
-    value, other = map(text_of, contrast.pairs[axis])
+    value, other = (value_text(contrast.axes[axis], each) for each in contrast.pairs[axis])
     return f"{name_of(contrast.axes[axis])} = {value} {word} {other}"
 
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.cells import text_of, tidy, varying
+from analysis.cells import sorted_runs, text_of, tidy, varying
 from analysis.comparisons import Comparisons, Effect, ranks
 
 
 def of_runs(runs: pd.DataFrame) -> pd.DataFrame:
     """One row per run, failures and what never ran included, in the order of the cells; errors in %, times in UTC."""
-    return runs.sort_values([*varying(runs), "seed"], kind="stable")
+    return sorted_runs(runs, varying(runs))
 
 
 def of_cells(comparisons: Comparisons) -> pd.DataFrame:

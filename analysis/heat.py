@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, legend, name_of, text_of, told
+from analysis.cells import Cell, in_order, legend, name_of, text_of, told, value_text
 from analysis.comparisons import interactions
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
@@ -128,13 +128,13 @@ def of_interactions(cells: Sequence[Cell]) -> list[Figure]:
 
 def _interaction(axes: tuple[str, ...], estimates: dict[tuple[Any, ...], Estimate]) -> Field:
     """With that axis going down which makes the field narrower: names of schedules are long."""
-    levels = [sorted({values[i] for values in estimates}) for i in (0, 1)]
+    levels = [in_order(axes[i], (values[i] for values in estimates)) for i in (0, 1)]
     laid = []
     for down in (1, 0):
         keys = [[(row, column) if down == 0 else (column, row) for column in levels[1 - down]] for row in levels[down]]
         values = [[estimates[key].mean for key in line] for line in keys]
         texts = [[_effect_text(estimates[key]) for key in line] for line in keys]
-        rows, columns = (list(map(text_of, levels[i])) for i in (down, 1 - down))
+        rows, columns = ([value_text(axes[i], value) for value in levels[i]] for i in (down, 1 - down))
         names = (name_of(axes[down]), name_of(axes[1 - down]))
         laid.append(Field(" × ".join(map(name_of, axes)), names, rows, columns, values, texts))
     return min(laid, key=lambda field: _width(_in_lines(field)))

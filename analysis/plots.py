@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
-from analysis.cells import Cell, followers_note, legend, name_of, read_by, text_of, texts_of, varying
+from analysis.cells import Cell, followers_note, in_order, legend, name_of, read_by, texts_of, value_text, varying
 from analysis.comparisons import Comparisons, Effect, axes_of, main_effects
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
@@ -119,7 +119,7 @@ def effects(cells: Sequence[Cell]) -> list[Figure]:
     groups = [
         Group(
             (legend([axis]) or name_of(axis), "n"),
-            [Row((*map(text_of, e.levels), str(e.estimate.n)), estimate=e.estimate) for e in members],
+            [Row((*map(value_text, e.axes, e.levels), str(e.estimate.n)), estimate=e.estimate) for e in members],
         )
         for axis, members in found.items()
     ]
@@ -135,13 +135,13 @@ def _of_axis(runs: pd.DataFrame, finished: pd.DataFrame, axis: str | None) -> Gr
     rows = []
     if axis:  # the models to which it means something
         runs, finished = runs[read_by(runs, axis)], finished[read_by(finished, axis)]
-    for value in sorted(runs[axis].unique()) if axis else [None]:
+    for value in in_order(axis, runs[axis]) if axis else [None]:
         planned = len(runs) if axis is None else int((runs[axis] == value).sum())
         part = finished if axis is None else finished[finished[axis] == value]
         # runs of one seed share data order and first weights: the seed is the unit that was repeated, not the run
         estimate = t_interval(part.groupby("seed")["test_error"].mean())
         count = f"{len(part)}" if len(part) == planned else f"{len(part)} of {planned}"
-        texts = (text_of(value) if axis else "all", str(estimate.n), count)
+        texts = (value_text(axis, value) if axis else "all", str(estimate.n), count)
         rows.append(Row(texts, tuple(part["test_error"]), estimate if estimate.n else None))
     return Group(((legend([axis]) or name_of(axis)) if axis else "", "n", "runs"), rows)
 

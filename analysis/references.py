@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from analysis.cells import NAMES, Cell, name_of, text_of
+from analysis.cells import NAMES, Cell, name_of, text_of, value_text
 from capsnet.config import FIELDS, VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
@@ -66,7 +66,7 @@ def _named(cells: Sequence[Cell], wanted: str) -> list[Cell]:
 
 def _is(value: Any, text: str, axis: str) -> bool:
     """Whether a text means the value: as a table shows it, or as YAML may spell it."""
-    if text in (text_of(value), str(value)):
+    if text in (text_of(value), str(value), value_text(axis, value)):
         return True
     try:
         if axis in VARIANTS:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import text_of
+from analysis.cells import value_text
 from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.registry import TEST_SETS
@@ -208,19 +208,19 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
     Raises:
         InputError: it is none of the column's type, or no run has it.
     """
-    value: Any = text
+    value: Any = "0" if (column, text) == ("train_size", "all") else text
     if column in VARIANTS:
         value = parse(text, VARIANTS[column], column).text
     elif column in FIELDS and FIELDS[column].annotation is not str:
         try:
-            value = json.loads(text)
+            value = json.loads(value)
         except json.JSONDecodeError:
             value = None
         value = json.dumps(value) if isinstance(value, list) else value
     values = sorted(there.dropna().unique())
     if value not in values or isinstance(value, bool) != (there.dtype == bool):
         more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
-        listed = ", ".join(map(text_of, values[:LISTED])) or "none"
+        listed = ", ".join(value_text(column, each) for each in values[:LISTED]) or "none"
         raise InputError(f"no run has --where {column}={text}; there are: {listed}{more}")
     return value
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.cells import Cell, name_of, text_of
+from analysis.cells import Cell, name_of, value_text
 from analysis.cells import told as meant  # by a setting; what is told here is a comparison
 from analysis.comparisons import ALPHA
 from analysis.statistics import Comparison
@@ -119,7 +119,7 @@ def percent(cell: Cell) -> str:
 
 def setting(values: Mapping[str, Any]) -> str:
     """``r = 3, lr schedule = constant``."""
-    return ", ".join(f"{name_of(axis)} = {text_of(value)}" for axis, value in meant(values).items()) or "the only cell"
+    return ", ".join(f"{name_of(axis)} = {value_text(axis, value)}" for axis, value in meant(values).items()) or "the only cell"
 
 
 def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -127,8 +127,9 @@ def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     values, other = meant(values), meant(other)
     axes = [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
     if len(axes) == 1:
-        return f"{name_of(axes[0])} = {text_of(values[axes[0]])} against {text_of(other[axes[0]])}"
-    named = ([f"{name_of(axis)} = {text_of(each[axis])}" for axis in axes if axis in each] for each in (values, other))
+        [axis] = axes
+        return f"{name_of(axis)} = {value_text(axis, values[axis])} against {value_text(axis, other[axis])}"
+    named = ([f"{name_of(axis)} = {value_text(axis, each[axis])}" for axis in axes if axis in each] for each in (values, other))
     return " against ".join(first + (f" with {listed(rest)}" if rest else "") for first, *rest in named)
 
 

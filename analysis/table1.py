@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.captions import dictations, footer, in_brackets, published_notes, published_text, slug, title_of
-from analysis.cells import Cell, constants, name_of, text_of, told, varying
+from analysis.cells import Cell, constants, name_of, text_of, told, value_text, varying
 from analysis.comparisons import Comparisons, Images
 from analysis.formats import Table
 from analysis.statistics import Estimate
@@ -30,7 +30,7 @@ class Row:
         if axis not in self.settings:
             return "—"
         value = self.settings[axis]
-        return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else text_of(value)
+        return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
 
 
 def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -107,7 +107,7 @@ def _of_pairs(datasets: Sequence[str]) -> list[str]:
 
 
 def _caption(runs: pd.DataFrame, axes: Sequence[str], weights: Sequence[float]) -> str:
-    same = ", ".join(f"{name_of(k)} {text_of(v)}" for k, v in constants(runs).items() if k not in axes)
+    same = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in constants(runs).items() if k not in axes)
     said = ["Test error in % by data set, mean ± sample sd over n seeds."]
     said += [f"Reconstruction: weight {text_of(weights[0])}."] if len(weights) == 1 else []
     said += [f"Constant: {same}."] if same else []

@@ -9,7 +9,20 @@ import pandas as pd
 
 from analysis import ensembles, frames, robustness
 from analysis.captions import MODEL_TITLES, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
-from analysis.cells import Cell, cells, constants, followers_note, name_of, text_of, texts_of, told, varying, widest
+from analysis.cells import (
+    Cell,
+    cells,
+    constants,
+    followers_note,
+    name_of,
+    place,
+    text_of,
+    texts_of,
+    told,
+    value_text,
+    varying,
+    widest,
+)
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, axes_of, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
@@ -47,7 +60,7 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     first = [axis for axis in TABLE1 if axis != across]
     down = first + [axis for axis in axes if axis not in (*first, across)]
     columns: dict[Any, list[Cell]] = {}  # by the value of the axis that is laid across
-    for cell in sorted(all_cells, key=lambda c: [c.setting[across]] if across else []):  # stable: columns sort by value
+    for cell in sorted(all_cells, key=lambda c: place(across, c.setting[across]) if across else 0):  # stable: columns by value
         columns.setdefault(cell.setting[across] if across else None, []).append(cell)
     papers = [value for value, members in columns.items() if any(c.published for c in members)]
     yes_or_no = len(_weights(runs)) < 2 and across != "reconstruction_weight"
@@ -57,7 +70,7 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         header += [column, _paper(across, column)] if value in papers else [column]
     configs = [(next(iter(by_value.values())).runs.iloc[0], by_value) for by_value in rows.values()]
     body = []
-    for config, by_value in sorted(configs, key=lambda pair: [pair[0][axis] for axis in down]):
+    for config, by_value in sorted(configs, key=lambda pair: [place(axis, pair[0][axis]) for axis in down]):
         body.append([*(_label(axis, config, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
     weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
     caption = " ".join([_caption(runs, axes, across), *weights])
@@ -126,7 +139,7 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         [
             *(name for _ in several),
             " × ".join(map(name_of, effect.axes)),
-            ", ".join(map(text_of, effect.levels)),
+            ", ".join(map(value_text, effect.axes, effect.levels)),
             signed_text(effect.estimate.mean, effect.estimate),
             interval_text(effect.estimate, signed=True),
             str(effect.estimate.n),
@@ -342,13 +355,13 @@ def _label(axis: str, config: "pd.Series[Any]", yes_or_no: bool) -> str:
         return MODEL_TITLES.get(value, str(value))
     if axis not in told({"model": config["model"], axis: value}):
         return "—"
-    return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else text_of(value)
+    return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
 
 
 def _column(across: str | None, value: Any) -> str:
     if across is None:
         return MEASURE
-    return shortened(value) if isinstance(value, str) else f"{name_of(across)} = {text_of(value)}"
+    return shortened(value) if isinstance(value, str) else f"{name_of(across)} = {value_text(across, value)}"
 
 
 def _paper(across: str | None, column: str) -> str:
@@ -367,8 +380,7 @@ def _results(by_value: dict[Any, Cell], values: list[Any], papers: list[Any]) ->
 
 def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
     same_in_all = constants(runs)
-    rest = " (all but validation's)" if same_in_all.get("train_size") == 0 else ""
-    same = ", ".join(f"{name_of(k)} {text_of(v)}" + (rest if k == "train_size" else "") for k, v in same_in_all.items())
+    same = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in same_in_all.items())
     columns = f" Columns: {name_of(across)}." if across else ""
     constant = f" Constant: {same}." if same else ""
     constant += "".join(f" {text}." for text in dictations(runs))

@@ -2,13 +2,15 @@
 
 import math
 
-from analysis.cells import Cell, name_of, text_of, told
+from analysis.cells import Cell, name_of, told, value_text
 from analysis.statistics import Estimate
 
 
 def setting_text(cell: Cell) -> str:
     """A cell by its axes: ``r 3, reconstruction weight 0.0005``."""
-    return ", ".join(f"{name_of(axis)} {text_of(value)}" for axis, value in told(cell.setting).items()) or "the only cell"
+    return (
+        ", ".join(f"{name_of(axis)} {value_text(axis, value)}" for axis, value in told(cell.setting).items()) or "the only cell"
+    )
 
 
 def error_text(cell: Cell) -> str:

@@ -1,11 +1,16 @@
 """Cells: what varies, what is constant, and that no run vanishes."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
+from analysis import findings, plots, tables
 from analysis.cells import cells, config_of, constants, followers, followers_note, legend, name_of, text_of, tidy, varying
+from analysis.frames import of_runs
+from analysis.runs import _chosen
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 
@@ -132,3 +137,33 @@ def test_a_rows_config_is_the_one_it_was_made_of(make_runs):
     configs = [RunConfig(**values, routing_iterations=r, seed=seed) for r in (1, 3) for seed in range(3)]
     assert [config_of(row) for row in runs.to_dict("records")] == configs
     assert config_of(dict(runs.iloc[4])) == configs[4]  # NumPy's types
+
+
+def test_all_training_images_are_called_so_and_come_last(make_runs, tmp_path):
+    """A train_size of 0 stands for all images but validation's: the most, and no setting without images."""
+    runs = make_runs({"train_size": [100, 0, 500], "routing_iterations": [1, 3]}, seeds=8)
+    found = tables.judged(runs, published=())
+    assert [cell.setting["train_size"] for cell in found.cells] == [100, 100, 500, 500, 0, 0]
+    for table in (tables.ablation(found, runs), tables.accuracy(found, runs)):
+        place = table.header.index("train size")
+        assert list(dict.fromkeys(row[place] for row in table.rows)) == ["100", "500", "all"]
+    levels = [row[1] for row in tables.effects(found, runs).rows if row[0] == "train size"]
+    assert levels == ["100", "500", "all"]
+    assert list(dict.fromkeys(of_runs(runs)["train_size"])) == [100, 500, 0]
+    said = " ".join(finding.text for chapter in findings.find(found).chapters for finding in chapter.findings)
+    assert "train size = all against 100" in said
+    assert not re.search(r"train size = 0\b", said)
+    [figure] = plots.effects(found.cells)
+    texts = [text.get_text() for text in figure.findobj(Text)]
+    assert "all" in texts
+
+
+def test_all_training_images_can_be_asked_for(make_runs):
+    runs = make_runs({"train_size": [100, 0]})
+    assert list(runs[_chosen(["train_size=all"], runs)]["train_size"]) == [0, 0, 0]
+    with pytest.raises(InputError, match="train_size=7; there are: all, 100"):
+        _chosen(["train_size=7"], runs)
+    assert tables.judged(runs, published=(), reference="train_size=all").reference.setting == {"train_size": 0}
+    assert (
+        "train size all, validation size" in tables.accuracy(tables.judged(make_runs({}), published=()), make_runs({})).caption
+    )
