@@ -47,12 +47,15 @@ class Watch:
 
     def open(self) -> "Watched | None":
         """The trial; None if its storage is away, which is no reason not to train."""
+        storage: RDBStorage | None = None
         try:
             pruner = _pruner(self.pruner, self.epochs)
             storage = _storage(self.url)
             study = optuna.load_study(study_name=self.study, storage=storage, pruner=pruner)
             return Watched(optuna.trial.Trial(study, self.trial_id), storage)
         except (*FAULTS, optuna.exceptions.OptunaError, KeyError):
+            if storage:
+                _leave(storage)
             return None
 
 
@@ -122,23 +125,33 @@ class Study:
         except (*FAULTS, optuna.exceptions.OptunaError, RuntimeError, ValueError, ImportError) as error:
             said = stores.shown(brief(error))
             raise InputError(f"the storage of studies {shown} can't be used: {said}; --storage names another") from None
-        definition, before = _definition(search), study.user_attrs.get(DEFINITION)
+        opened = cls(search, url, study, storage)
+        try:
+            opened._claim(owner)
+        except BaseException:
+            opened.close()
+            raise
+        return opened
+
+    def _claim(self, owner: str) -> None:
+        """Note whose study it is, and of what. Raises an InputError if it is another's, or of something else."""
+        study, named = self.study, f"study {self.study.study_name!r} in {stores.shown(self.url)}"
+        definition, before = _definition(self.search), study.user_attrs.get(DEFINITION)
         if before is None:
             if study.get_trials(deepcopy=False):
-                raise InputError(f"study {name!r} in {shown} was made by another program; name another one with --experiment")
+                raise InputError(f"{named} was made by another program; name another one with --experiment")
             study.set_user_attr(DEFINITION, definition)
         elif differing := [key for key in definition if before.get(key) != definition[key]]:
             raise InputError(
-                f"study {name!r} in {shown} was begun with another {' and another '.join(differing)}, so that old trials and "
+                f"{named} was begun with another {' and another '.join(differing)}, so that old trials and "
                 "new ones can't be compared; name another experiment (--experiment, or EXPERIMENT= of make)"
             )
         if study.user_attrs.get(OWNER, owner) != owner:
             raise InputError(
-                f"study {name!r} in {shown} belongs to another experiment, in another tracking store or one that was deleted; "
+                f"{named} belongs to another experiment, in another tracking store or one that was deleted; "
                 "name another experiment (--experiment, or EXPERIMENT= of make)"
             )
         study.set_user_attr(OWNER, owner)
-        return cls(search, url, study, storage)
 
     @contextmanager
     def answering(self) -> Iterator[None]:

@@ -17,13 +17,15 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from sqlalchemy.pool import NullPool
 
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
 from experiments.executors import Engine, Inline, choose
 from experiments.search import parse_search
-from experiments.study import Study, Watch, _storage
+from experiments.study import Study, Watch
 from experiments.tracking import Store
 from tests.experiments.conftest import Command, launched, opened
 from tests.experiments.test_resume import running
@@ -62,7 +64,8 @@ def searched(mlruns: Path, text: str = SEARCH, name: str = "tiny", *, engine: An
 
 def study(mlruns: Path, name: str = "tiny", url: str = "") -> optuna.Study:
     url = url or f"sqlite:///{mlruns / 'optuna.db'}"
-    return optuna.load_study(study_name=name, storage=_storage(url))
+    storage = RDBStorage(url, engine_kwargs={"poolclass": NullPool})  # which leaves no connection behind
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def trial_runs(store: Store) -> dict[str, Any]:
@@ -457,7 +460,6 @@ def test_four_workers_and_a_study_in_postgresql(postgres: str, mlruns: Path, mon
     assert (found.failed, found.untold, found.unfinished) == ([], [], 0)
     found = study(mlruns, url=postgres)
     trials = found.trials
-    found._storage._backend.engine.dispose()
     assert len(trials) == 14
     states = Counter(trial.state for trial in trials)
     # which are pruned, if any, depends on what four workers have told when
@@ -468,25 +470,30 @@ def test_four_workers_and_a_study_in_postgresql(postgres: str, mlruns: Path, mon
     assert sorted(numbers) == list(range(14))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Optuna's connection to a file without tables
 def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
     """And reports what was missed when it is back."""
     searched(mlruns, PRUNING.replace("trials: 14", "trials: 1"))
     search = parse_search(PRUNING, "tiny", "tiny.yaml")
     url, file = f"sqlite:///{mlruns / 'optuna.db'}", mlruns / "optuna.db"
-    begun = Study.open(search, url, "tiny", mlruns, opened(mlruns).key)
-    begun.begin()
-    trial = begun.ask()
-    assert trial is not None
-    watch = begun.watch(trial)
+    with closing(Study.open(search, url, "tiny", mlruns, opened(mlruns).key)) as begun:
+        begun.begin()
+        trial = begun.ask()
+        assert trial is not None
+        watch = begun.watch(trial)
     assert isinstance(watch, Watch)
     watched = watch.open()
     assert watched is not None
     assert not watched.prunes([50.0])
+    watched.close()
     content = file.read_bytes()
     assert file.read_bytes() == content
     for path in mlruns.glob("optuna.db*"):
         path.rename(path.with_name("away" + path.name[len("optuna.db") :]))
-    assert watch.open() is None or not watched.prunes([50.0, 40.0])
+    while_away = watch.open()
+    assert while_away is None or not while_away.prunes([50.0, 40.0])
+    if while_away:
+        while_away.close()
     for path in mlruns.glob("optuna.db*"):
         path.unlink()
     for path in mlruns.glob("away*"):
@@ -494,6 +501,7 @@ def test_a_worker_trains_on_when_the_storage_is_away(mlruns: Path) -> None:
     watched = watch.open()
     assert watched is not None
     watched.prunes([50.0, 40.0, 30.0])
+    watched.close()
     assert study(mlruns).trials[trial.number].intermediate_values == {1: 50.0, 2: 40.0, 3: 30.0}
 
 
