@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from capsnet.precision import exact, full
+from capsnet.precision import exact, exporting, full
 
 Routing = Callable[..., Tensor]
 Squash = Callable[[Tensor], Tensor]
@@ -147,7 +147,7 @@ class ClassCaps(nn.Module):
     def forward(self, inputs: Float[Tensor, "batch inputs input_dim"]) -> Float[Tensor, "batch classes dim"]:
         """Route the votes to the class capsules."""
         with exact(inputs.device):
-            if self.direct and not torch.compiler.is_exporting():  # a program of torch.export is of plain operations
+            if self.direct and not exporting():  # a program of torch.export is of plain operations
                 return self.direct(full(inputs), self.weight, self.classes, self.iterations, self.bias)
             return self._routed(full(inputs))
 

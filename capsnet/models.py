@@ -9,7 +9,7 @@ from capsnet.agreement import WITHOUT_VOTES
 from capsnet.config import RunConfig
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
 from capsnet.losses import one_hot
-from capsnet.precision import OPERANDS, exact, rounded
+from capsnet.precision import OPERANDS, exact, exporting, rounded
 from capsnet.registry import MODELS, SQUASHES, load
 from capsnet.routing import routing_of
 
@@ -106,7 +106,7 @@ class Convolved(Network):
 
     def takes_spectra(self, images: Tensor) -> bool:
         """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""
-        plain = torch.compiler.is_exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32")
+        plain = exporting() or images.requires_grad or (images.is_cuda and self.precision != "fp32")
         return self.spectral and not plain
 
     def make_decoder(self, config: RunConfig) -> None:

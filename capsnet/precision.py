@@ -49,19 +49,28 @@ def float32_products(precision: str) -> Iterator[None]:
             place.fp32_precision = value
 
 
+def exporting() -> bool:
+    """Whether torch.export is tracing, whose programs are of plain operations.
+
+    Dynamo of PyTorch 2.11 takes ``torch.compiler.is_exporting()`` for true when it compiles, too (pytorch issue 176347); the
+    flag that the function returns, it reads as it is.
+    """
+    return bool(torch.compiler._is_exporting_flag)
+
+
 def rounded(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Inside, convolutions and fully connected layers round their operands to the precision's type.
 
     A program of torch.export rounds nothing, and is not tied to the device that it was made on.
     """
-    if torch.compiler.is_exporting():
+    if exporting():
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False)
 
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
     """Inside, nothing is rounded."""
-    if torch.compiler.is_exporting():
+    if exporting():
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 

@@ -78,6 +78,47 @@ def test_compiled_steps_train_as_eager_ones(tiny):
     assert compiled == again
 
 
+TRACED = """
+import json, sys, torch
+from capsnet.config import make_config
+from capsnet.models import build
+from capsnet.step import step_losses
+
+torch.set_num_threads(1)
+compiled = torch.compile(step_losses, backend="eager", dynamic=False)  # what is traced, run as it is: without a C++ compiler
+random = torch.Generator().manual_seed(1)
+images, labels = torch.rand(16, 1, 16, 16, generator=random), torch.randint(0, 10, (16,), generator=random)
+found = []
+for precision in ("fp32", "bf16"):
+    config = make_config({**json.loads(sys.argv[1]), "precision": precision}, "the test")
+    model = build(config, torch.Generator().manual_seed(2))
+    for model.spectral in (False, True):
+        for compute in (step_losses, compiled):
+            model.zero_grad()
+            loss, _ = compute(model, config.reconstruction_weight, images, labels)
+            loss.backward()
+            gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
+            found.append([loss.item(), gradients.double().norm().item(), gradients.numpy().tobytes().hex()])
+print(json.dumps(found))
+"""
+
+
+def test_a_compiled_step_rounds_routes_and_transforms_as_an_eager_one(tiny):
+    """In float32 and in bf16, each with plain convolutions and with spectra: the same bits, and others in each of the four.
+
+    Dynamo of PyTorch 2.11 takes ``torch.compiler.is_exporting()`` for true, and programs of torch.export do none of this.
+    """
+    config = tiny(reconstruction_weight=1e-2).model_dump_json()
+    done = subprocess.run([sys.executable, "-c", TRACED, config], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    eager, compiled = found[::2], found[1::2]
+    assert compiled == eager
+    assert len({gradients for *_, gradients in compiled}) == 4
+    for exact, rounded in zip(compiled[:2], compiled[2:], strict=True):
+        assert rounded[1] != pytest.approx(exact[1], rel=1e-5), "nothing was rounded"
+
+
 KEPT = """
 import resource, torch
 from capsnet.execution import keep_freed_memory
