@@ -94,7 +94,9 @@ test-slow: $(READY) ## run the slow tests: a cluster, many writers, a grid and a
 	@$(PY) -m pytest -q -m 'slow and not gpu' --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-gpu: $(READY) ## run the tests that need a CUDA device
-	@$(PY) -m pytest -q -m gpu
+	@# without what other tests run under: on what torch.compile does with its own modules, warnings as errors and the checks of
+	@# shapes end a test that has nothing wrong
+	@$(PY) -m pytest -q -m gpu -o addopts="--import-mode=importlib --strict-markers" -o filterwarnings=default
 
 chaos: $(READY) ## kill parts of a grid and of a search at random, KILLS=15 times each, and show that nothing was lost
 	@$(PY) -m tests.chaos --kills "$${KILLS:-15}"
