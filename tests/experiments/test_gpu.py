@@ -45,7 +45,7 @@ def test_a_run_killed_on_a_card_equals_one_that_was_left_alone(tmp_path: Path) -
     (grid := tmp_path / "tiny.yaml").write_text(LONGER)
     (mlruns := tmp_path / "killed").mkdir()
     with running(words(grid, mlruns, "--workers", "0", "--checkpoint-every", "0")) as process:
-        checkpoint_appears(mlruns)
+        checkpoint_appears(mlruns, 180)  # a first start on a card loads and compiles
         time.sleep(0.3)
         process.kill()
     for folder in (mlruns, tmp_path / "alone"):
