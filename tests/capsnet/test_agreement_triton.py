@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from capsnet.agreement_triton import OPTIONS, _Shape, deviations, route, route_votes, self_check, supports
+from capsnet.agreement_triton import CHECKED, OPTIONS, _Shape, deviations, route, route_votes, self_check, supports
 from capsnet.layers import ClassCaps
 from capsnet.routing import dynamic
 
@@ -163,15 +163,44 @@ def test_what_it_supports(device):
         route(inputs, weight, 3, 0)
 
 
-def test_the_check_of_a_device(device, monkeypatch):
-    assert self_check(device, 4, 2, 5) == ""
+@pytest.fixture
+def checked(device, monkeypatch):
+    """The device, with the small batch of the check alone where the larger would take half a minute."""
+    if INTERPRETED:
+        monkeypatch.setattr("capsnet.agreement_triton.CHECKED", CHECKED[:1])
+    return device
+
+
+def test_the_check_of_a_device(checked, monkeypatch):
+    assert self_check(checked, 4, 2, 5) == ""
     with torch.inference_mode():  # as in an evaluation, which may be the first to ask
-        assert self_check(device, 5, 3, 4) == ""
-    for error, reason in ((1e-3, "in torch.float32, weight deviates by 1.0e-03"), (float("nan"), "deviates by nan")):
+        assert self_check(checked, 5, 3, 4) == ""
+    for error, reason in ((1e-3, "in torch.float32, batch 5, weight deviates by 1.0e-03"), (float("nan"), "deviates by nan")):
         monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_, error=error: {"weight": error})
-        assert reason in self_check.__wrapped__(device)
+        assert reason in self_check.__wrapped__(checked)
     monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_: 1 / 0)
-    assert self_check.__wrapped__(device) == "ZeroDivisionError: division by zero"
+    assert self_check.__wrapped__(checked) == "ZeroDivisionError: division by zero"
+
+
+def test_the_check_is_of_the_tile_in_use_and_of_a_part_of_it(device, monkeypatch):
+    """Only the largest tile is wrong, as if the instructions that multiply it were."""
+    rows = [_Shape(torch.empty(batch, 19, 4), torch.empty(19, 4, 10), 2).tiles["rows"] for batch in (*CHECKED, 128)]
+    assert rows == [16, 64, 64]
+    assert CHECKED[1] % 64
+    monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda _, sizes, *__: {"weight": float(sizes[0] > 64)})
+    assert self_check.__wrapped__(device, 4, 2, 5) == "in torch.float32, batch 70, weight deviates by 1.0e+00"
+
+
+def test_a_check_that_found_no_memory_is_made_again(checked, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+
+    self_check.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("capsnet.agreement_triton.deviations", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            self_check(checked, 4, 2, 5)
+    assert self_check(checked, 4, 2, 5) == ""
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled there")
