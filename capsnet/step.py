@@ -146,6 +146,8 @@ class Graphs:
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
         self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
+        # of this device, where torch's own is of the first that captured; one for all, as memory of a pool is its stream's
+        self.stream = torch.cuda.Stream()
 
     def begin(self, draws: Draws, rates: Sequence[float]) -> None:
         """Start an epoch; the first one captures the graphs."""
@@ -183,7 +185,7 @@ class Graphs:
 
         aside(warm_up)
         steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
-        replay = recorded(lambda: self._step(places), self.pool)
+        replay = recorded(lambda: self._step(places), self.pool, self.stream)
         with torch.no_grad():
             for tensor, value in before:  # the warm-up leaves no trace
                 tensor.copy_(value)
@@ -199,10 +201,9 @@ def aside(work: Callable[[], None]) -> None:
     torch.cuda.current_stream().wait_stream(side)
 
 
-def recorded(work: Callable[[], None], pool: Any) -> Callable[[], None]:
+def recorded(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> Callable[[], None]:
     """Capture the work in a CUDA graph without doing it; what is returned does it."""
     graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream()  # of this device; torch's own is of the first device that captured
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):  # other threads may go on
         work()
     replay: Callable[[], None] = graph.replay
