@@ -52,8 +52,18 @@ def hardware() -> str:
     """The processor, its cores that torch uses, and the graphics cards."""
     import torch
 
-    cards = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    cards = [_card(i) for i in range(torch.cuda.device_count())]
     return ", ".join([f"{_processor()} ({torch.get_num_threads()} threads)", *cards])
+
+
+def _card(number: int) -> str:
+    """Its name. A card without memory for this process may not tell it; the run fails, and says why, when it asks for some."""
+    import torch
+
+    try:
+        return torch.cuda.get_device_name(number)
+    except RuntimeError:
+        return "a card that doesn't answer"
 
 
 def _processor() -> str:

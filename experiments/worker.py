@@ -35,6 +35,9 @@ if TYPE_CHECKING:  # a grid needs no optuna
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
+NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")
+"""As CUDA and the allocators say it, as torch does of a CPU, and as cuBLAS, cuDNN and cuFFT do of their workspaces."""
+
 TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
 
 
@@ -105,8 +108,9 @@ def run(job: Job, place: Place) -> Outcome:
         return Outcome(job.run_id, time.monotonic() - started, failure=kind(fault), reason=str(fault))
     finally:
         gc.collect()
-        torch.cuda.empty_cache()  # what this process doesn't use, another one on the same card can
-    if place.expendable and "CUDA error" in ending.reason:
+        with suppress(RuntimeError):  # where every use of CUDA fails, this one does, too
+            torch.cuda.empty_cache()  # what this process doesn't use, another one on the same card can
+    if place.expendable and ending.failure != "out of memory" and "CUDA error" in ending.reason:
         os._exit(1)  # every use of CUDA in this process would fail from now on
     errors = [(metrics.epoch, metrics.validation_error) for metrics in history if metrics.validation_error is not None]
     return Outcome(
@@ -284,7 +288,7 @@ def kind(fault: BaseException) -> str:
     said = str(fault)
     if isinstance(fault, DivergedError):
         return "diverged"
-    if isinstance(fault, MemoryError) or "out of memory" in said or "can't allocate memory" in said:
+    if isinstance(fault, MemoryError) or any(words in said for words in NO_MEMORY):
         return "out of memory"
     if isinstance(fault, InputError):
         return "input"

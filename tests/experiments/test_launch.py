@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from experiments.known import by_config, state
 from experiments.launch import Summary, Wish
+from experiments.provenance import hardware
 from experiments.tracking import Store
 from tests.experiments.conftest import launched as launched_named
 from tests.experiments.conftest import opened
@@ -98,6 +100,52 @@ def test_a_run_that_dies_of_an_exception_is_recorded_and_tried_again(
     assert [run.tags["failure"] for run in store.runs() if run.status == "FAILED"] == ["out of memory"]
     again, _ = launched(mlruns, tiny.read_text())
     assert (again.before, again.finished, again.failed) == (3, 1, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "failures", "exits"),
+    [
+        ("CUDA error: an illegal memory access was encountered", [], [1]),
+        ("CUDA error: out of memory", ["out of memory"], []),
+    ],
+)
+def test_a_process_ends_with_its_use_of_cuda_and_not_for_want_of_memory(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, said: str, failures: list[str], exits: list[int]
+) -> None:
+    """Where every use of CUDA fails, to free its memory does, too."""
+    from experiments import worker
+
+    evaluate, ended = worker.evaluate, []
+
+    def broken(*_: object) -> None:
+        monkeypatch.setattr(worker, "evaluate", evaluate)
+        monkeypatch.setattr(torch.cuda, "empty_cache", fails)
+        fails()
+
+    def fails() -> None:
+        raise RuntimeError(said)
+
+    def replaced(code: int) -> None:  # by another process, which is well
+        ended.append(code)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+
+    monkeypatch.setattr(worker, "evaluate", broken)
+    monkeypatch.setattr(worker.os, "_exit", replaced)
+    summary, store = launched(mlruns, tiny.read_text(), expendable=True)
+    assert ended == exits
+    assert [run.tags["failure"] for run in store.runs() if run.status == "FAILED"] == failures
+    assert (summary.finished, len(summary.failed)) == (4 - len(failures), len(failures))
+
+
+def test_a_card_without_memory_for_its_name_is_no_reason_not_to_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That there is none is recorded of a run once it has begun."""
+
+    def full(_: int) -> str:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", full)
+    assert hardware().endswith(" threads), a card that doesn't answer")
 
 
 @pytest.mark.slow
