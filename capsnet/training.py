@@ -165,13 +165,13 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
 
 @torch.inference_mode()
 def evaluate(model: Network, split: Split, batch_size: int) -> Evaluation:
-    """The model's answers on all images of a split; an image's answer does not depend on its batch.
+    """The model's answers on all images of a split; an image's answer does not depend on its batch, nor on who asks.
 
     Raises:
         DivergedError: a score is not finite, as after a last step that went astray, which no training loss has seen.
     """
     starts = range(0, len(split), batch_size)
-    with float32_products(model.precision), current(split.images.device):
+    with computing(model.precision, split.images.device):
         scores = torch.cat([model.scores(split.batch(slice(start, start + batch_size))) for start in starts])
     if not scores.isfinite().all():
         raise DivergedError("the network's scores are not finite numbers")

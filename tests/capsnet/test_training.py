@@ -12,6 +12,7 @@ from capsnet import training
 from capsnet.data import Split
 from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
+from capsnet.models import Network
 from capsnet.routing import uniform
 from capsnet.state import TrainingState, stream
 from capsnet.step import step_losses
@@ -444,6 +445,21 @@ def test_training_runs_with_deterministic_algorithms(tiny, cpu, data_of):
     )
     settings.extend(torch.are_deterministic_algorithms_enabled() for _ in run)
     assert settings == [True] * 4 + [False], "and not between epochs, where the caller's code runs"
+
+
+def test_a_test_runs_with_deterministic_algorithms(tiny, cpu, data_of, monkeypatch):
+    """Outside of training, too, where the last evaluation is made."""
+    model, scores, settings = TrainingState(tiny(), cpu).model, Network.scores, []
+
+    def watched(self, images):
+        settings.append(torch.are_deterministic_algorithms_enabled())
+        return scores(self, images)
+
+    monkeypatch.setattr(Network, "scores", watched)
+    evaluate(model, data_of(tiny()).test, 500)
+    assert settings
+    assert all(settings)
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_choose_device():
