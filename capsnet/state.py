@@ -97,7 +97,7 @@ class TrainingState:
         self.config, self.device = config, device
         self.model: Network = build(config, stream(config.seed, "initialisation")).to(device)
         cuda = device.type == "cuda"
-        if cuda:
+        if cuda and config.precision != "fp32":  # where spectra may be taken, whose gradients of weights lie the usual way
             self.model.to(memory_format=torch.channels_last)  # as its units for matrix products take them
         # a captured step reads the learning rate from memory
         rate = torch.tensor(config.learning_rate, device=device) if cuda else config.learning_rate

@@ -69,6 +69,19 @@ def test_the_spectrum_is_the_plain_convolution(generator):
     assert (found.double().cpu() - wanted).norm() < 5e-6 * wanted.norm()
 
 
+@pytest.mark.parametrize("precision", LIMITS)
+def test_gradients_lie_as_their_weights(tiny, precision):
+    """Else each step would copy them."""
+    config = tiny(dataset="mnist", train_size=100, conv_channels=64, primary_types=8, precision=precision)
+    model = TrainingState(config, CUDA).model
+    model.spectral = True
+    images, labels = torch.rand(100, 1, 28, 28, device=CUDA), torch.zeros(100, dtype=torch.int64, device=CUDA)
+    assert model.takes_spectra(images) == (precision == "fp32")
+    loss, _ = step_losses(model, config.reconstruction_weight, images, labels)
+    (gradient,) = torch.autograd.grad(loss, model.primary.conv.weight)
+    assert gradient.stride() == model.primary.conv.weight.stride()
+
+
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("augmentation", ["shift(pixels=2)", "crop(size=14)"])

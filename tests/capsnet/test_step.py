@@ -112,7 +112,7 @@ def test_no_tensor_is_read_back_within_an_epoch(tiny, data_of, monkeypatch):
 
 
 def test_adams_moments_are_laid_out_as_their_weights(tiny, data_of, tmp_path):
-    """On CUDA weights lie channels last; fused Adam goes through memory, whatever the order of dimensions is called."""
+    """On CUDA weights may lie channels last; fused Adam goes through memory, whatever the order of dimensions is called."""
 
     def started():
         state = TrainingState(config, torch.device("cpu"))
