@@ -32,7 +32,9 @@ class Command:
     precisions: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            metavar="NAME ...", help="fp32, bf16, tf32 (CUDA); sweeps are of the first", help_behavior_hint="(default: all)"
+            metavar="NAME ...",
+            help="fp32, bf16, tf32 (CUDA); sweeps are of the first on a CPU, else of bf16 if it is among them",
+            help_behavior_hint="(default: all)",
         ),
     ] = ()
     seconds: Annotated[float, tyro.conf.arg(help="for all of it, about; nothing is measured less than three times")] = 200.0

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import floors, machine, parts, peaks, processes
 from benchmarks.clock import Pass, Spread, alternate, ratios
-from benchmarks.training import changed, epoch_of, evaluation, ours, usual
+from benchmarks.training import changed, epoch_of, evaluation, ours, swept, usual
 from capsnet.config import RunConfig
 
 TEXTBOOK = "textbook"
@@ -69,10 +69,11 @@ class Findings:
         config: the network and how it trains, field by field.
         peaks: of the machine.
         steps: by precision.
+        swept: the precision of sweeps and processes.
         rates: images per second of ``textbook``, and of ``training`` and ``evaluation`` at each precision, taken in turn.
-        sweeps: axis -> value -> images per second of training at the first precision, taken in turn.
+        sweeps: axis -> value -> images per second of training at the precision ``swept``, taken in turn.
         memory: ``training`` and ``evaluation`` at each precision -> bytes at the peak.
-        processes: number of processes -> images per second of all together, at the first precision, taken in turn.
+        processes: number of processes -> images per second of all together, at the precision ``swept``, taken in turn.
         left_out: what was not measured, and why.
         seconds: what all of it took.
     """
@@ -81,6 +82,7 @@ class Findings:
     config: dict[str, str]
     peaks: peaks.Peaks
     steps: dict[str, Step]
+    swept: str
     rates: dict[str, Spread]
     sweeps: dict[str, dict[int, Spread]]
     memory: dict[str, int]
@@ -90,7 +92,7 @@ class Findings:
 
     @property
     def precisions(self) -> list[str]:
-        """Those that were measured; the first is that of sweeps and processes."""
+        """Those that were measured."""
         return list(self.steps)
 
     @property
@@ -128,6 +130,7 @@ class Findings:
             },
             "images_per_second": _plain(self.rates),
             "ratios": _plain(self.ratios),
+            "precision_of_sweeps_and_processes": self.swept,
             "images_per_second_by": _plain(self.sweeps),
             "images_per_second_of_processes": _plain(self.processes),
             "peak_memory_bytes": self.memory,
@@ -166,14 +169,14 @@ def measure(
     Args:
         base: the network; its sizes are those of the middle of each sweep.
         device: where.
-        precisions: the network's; sweeps and processes are of the first.
+        precisions: the network's; sweeps and processes are of one, :func:`benchmarks.training.swept`.
         seconds: for all of it, about: no section does fewer than the scale's rounds.
         scale: how much is measured.
         tell: is told what is measured next.
     """
     begun, budget = time.perf_counter(), Budget(seconds, SHARES)
     here = machine.describe(device)
-    first = changed(base, precision=precisions[0])
+    one = changed(base, precision=swept(precisions, device))
 
     tell("peaks of the machine")
     peak = _peaks(base, device, precisions, budget.share("peaks"), scale)
@@ -192,7 +195,7 @@ def measure(
     sweeps = {}
     for axis in AXES:
         tell(f"training by {axis.replace('_', ' ')}")
-        sweeps[axis] = _sweep(first, device, axis, budget.share(axis), scale)
+        sweeps[axis] = _sweep(one, device, axis, budget.share(axis), scale)
 
     tell("memory")
     budget.share("memory")  # it takes what it takes
@@ -203,9 +206,9 @@ def measure(
     }
 
     tell("processes side by side")
-    counts = processes.fitting(scale.processes, device, memory[f"training {precisions[0]}"])
+    counts = processes.fitting(scale.processes, device, memory[f"training {one.precision}"])
     together = processes.side_by_side(
-        epoch_of(first, scale.sweep_images),
+        epoch_of(one, scale.sweep_images),
         device,
         counts,
         seconds=scale.window,
@@ -223,6 +226,7 @@ def measure(
         base.to_params(),
         peak,
         steps,
+        one.precision,
         rates,
         sweeps,
         memory,

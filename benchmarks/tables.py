@@ -148,7 +148,7 @@ def sweep(found: Findings, axis: str) -> Table:
     """Training by one field of the config."""
     base = int(found.config[axis])
     return _by_value(
-        f"Training by {axis.replace('_', ' ')}, {found.precisions[0]}",
+        f"Training by {axis.replace('_', ' ')}, {found.swept}",
         axis.replace("_", " "),
         found.sweeps[axis],
         f"time per image, times that of {base}",
@@ -160,7 +160,7 @@ def processes(found: Findings) -> Table:
     """Training side by side."""
     one = found.processes[1]
     made = _by_value(
-        f"Processes that train side by side, {found.precisions[0]}, all together",
+        f"Processes that train side by side, {found.swept}, all together",
         "processes",
         found.processes,
         "times one process",

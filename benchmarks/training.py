@@ -1,5 +1,7 @@
 """What is timed as a whole: an epoch of ours, an epoch of the textbook version, an evaluation; on images of random bytes."""
 
+from collections.abc import Sequence
+
 import torch
 
 from benchmarks.clock import Pass, timed
@@ -7,6 +9,7 @@ from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.errors import InputError, unknown
 from capsnet.execution import Execution
+from capsnet.precision import float32_products
 from capsnet.registry import PRECISIONS
 from capsnet.state import TrainingState
 from capsnet.training import evaluate, train
@@ -32,6 +35,11 @@ def chosen(names: tuple[str, ...], device: torch.device) -> tuple[str, ...]:
             missing = f"precision {name} can't be had here; {choices}"
             raise InputError(missing if name in PRECISIONS else unknown("precision", name, known))
     return tuple(dict.fromkeys(names)) or known
+
+
+def swept(names: Sequence[str], device: torch.device) -> str:
+    """The precision of sweeps and of processes side by side: the fastest of a GPU of those measured; on a CPU the first."""
+    return max(names, key=precisions(device).index) if device.type == "cuda" else names[0]
 
 
 def changed(config: RunConfig, **changes: object) -> RunConfig:
@@ -76,7 +84,12 @@ def usual(config: RunConfig, device: torch.device) -> Pass:
     split = pictures(config, config.training_images, torch.device("cpu"))
     shown = textbook.Pictures(split.images, split.labels, config.augment.reach)
     epochs = textbook.epochs(textbook.Textbook(config), shown, config.batch_size, device)
-    return lambda: next(epochs)
+
+    def epoch() -> float:
+        with float32_products("fp32"):  # CUDA would convolve in tf32
+            return next(epochs)
+
+    return epoch
 
 
 def evaluation(config: RunConfig, images: int, device: torch.device) -> Pass:

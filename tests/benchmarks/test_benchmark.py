@@ -18,7 +18,7 @@ from benchmarks import machine, processes, tables
 from benchmarks.clock import Spread
 from benchmarks.measure import AXES, SCALES, SHARES, Budget, peak_precisions
 from benchmarks.tables import number, shown
-from benchmarks.training import changed, chosen, epoch_of, ours, precisions
+from benchmarks.training import changed, chosen, epoch_of, ours, precisions, swept
 from capsnet import cli
 from capsnet.errors import InputError
 from tests.benchmarks.conftest import LITTLE
@@ -121,6 +121,14 @@ def test_precisions_are_named_once(cpu):
         chosen(("fp23",), cpu)
     assert peak_precisions(cpu, ["bf16"]) == ["bf16", "fp32"]
     assert peak_precisions(torch.device("cuda"), ["fp32"]) == ["fp32", "tf32", "bf16"]
+
+
+def test_sweeps_are_of_what_a_gpu_is_fastest_in_and_of_a_cpus_first(cpu):
+    cuda = torch.device("cuda")
+    assert swept(precisions(cuda), cuda) == swept(("bf16", "fp32"), cuda) == "bf16"
+    assert swept(("tf32", "fp32"), cuda) == "tf32"
+    assert swept(precisions(cpu), cpu) == "fp32"
+    assert swept(("bf16",), cpu) == "bf16"
 
 
 def test_an_epoch_is_of_whole_batches_that_there_are(small):

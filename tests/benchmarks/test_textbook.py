@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.textbook import Pictures, Textbook, epochs
-from benchmarks.training import pictures
+from benchmarks.training import pictures, usual
 from capsnet import losses
 from capsnet.config import RunConfig
 from capsnet.models import build, lengths
@@ -83,6 +83,23 @@ def test_an_epoch_trains(small, cpu):
     run = epochs(model, Pictures(split.images, labels, 1), 16, cpu)
     assert all(next(run) > 0 for _ in range(20))
     assert loss() < 0.8 * before
+
+
+def test_it_is_timed_in_float32(small, cpu, monkeypatch):
+    """On CUDA torch's own setting is tf32 in convolutions."""
+    places, found = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), []
+    before = [place.fp32_precision for place in places]
+
+    def watched(*_):
+        while True:
+            found.append([place.fp32_precision for place in places])
+            yield 1.0
+
+    monkeypatch.setattr("benchmarks.textbook.epochs", watched)
+    run = usual(small(train_size=32), cpu)
+    assert [run(), run()] == [1.0, 1.0]
+    assert found == [["ieee", "ieee"]] * 2
+    assert [place.fp32_precision for place in places] == before
 
 
 def test_fields_that_it_takes_from_the_config_matter(small):
