@@ -1,7 +1,7 @@
 """What becomes of trained networks on further test sets: their errors there, and how much higher than on their own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -10,6 +10,7 @@ from analysis.captions import footer, in_brackets, slug
 from analysis.cells import Cell, name_of, outcomes, text_of, texts_of
 from analysis.comparisons import ALPHA, Comparisons
 from analysis.formats import Table
+from analysis.references import dataset_of, grouped
 from analysis.statistics import Comparison, Estimate, t_interval
 from analysis.wording import estimate_text, interval_text, number_text, p_text, setting_text, signed_text
 from capsnet.config import RunConfig
@@ -56,53 +57,69 @@ def errors(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
 
 
 def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
-    """Every cell against the reference on the further test sets, paired by seed; None if no pair was tested there."""
-    reference, sets = comparisons.reference, tested(comparisons)
-    found = compared(comparisons)
-    if reference is None or not found:
+    """Every cell against the reference of its data set on the further test sets, paired by seed; None if no pair was tested."""
+    sets, found = tested(comparisons), compared(comparisons)
+    if not found:
         return None
-    adjusted = statistics.holm([made.p for _, _, made in found])
-    axes = list(reference.setting)
-    body = []
-    for (cell, name, made), p in zip(found, adjusted, strict=True):
-        difference = made.difference
-        texts = [_called(name), str(difference.n), *_own(cell, reference), signed_text(difference.mean, difference)]
+    families = grouped(found, lambda each: each[0])
+    adjusted = {name: iter(statistics.holm([made.p for _, _, made in family])) for name, family in families.items()}
+    references = {name: comparisons.references[name][0] for name in families}
+    axes = list(found[0][0].setting)
+    body, marked = [], set()
+    for i, (cell, name, made) in enumerate(found):
+        of = dataset_of(cell)
+        difference, p = made.difference, float(next(adjusted[of]))
+        texts = [_called(name), str(difference.n), *_own(cell, references[of]), signed_text(difference.mean, difference)]
         texts.append("all equal" if difference.sd == 0 else interval_text(difference, signed=True))
         texts.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
         body.append([*texts_of(cell.setting), *texts, p_text(made.p), p_text(p)])
+        if p <= ALPHA:
+            marked.add(i)
     header = [*map(name_of, axes), "test set", "pairs", "difference on own test set (points)", "95% over seeds"]
     header += ["difference (points)", "95% over seeds", "effect size", "p", "p (Holm)"]
-    means = {name: t_interval([*_errors(reference, column).values()]) for name, column in sets.items()}
-    own = ", ".join(f"{_called(name)} {_text(mean)} %" for name, mean in means.items())
+    several = "of its data set " * (len(comparisons.by_dataset) > 1)
     caption = (
-        f"Difference to the reference ({setting_text(reference)}) of the error on further test sets, in percentage points, "
-        "paired by seed, and on the networks' own test set, which tells how equal those are that are compared; the reference "
-        f"has: {own}.{in_brackets(axes)}"
+        f"Difference to the reference {several}{', '.join(f'({setting_text(cell)})' for cell in references.values())} of the "
+        "error on further test sets, in percentage points, paired by seed, and on the networks' own test set, which tells how "
+        f"equal those are that are compared; {_reached(references, sets)}.{in_brackets(axes)}"
     )
     least = min(made.smallest_p for _, _, made in found)
     note = (
-        f"p: sign-flip test of the paired differences, by Holm's method corrected for {len(found)} "
-        f"comparison{'s' * (len(found) > 1)}; the least p that so many pairs can give is {p_text(least)} before the correction."
+        f"p: sign-flip test of the paired differences, by Holm's method corrected for {_counted(families)}; the least p that "
+        f"so many pairs can give is {p_text(least)} before the correction."
     )
-    marked = frozenset(i for i, p in enumerate(adjusted) if p <= ALPHA)
-    notes = [*_origins(sets), note, *stopping(comparisons.cells)]
-    return Table(
-        f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, [*notes, footer(runs)], marked
-    )
+    notes = [*_origins(sets), note, *stopping(comparisons.cells), footer(runs)]
+    return Table(f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, notes, frozenset(marked))
 
 
 def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:
-    """Each other cell of the reference's data set, on each further test set, by the seeds that both have finished."""
-    reference, found = comparisons.reference, []
-    for cell in comparisons.cells if reference else ():
-        assert reference is not None
-        if cell is reference or cell.runs["dataset"].iloc[0] != reference.runs["dataset"].iloc[0]:
+    """Each cell but the reference of its data set, on each further test set, by the seeds that both have finished."""
+    found = []
+    for cell in comparisons.cells:
+        reference, _ = comparisons.references.get(dataset_of(cell), (None, ""))
+        if reference is None or cell is reference:
             continue
         for name, column in tested(comparisons).items():
             one, other = _errors(cell, column), _errors(reference, column)
             if seeds := sorted(set(one) & set(other)):
                 found.append((cell, name, statistics.compare([one[s] for s in seeds], [other[s] for s in seeds])))
     return found
+
+
+def _reached(references: Mapping[str, Cell], sets: Mapping[str, str]) -> str:
+    """What the references have on the further test sets."""
+    said = []
+    for cell in references.values():
+        means = {name: t_interval([*_errors(cell, column).values()]) for name, column in sets.items()}
+        said.append(", ".join(f"{_called(name)} {_text(mean)} %" for name, mean in means.items()))
+    return f"the reference has: {said[0]}" if len(said) == 1 else f"the references have: {'; '.join(said)}"
+
+
+def _counted(families: Mapping[str, Sequence[object]]) -> str:
+    """``3 comparisons``, or ``3 comparisons on mnist_40 and 2 on digits``."""
+    (first, members), *rest = families.items()
+    count = f"{len(members)} comparison{'s' * (len(members) > 1)}"
+    return (f"{count} on {first}" if rest else count) + "".join(f" and {len(each)} on {name}" for name, each in rest)
 
 
 def _own(cell: Cell, reference: Cell) -> list[str]:

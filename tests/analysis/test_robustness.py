@@ -125,11 +125,32 @@ def test_the_difference_on_the_own_test_set_has_the_sign_of_the_one_beside_it(ru
     assert {row[table.header.index("difference on own test set (points)")] for row in table.rows} == {"+0.50"}
 
 
-def test_networks_of_another_data_set_are_compared_to_nobody(runs):
-    both = pd.concat([runs, runs.assign(dataset="digits", run_id="d" + runs["run_id"])], ignore_index=True)
-    found = robustness.compared(judged(both, published=()))
-    assert len({cell.runs["dataset"].iloc[0] for cell, _, _ in found}) == 1
-    assert len(found) == 2
+def test_another_data_set_that_was_not_tested_there_changes_nothing(runs, make_runs):
+    """One that sorts earlier, and so has the first reference of the table."""
+    alone = robustness.differences(judged(runs, published=()), runs)
+    other = make_runs({"routing_iterations": [3, 1]}, base={"dataset": "fashion_mnist"}, experiment="affnist")
+    both = pd.concat([runs, other.assign(run_id="f" + other["run_id"])], ignore_index=True)
+    table = robustness.differences(judged(both, published=()), both)
+    at = table.header.index("test set")
+    assert [row[at:] for row in table.rows] == [row[alone.header.index("test set") :] for row in alone.rows]
+    assert {row[0] for row in table.rows} == {"mnist_40"}
+    assert table.caption.startswith("Difference to the reference of its data set (dataset mnist_40, r 3) ")
+    assert "the reference has: affnist 22.0 ± 2.0 (n=3) %" in table.caption
+    assert any("corrected for 2 comparisons;" in note for note in table.notes)
+
+
+def test_each_data_set_has_a_reference_and_a_correction_of_its_own(runs):
+    """No second data set fits a test set of those that there are; that one could is no reason to mix them."""
+    other = runs.assign(dataset="digits", run_id="d" + runs["run_id"])
+    other[["test_error_affnist", "test_error_affnist_generated"]] += 5
+    both = pd.concat([runs, other], ignore_index=True)
+    alone, table = (robustness.differences(judged(frame, published=()), frame) for frame in (runs, both))
+    first = alone.header.index("difference on own test set (points)")
+    assert [row[0] for row in table.rows] == ["digits"] * 2 + ["mnist_40"] * 2
+    assert [row[first + 1 :] for row in table.rows] == 2 * [row[first:] for row in alone.rows]
+    assert any("corrected for 2 comparisons on digits and 2 on mnist_40;" in note for note in table.notes)
+    assert "the references have: affnist 27.0 ± 2.0 (n=3) %" in table.caption
+    assert "; affnist 22.0 ± 2.0 (n=3) %" in table.caption
 
 
 def test_what_is_significant_after_the_correction_is_marked(make_runs):
