@@ -79,6 +79,6 @@ def _checked(match: dict[str, Any], whose: str) -> dict[str, Any]:
     """The match with its values as the table of runs has them."""
     if not match:
         raise InputError(f"match of {whose} is empty and would be every configuration; write null for none")
-    # next to nothing held out: a small data set may have too few images, and some schedules need one
-    config = make_config({"validation_size": 1, **match}, f"match of {whose}").model_dump()
+    # next to nothing held out: a small data set may have too few images, and some schedules need one, pairs two
+    config = make_config({"validation_size": 2, **match}, f"match of {whose}").model_dump()
     return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in match}

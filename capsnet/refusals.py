@@ -134,6 +134,18 @@ def labels(config: "RunConfig") -> None:
         raise ValueError(
             f"mask {config.mask} doesn't say which of the two digits of {config.dataset} a capsule stands for: it must be label"
         )
+    # of each split the first two digits are of two classes, as any two are that follow each other
+    if config.validation_size == 1:
+        raise ValueError(
+            f"validation_size 1 holds out a single digit, and an image of {config.dataset} has two: it must be 0, or 2 or more"
+        )
+    if config.training_images == 1:
+        single = f"train_size 1 is a single digit, and an image of {config.dataset} has two: it must be 0, or 2 or more"
+        left = (
+            f"validation_size {config.validation_size} leaves a single digit to train on, and an image of {config.dataset} has "
+            f"two: it must be at most {config.facts.training_images - 2}"
+        )
+        raise ValueError(single if config.train_size else left)
 
 
 CHECKS: tuple[Callable[["RunConfig"], None], ...] = (images, model, training, routing, decoder, labels)

@@ -10,7 +10,7 @@ from capsnet import losses, multimnist
 from capsnet.answers import answered, wrong
 from capsnet.augmentation import shift
 from capsnet.config import RunConfig, make_config
-from capsnet.data import Split, whole
+from capsnet.data import Split, stratified_order, whole
 from capsnet.draws import composed, draw
 from capsnet.errors import InputError
 from capsnet.state import TrainingState
@@ -248,12 +248,31 @@ def test_multimnist_has_the_digits_of_mnist(monkeypatch, tmp_path):
             "choices: sigmoid_cross_entropy (in",  # a margin would be refused in its turn: of logits
         ),
         ({"model": "cnn", "reconstruction_weight": 0.0}, "choices: sigmoid_cross_entropy (in"),
+        ({"validation_size": 1}, "validation_size 1 holds out a single digit, and an image of multimnist has two"),
+        ({"train_size": 1, "validation_size": 0}, "train_size 1 is a single digit, and an image of multimnist has two"),
+        ({"train_size": 1}, "it must be 0, or 2 or more"),
+        ({"validation_size": 59_999}, "validation_size 59999 leaves a single digit to train on"),
+        ({"validation_size": 59_999}, "it must be at most 59998"),
     ],
 )
 def test_what_two_labels_do_not_go_with_is_refused(values, said):
     with pytest.raises(InputError, match=r"g\.yaml") as refused:
         make_config({"dataset": "multimnist", **values}, "g.yaml")
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("sizes", [{"train_size": 2, "validation_size": 0}, {"train_size": 2, "validation_size": 2}])
+def test_two_digits_are_enough_for_a_pair(tiny, cpu, data_of, sizes):
+    config = tiny(**{**PAIRS, **sizes, "batch_size": 2, "epochs": 1})
+    assert len(list(train(TrainingState(config, cpu), data_of(config)))) == 1
+
+
+def test_two_digits_that_follow_each_other_are_of_two_classes():
+    """So that no part of a data set can be of one class, wherever it begins."""
+    mnist = np.repeat(np.arange(10), [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949])
+    for labels in (mnist, whole("digits", NOWHERE)[0][1]):
+        ordered = labels[stratified_order(labels)]
+        assert (ordered[1:] != ordered[:-1]).all()
 
 
 def test_the_papers_network_on_multimnist_has_its_parameters():
