@@ -50,7 +50,7 @@ class Command:
         tyro.conf.arg(
             metavar="CELL",
             help="compare to this cell: 'routing_iterations=1 reconstruction_weight=0'",
-            help_behavior_hint="(default: the paper's)",
+            help_behavior_hint="(default: the one with the paper's values)",
         ),
     ] = ""
     only: Annotated[Literal["tables", "plots", "report", "all"], tyro.conf.arg(help="what to make")] = "all"
@@ -157,7 +157,7 @@ def _reported(
     before = [path for path in sorted((folder / "figures").glob("*/*")) if path.parent.name in known and path not in written]
     path = report.write(found, comparisons, [*written, *before], folder, command.where, undrawn)
     if command.where or command.reference or len(found.stores) > 1:
-        cli.console.print("MLflow keeps the report of a whole experiment against the paper's cell only, so not this one")
+        cli.console.print("MLflow keeps the report of a whole experiment against its usual reference only, so not this one")
         return path
     table = markdown(tables.accuracy(comparisons, found.runs))
     for fault in [*report.log(found, path), *browse.log(found, report.asked_of(found)[0], table)]:

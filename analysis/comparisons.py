@@ -141,8 +141,8 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
     Args:
         cells: of an experiment.
         stores: where predictions lie; empty: without them.
-        wanted: the reference, as ``routing_iterations=1 reconstruction_weight=0``; empty: the paper's cell. Of data sets that
-            have no such cell, too, the paper's, or what is nearest to it.
+        wanted: the reference, as ``routing_iterations=1 reconstruction_weight=0``; empty, and of data sets that have no such
+            cell: the one with the paper's values of the axes, or what is nearest to it.
 
     Raises:
         InputError: no cell, or several of one data set, are what is wanted.

@@ -1,16 +1,20 @@
-"""Which cell of a data set the others are compared to: the one that is asked for, or the paper's, or what is nearest to it."""
+"""Which cell of a data set the others are compared to: one that is asked for, or has the paper's values, or most of them."""
 
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from analysis.cells import NAMES, Cell, name_of, text_of, value_text
+from analysis.cells import NAMES, Cell, name_of, text_of, told, value_text
 from capsnet.config import FIELDS, VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
 
 Member = TypeVar("Member")
+
+# not "the paper's cell": what is equal in all cells, as the data set and the size of the network, need not be the paper's
+PAPERS = "the cell with the paper's values of these axes"
+FIRST = "the first cell"
 
 
 def choose_references(cells: Sequence[Cell], wanted: str = "") -> dict[str, tuple[Cell, str]]:
@@ -32,14 +36,15 @@ def choose_reference(cells: Sequence[Cell]) -> tuple[Cell | None, str]:
     """Of the cells of one data set the one that the others are compared to, and why that one; None of a single cell."""
     if len(cells) < 2:
         return None, ""
-    settings = [{axis: value for axis, value in cell.setting.items() if axis != "dataset"} for cell in cells]
-    own = [sum(_is_default(*pair) for pair in setting.items()) for setting in settings]
-    place = own.index(max(own))
-    chosen, setting = cells[place], settings[place]
-    if max(own) == len(setting):
-        return chosen, "the paper's cell"
-    near = ", ".join(_told(*pair) for pair in setting.items() if _is_default(*pair))
-    return chosen, f"no cell is the paper's; this one is the first with {near}" if near else "the first cell"
+    # what a cell's model doesn't read has its default, and makes the cell no nearer to the paper's
+    settings = [{axis: value for axis, value in told(cell.setting).items() if axis != "dataset"} for cell in cells]
+    own = [[pair for pair in setting.items() if _is_default(*pair)] for setting in settings]
+    whole = [len(mine) == len(setting) for mine, setting in zip(own, settings, strict=True)]
+    place = max(range(len(cells)), key=lambda i: (whole[i], len(own[i])))
+    chosen, near = cells[place], ", ".join(_told(*pair) for pair in own[place])
+    if whole[place]:
+        return chosen, PAPERS
+    return chosen, f"no cell has all of the paper's values of these axes; this one is the first with {near}" if near else FIRST
 
 
 def _named(cells: Sequence[Cell], wanted: str) -> list[Cell]:

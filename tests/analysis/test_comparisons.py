@@ -20,6 +20,7 @@ from experiments.tracking import MissingError
 
 TWO = {"routing_iterations": [1, 3]}
 FOUR = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
+PAPERS = "the cell with the paper's values of these axes"
 
 
 class Shelf:
@@ -73,11 +74,11 @@ def shuffled(frame, seed=0):
 @pytest.mark.parametrize(
     ("axes", "setting", "why"),
     [
-        (FOUR, {"routing_iterations": 3, "reconstruction_weight": 5e-4}, "the paper's cell"),
+        (FOUR, {"routing_iterations": 3, "reconstruction_weight": 5e-4}, PAPERS),
         (
             {"routing_iterations": [1, 3], "lr_schedule": ["constant", "cosine"]},
             {"routing_iterations": 3, "lr_schedule": "constant"},
-            "no cell is the paper's; this one is the first with r 3",
+            "no cell has all of the paper's values of these axes; this one is the first with r 3",
         ),
         ({"routing_iterations": [2, 4]}, {"routing_iterations": 2}, "the first cell"),
     ],
@@ -85,6 +86,19 @@ def shuffled(frame, seed=0):
 def test_the_papers_cell_is_the_reference_or_the_one_nearest_to_it(make_runs, axes, setting, why):
     reference, said = choose_references(cells(shuffled(make_runs(axes))))["mnist"]
     assert (reference.setting, said) == (setting, why)
+
+
+def test_what_a_model_does_not_read_makes_no_cell_the_reference(make_runs):
+    """A matched network has the defaults of all fields of routing, and a network without dropout the default of that."""
+    others = [{"routing": "static", "routing_iterations": 1}, {"routing": "em", "routing_iterations": 5}]
+    many = [make_runs({}, base=base) for base in (*others, {"model": "cnn_matched"})]
+    reference, said = choose_references(cells(pd.concat(many)))["mnist"]
+    assert reference.setting == {"model": "capsnet", "routing": "em", "routing_iterations": 5}
+    assert said.endswith("this one is the first with model capsnet")
+    cnn = {"model": "cnn", "loss": "cross_entropy", "reconstruction_weight": 0.0}
+    many = [make_runs({}, base=base) for base in ({}, cnn, {**cnn, "dropout": 0.5})]
+    reference, said = choose_references(cells(pd.concat(many)[::-1]))["mnist"]
+    assert (reference.setting["model"], said) == ("capsnet", PAPERS)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +212,7 @@ def test_each_data_set_has_a_reference_ranks_and_a_correction_of_its_own(make_ru
     runs = make_runs(BOTH, seeds=6)
     made = compare(cells(runs), {})
     assert {name: (cell.setting, why) for name, (cell, why) in made.references.items()} == {
-        name: ({"dataset": name, "routing_iterations": 3}, "the paper's cell") for name in ("fashion_mnist", "mnist")
+        name: ({"dataset": name, "routing_iterations": 3}, PAPERS) for name in ("fashion_mnist", "mnist")
     }
     alone = {name: compare(cells(runs[runs["dataset"] == name]), {}) for name in BOTH["dataset"]}
     assert list(made.by_dataset) == ["fashion_mnist", "mnist"]
@@ -228,7 +242,7 @@ def test_a_reference_is_asked_for_on_each_data_set_that_has_it(make_runs):
     }
     one = compare(found, {}, "routing_iterations=5").references
     assert {name: (cell.setting["routing_iterations"], why) for name, (cell, why) in one.items()} == {
-        "fashion_mnist": (3, "the paper's cell"),
+        "fashion_mnist": (3, PAPERS),
         "mnist": (5, "as asked for"),
     }
     with pytest.raises(InputError, match="3 cells are the reference 'dataset=fashion_mnist'"):
@@ -247,7 +261,7 @@ def test_tables_of_several_data_sets_say_of_which_each_number_is(make_runs):
     ]
     assert "corrected for 2 comparisons on fashion_mnist and 2 on mnist." in table.notes[0]
     assert table.notes[1].startswith("On fashion_mnist and mnist: significance is out of reach")
-    assert table.caption.count("the paper's cell") == 2
+    assert table.caption.count(PAPERS) == 2
     effects = tables.effects(made, runs)
     assert effects.header[:3] == ["dataset", "axis", "value"]
     assert [row[:3] for row in effects.rows] == [[d, "r", r] for d in ("fashion_mnist", "mnist") for r in "123"]
