@@ -33,10 +33,12 @@ $(READY): requirements.lock requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python 3.11 or newer is needed, but $(PYTHON) is {sys.version.split()[0]}; name another one: make PYTHON=python3.12 ...")'
 	@echo 'making .venv: about 6 GB, most of it CUDA libraries of PyTorch; a minute or a few, once'
 	@$(PYTHON) -m venv $(VENV)
-	@# uv takes a quarter of pip's time; where it can't reach its index (it reads no pip.conf), pip does it
+	@# uv takes a quarter of pip's time; where it can't reach its index (it reads no pip.conf), pip does it. It takes the
+	@# system's certificates, as pip does: its own know no company's
 	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock || \
-		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock || \
+		{ echo 'uv could not install the packages; pip does it, which takes a few minutes' && \
+		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }
 	@touch $@
 
 ablation: $(READY) ## train what is not finished of a grid, then make its tables, plots, figures and report

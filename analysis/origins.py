@@ -59,7 +59,8 @@ def user_interface(store: Store) -> str:
 
 def run_address(store: Store, run_id: str) -> str:
     """Where a run can be seen."""
-    return f"{user_interface(store)}/#/experiments/{quote(store.experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
+    place = f"experiments/{quote(store.experiment_id, safe='')}/runs/{quote(run_id, safe='')}"
+    return f"{user_interface(store)}/#/{place}?workflowType=machine_learning"  # MLflow's pages for training
 
 
 def _listed(name: str, values: Iterable[str]) -> Origin:

@@ -86,7 +86,7 @@ def _label(cell: Cell) -> str:
 
 
 def _told(axis: str, value: Any) -> str:
-    return f"{name_of(axis)} {text_of(value)}"
+    return f"{name_of(axis)} {value_text(axis, value)}"
 
 
 def _is_default(axis: str, value: Any) -> bool:

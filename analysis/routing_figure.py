@@ -76,7 +76,7 @@ def _passes(panel: Axes, values: Sequence[float], own: int, why: str) -> None:
 
 def _histogram(panel: Axes, found: Diagnosis) -> None:
     panel.hist(found.primary.flatten().numpy(), bins=40, range=(0, 1), orientation="horizontal", color=BLUE, lw=0)
-    panel.set(xlabel="primary capsules", ylabel="greatest length", ylim=(0, 1))
+    panel.set(xlabel="primary capsules", ylabel="greatest length", ylim=(0, 1.02))
     panel.axhline(SILENT, color=GREY, ls="--", lw=0.8)
 
 
