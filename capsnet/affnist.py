@@ -14,13 +14,15 @@ from jaxtyping import Float, Int, UInt8
 
 from capsnet.datasets import Arrays, mnist
 from capsnet.errors import InputError, brief
+from capsnet.matfile import field_shape
+from capsnet.registry import AFFNIST, TEST_SETS
 
 SIDE = 40  # pixels of the canvas
 FREE = SIDE - 28  # places of a digit's whole image in each direction, less 1
 ROTATION, SHEAR, SCALE = 20.0, 0.2, 0.2  # degrees and shares, to both sides: affNIST's
 PLACES, TESTED_PLACES, TRANSFORMS = range(3)  # fixed streams of random numbers; appended to, never reordered
 
-FOLDER = "affNIST"
+FOLDER = TEST_SETS["affnist"].folder
 WHOLE = "test.mat"
 BATCHES = [f"test_batches/{number}.mat" for number in range(1, 33)]
 CHUNK = 500  # images that are transformed at once
@@ -88,8 +90,8 @@ def files(folder: Path) -> list[Path]:
     found = f"; of these 32 there are {there}" if there else ""
     raise InputError(
         f"affNIST's test files are not in {home.resolve()}: put {WHOLE} there, or test_batches/1.mat to 32.mat{found} "
-        "(test.mat.zip or test_batches.zip of https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed, unpacked), name "
-        "another folder with CAPSNET_DATA or --data, or take the test set 'affnist_generated', which is made from MNIST"
+        f"(test.mat.zip or test_batches.zip of {AFFNIST}, unpacked), name another folder with CAPSNET_DATA or --data, or take "
+        "the test set 'affnist_generated', which is made from MNIST"
     )
 
 
@@ -117,9 +119,13 @@ def matlab(path: Path) -> Arrays:
 
 
 def refuse_absent(folder: Path) -> None:
-    """Raise an InputError if the official files are not there, or are no files of MATLAB's, without reading them whole."""
+    """Raise an InputError if the official files are not there, or are others, without reading them whole.
+
+    The site has files of other digits, as centred ones, by the same names: their number tells.
+    """
     from scipy.io import whosmat
 
+    shapes = []
     for path in files(folder):
         try:
             names = [name for name, *_ in whosmat(path)]
@@ -127,6 +133,16 @@ def refuse_absent(folder: Path) -> None:
             raise InputError(f"{path} can't be read as a file of affNIST ({brief(error, 120)}); unpack it again") from None
         if "affNISTdata" not in names:
             raise InputError(f"{path} is no file of affNIST: it holds {', '.join(names) or 'nothing'}, not affNISTdata")
+        shapes.append(field_shape(path, "affNISTdata", "image"))
+    known = [shape for shape in shapes if shape]
+    count, wanted = sum(shape[-1] for shape in known), TEST_SETS["affnist"].images
+    # a file that can't be made out is left to scipy, which reads it when it is needed
+    if len(known) == len(shapes) and (count != wanted or {shape[:-1] for shape in known} != {(SIDE * SIDE,)}):
+        sizes = " or ".join(sorted({str(shape[0]) for shape in known}))
+        raise InputError(
+            f"the files in {(folder / FOLDER).resolve()} hold {count:,} images of {sizes} pixels, not {wanted:,} of "
+            f"{SIDE * SIDE}: {TEST_SETS['affnist'].again}"
+        )
 
 
 @lru_cache(maxsize=1)  # a process that tests many networks makes it once

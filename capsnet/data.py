@@ -112,7 +112,9 @@ def whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
     return training, test, digest.hexdigest()
 
 
-def check(arrays: Arrays, shape: tuple[int, ...], classes: int, files: str, each: tuple[int, ...] = ()) -> None:
+def check(
+    arrays: Arrays, shape: tuple[int, ...], classes: int, files: str, each: tuple[int, ...] = (), again: str = AGAIN
+) -> None:
     """Raise an InputError if a loader's arrays are not what the registry says.
 
     Args:
@@ -121,13 +123,14 @@ def check(arrays: Arrays, shape: tuple[int, ...], classes: int, files: str, each
         classes: labels are below.
         files: that hold them, and where, for the error.
         each: the shape of an image's labels.
+        again: what to do then.
     """
     images, labels = arrays
     shaped = images.shape[:3] == shape and labels.shape == (shape[0], *each)
     if not shaped or not 0 <= labels.min() <= labels.max() < classes:
         raise InputError(
             f"{files} hold images {images.shape} and labels {labels.shape}, not images {shape} with a label of 0 to "
-            f"{classes - 1} each; {AGAIN}"
+            f"{classes - 1} each; {again}"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from capsnet.config import RunConfig
-from capsnet.data import Split, check, update
+from capsnet.data import AGAIN, Split, check, update
 from capsnet.registry import TEST_SETS, load
 
 
@@ -26,7 +26,8 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
     facts = TEST_SETS[name]
     arrays = load(facts.loader)(folder)
     shape = (facts.images, *facts.shape[1:])
-    check(arrays, shape, facts.classes, f"the files of test set {name} in {folder.resolve()}")
+    files = f"the files of test set {name} in {(folder / facts.folder).resolve()}"
+    check(arrays, shape, facts.classes, files, again=facts.again or AGAIN)
     digest = hashlib.sha256()
     update(digest, arrays)
     return Split.of(arrays, device), digest.hexdigest()

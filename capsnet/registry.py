@@ -34,6 +34,8 @@ class FurtherFacts:
     loader: str  # "module:function", called with the folder that holds the data
     check: str = ""  # "module:function" that raises an InputError if its files are not in the folder; "" = it needs none
     origin: str = "official files"  # what a table says of it
+    folder: str = ""  # of its files, in the folder that holds the data
+    again: str = ""  # what to do if they are wrong; "" = as with a data set's
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,18 @@ DATASETS = {
     ),
 }
 
+AFFNIST = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed"
+
 TEST_SETS = {
-    "affnist": FurtherFacts((1, 40, 40), 10, 320_000, "capsnet.affnist:affnist", "capsnet.affnist:refuse_absent"),
+    "affnist": FurtherFacts(
+        (1, 40, 40),
+        10,
+        320_000,
+        "capsnet.affnist:affnist",
+        "capsnet.affnist:refuse_absent",
+        folder="affNIST",
+        again=f"put the test files of {AFFNIST} there, unpacked",
+    ),
     "affnist_generated": FurtherFacts(
         (1, 40, 40), 10, 10_000, "capsnet.affnist:generated", origin="generated here from MNIST's test digits: not affNIST"
     ),

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from capsnet import affnist, further
 from capsnet.affnist import centred, drawn, matlab, placed, transformed
 from capsnet.config import RunConfig
 from capsnet.data import read, stratified_order
 from capsnet.errors import InputError
+from capsnet.matfile import field_shape
 from capsnet.registry import DATASETS, TEST_SETS, load
 
 DATA = Path(os.environ.get("CAPSNET_DATA") or "/nowhere")
@@ -279,12 +280,56 @@ def test_another_file_of_matlabs_is_refused(tmp_path):
         affnist.refuse_absent(tmp_path)
 
 
-def test_another_size_or_number_of_images_is_refused(few, tmp_path, cpu):
-    """As the file of centred digits, which has the same name."""
+def test_another_size_or_number_of_images_is_refused_when_it_is_read(few, tmp_path, cpu):
+    """As the file of centred digits, which has the same name. They were never downloaded, so nothing downloads them again."""
     images, labels = few
     official(tmp_path / "affNIST" / "test.mat", images[:60], labels[:60])
-    with pytest.raises(InputError, match=r"hold images \(60, 40, 40\) and labels \(60,\), not images \(64, 40, 40\)"):
+    with pytest.raises(InputError) as caught:
         further.read_test_set("affnist", tmp_path, cpu)
+    said = str(caught.value)
+    assert said.startswith(f"the files of test set affnist in {tmp_path / 'affNIST'} hold images (60, 40, 40) and labels (60,)")
+    assert "affNIST/32x/transformed there" in said
+    assert "downloaded" not in said
     official(tmp_path / "affNIST" / "test.mat", images[:, :28, :28], labels)
     with pytest.raises(InputError, match=r"has images uint8 \[784, 64\]"):
         further.read_test_set("affnist", tmp_path, cpu)
+
+
+def test_another_size_or_number_of_images_is_refused_before_any_work(few, tmp_path):
+    images, labels = few
+    config = RunConfig(dataset="mnist_40", test_sets=("affnist",))
+    official(tmp_path / "affNIST" / "test.mat", images[:60], labels[:60])
+    with pytest.raises(InputError, match="hold 60 images of 1600 pixels, not 64 of 1600: put the test files of https"):
+        further.require(config, tmp_path)
+    official(tmp_path / "affNIST" / "test.mat", images[:, :28, :28], labels)
+    with pytest.raises(InputError, match="hold 64 images of 784 pixels"):
+        further.require(config, tmp_path)
+    (tmp_path / "affNIST" / "test.mat").unlink()
+    for i in range(32):
+        official(tmp_path / "affNIST" / "test_batches" / f"{i + 1}.mat", images[:3], labels[:3])
+    with pytest.raises(InputError, match="hold 96 images of 1600 pixels, not 64 of 1600"):
+        further.require(config, tmp_path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_shape_of_a_field_is_found_wherever_it_stands(tmp_path, compressed):
+    """Behind other variables and large fields, with names of all lengths; as scipy reads it."""
+    path = tmp_path / "x.mat"
+    fields = {
+        "abc": np.zeros(3_000_001, np.uint8),
+        "none": np.zeros(0),
+        "text": "words",
+        "image": np.ones((16, 5, 3), np.uint8),
+    }
+    savemat(
+        path, {"v": np.zeros(7), "w": {"image": np.zeros(2)}, "affNISTdata": {**fields, "z": 1.0}}, do_compression=compressed
+    )
+    held = loadmat(path)["affNISTdata"][0, 0]
+    for name in ("abc", "image", "z"):
+        assert field_shape(path, "affNISTdata", name) == held[name].shape
+    assert field_shape(path, "w", "image") == (1, 2)
+    for variable, name in (("affNISTdata", "other"), ("v", "image"), ("absent", "image")):
+        assert field_shape(path, variable, name) is None
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if compressed else whole[:300])
+    assert field_shape(path, "affNISTdata", "z") is None
