@@ -23,8 +23,8 @@ BLUE, ORANGE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 7))
 def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Entropy of the coupling and change of the logits, pass by pass, and the greatest length of every capsule; and as JSON.
 
-    Routings other than dynamic and uniform are not followed: of those there are the lengths, of random and static coupling its
-    entropy, and a word in the other panels.
+    Of routings other than dynamic and uniform there are the lengths, of em and of random and static coupling the entropy, and a
+    word in the other panels.
 
     Raises:
         InputError: the images are not those that the run was tested on.
@@ -37,13 +37,7 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
         figure = Figure(figsize=(COLUMN, 3.9), layout="constrained")
         above, below = np.asarray(figure.subfigures(2, 1))
         entropy, change = above.subplots(1, 2)
-        followed = len(found.entropy) > 0
-        one = (
-            "one pass: the\nlogits stay 0"
-            if config.routing in ("dynamic", "uniform")
-            else f"one pass: {config.routing}\ncoupling"
-        )
-        why = one if followed else f"{config.routing} routing\nis not followed"
+        why = _why(config.routing, followed=len(found.entropy) > 0)
         _passes(entropy, found.relative_entropy.tolist(), found.iterations, why)
         entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {found.outlets})")
         _passes(change, found.change.tolist(), found.iterations - 1, why)
@@ -57,6 +51,15 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     numbers = folder / "routing.json"
     numbers.write_text(json.dumps({"run_id": trained.run_id, **_numbers(found)}, indent=1) + "\n", encoding="utf-8")
     return [*paths, numbers]
+
+
+def _why(routing: str, *, followed: bool) -> str:
+    """Why there are no changes of logits, or nothing of passes at all."""
+    if not followed:
+        return f"{routing} routing\nis not followed"
+    if routing == "em":
+        return "em routing\nhas no logits"
+    return "one pass: the\nlogits stay 0" if routing in ("dynamic", "uniform") else f"one pass: {routing}\ncoupling"
 
 
 def _passes(panel: Axes, values: Sequence[float], own: int, why: str) -> None:

@@ -11,9 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet.data import Split
+from capsnet.em import EM
 from capsnet.errors import InputError
 from capsnet.layers import Routing, Squash, squash
 from capsnet.models import CapsuleNetwork, Network, lengths
+from capsnet.precision import exact, full
 from capsnet.routing import OneSum, dynamic, shares, uniform
 
 SILENT = 0.1
@@ -84,8 +86,8 @@ class Diagnosis:
         images: how many there were.
         iterations: r of the network; it makes no pass beyond it, and ``entropy`` and ``change`` may tell of more.
         outlets: among which an input shares itself out: the classes, and none of them if that is one.
-        entropy: of the coupling coefficients, per pass, in nats; the one of a fixed coupling (random, static), and none of
-            attention, whose coefficients are no shares, and of em, whose passes are not followed.
+        entropy: of the coupling coefficients, per pass, in nats; of em's assignments; the one of a fixed coupling (random,
+            static), and none of attention, whose coefficients are no shares.
         change: of the logits, mean absolute, from each pass to the next.
         primary: the greatest length of each primary capsule on any image.
         classes: the same of the class capsules that the network gives.
@@ -122,7 +124,7 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
         network: on the device of the split.
         split: with one image or more.
         iterations: passes to look at, the network's own if 0. More than those show whether routing had come to rest. Of
-            routings other than ``dynamic`` and ``uniform`` no pass is followed: there are the capsules, and the entropy of
+            routings other than ``dynamic`` and ``uniform`` there are the capsules, and the entropy of em's own passes and of
             couplings that are the same for every image.
 
     Raises:
@@ -134,18 +136,25 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     options = _options(layer.routing)
     if not len(split):
         raise InputError("there are no images to look at")
-    count = 0 if options is None else max(iterations, layer.iterations)
-    entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(max(0, count - 1), dtype=torch.float64)
+    by_em = isinstance(layer.routing, EM)
+    updates = 0 if options is None else max(iterations, layer.iterations) - 1
+    count = layer.iterations if by_em else 0 if options is None else updates + 1
+    entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(updates, dtype=torch.float64)
     primary, classes = torch.zeros(len(layer.weight)), torch.zeros(layer.classes)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
-            inputs = network.primary_capsules(images)
-            if options is None:
+            inputs, share = network.primary_capsules(images), len(images) / len(split)
+            if isinstance(layer.routing, EM):
+                with exact(inputs.device):
+                    votes, activations = layer.votes(full(inputs)), lengths(full(inputs))
+                    capsules, assigned = layer.routing.followed(votes, layer.iterations, activations)
+                entropy += share * torch.stack([_of_shares(each) for each in assigned]).cpu()
+            elif options is None:
                 capsules = layer(inputs)
             else:
                 found = passes(layer.votes(inputs), count, layer.bias, **options)
-                share, capsules = len(images) / len(split), found.capsules[layer.iterations - 1]
+                capsules = found.capsules[layer.iterations - 1]
                 entropy += share * found.entropy.cpu()
                 change += share * found.change.cpu()
             primary = primary.maximum(lengths(inputs).amax(dim=0).cpu())
@@ -153,8 +162,13 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     outlets, by_type = layer.classes + bool(options and options["none_of_the_above"]), (network.primary.types, -1)
     fixed = layer.routing.fixed_shares() if isinstance(layer.routing, OneSum) else None
     if fixed is not None:
-        entropy, outlets = torch.special.entr(fixed.detach().double()).sum(dim=1).mean().cpu()[None], fixed.shape[1]
+        entropy, outlets = _of_shares(fixed.detach()).cpu()[None], fixed.shape[1]
     return Diagnosis(len(split), layer.iterations, outlets, entropy, change, primary.unflatten(0, by_type), classes)
+
+
+def _of_shares(shares: Float[Tensor, "any outlets *inputs"]) -> Float[Tensor, ""]:
+    """Entropy of what each gives to the outlets, in nats, mean over all."""
+    return torch.special.entr(shares.double()).sum(dim=1).mean()
 
 
 def _options(routing: Routing) -> dict[str, Any] | None:

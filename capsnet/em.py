@@ -60,15 +60,26 @@ class EM(RoutingModule):
         activations: Float[Tensor, "batch inputs"],
     ) -> Float[Tensor, "batch classes dim"]:
         """``iterations`` is the number of M-steps; ``activations`` are those of the inputs, in [0, 1]."""
+        capsules, _ = self.followed(votes, iterations, activations)
+        return capsules
+
+    def followed(
+        self,
+        votes: Float[Tensor, "batch inputs classes dim"],
+        iterations: int,
+        activations: Float[Tensor, "batch inputs"],
+    ) -> tuple[Float[Tensor, "batch classes dim"], list[Float[Tensor, "batch classes inputs"]]]:
+        """The capsules, and the assignments that each M-step was made with, which sum to 1 over the classes."""
         if iterations < 1:
             raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
         by_class = votes.transpose(1, 2)  # [batch, classes, inputs, dim]
-        assigned = votes.new_full(by_class.shape[:3], 1 / votes.shape[2])
-        mean, variance, active = self._maximised(by_class, assigned * activations[:, None])
+        assigned = [votes.new_full(by_class.shape[:3], 1 / votes.shape[2])]
+        mean, variance, active = self._maximised(by_class, assigned[-1] * activations[:, None])
         for _ in range(iterations - 1):
-            assigned = self._expected(by_class, mean, variance, active)
-            mean, variance, active = self._maximised(by_class, assigned * activations[:, None])
-        return active.sigmoid()[..., None] * mean / (mean.square().sum(dim=2, keepdim=True) + SMALL).sqrt()
+            assigned.append(self._expected(by_class, mean, variance, active))
+            mean, variance, active = self._maximised(by_class, assigned[-1] * activations[:, None])
+        capsules = active.sigmoid()[..., None] * mean / (mean.square().sum(dim=2, keepdim=True) + SMALL).sqrt()
+        return capsules, assigned
 
     def _maximised(
         self, votes: Float[Tensor, "batch classes inputs dim"], assigned: Float[Tensor, "batch classes inputs"]

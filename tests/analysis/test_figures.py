@@ -317,15 +317,25 @@ def test_of_a_coupling_that_all_images_share_there_is_the_entropy(made_up, drawn
     assert "hollow" not in words
 
 
-@pytest.mark.parametrize("name", ["attention", "em"])
-def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(made_up, drawn, tmp_path, name):
-    [numbers] = routing(*made_up(20, 0, **SMALL, routing=name, routing_iterations=1), tmp_path)
+def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(made_up, drawn, tmp_path):
+    [numbers] = routing(*made_up(20, 0, **SMALL, routing="attention", routing_iterations=1), tmp_path)
     told = json.loads(numbers.read_text())
     assert told["coupling_entropy_relative"] == told["mean_logit_change"] == []
     assert len(told["greatest_length_of_class"]) == 10
     words = texts(drawn["routing"])
-    assert words.count(f"{name} routing is not followed") == 2
+    assert words.count("attention routing is not followed") == 2
     assert "one pass" not in words
+    assert "hollow" not in words
+
+
+def test_of_em_routing_there_is_the_entropy_of_its_passes(made_up, drawn, tmp_path):
+    [numbers] = routing(*made_up(20, 0, **SMALL, routing="em", routing_iterations=2), tmp_path)
+    told = json.loads(numbers.read_text())
+    assert told["coupling_entropy_relative"] == pytest.approx([1, told["coupling_entropy_relative"][1]])
+    assert told["mean_logit_change"] == []
+    words = texts(drawn["routing"])
+    assert words.count("em routing has no logits") == 1
+    assert "not followed" not in words
     assert "hollow" not in words
 
 

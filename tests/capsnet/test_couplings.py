@@ -123,7 +123,7 @@ def test_attention_is_that_of_efficient_capsnet(votes, bias, with_bias):
 def matrix_capsules(votes, activations, iterations, of_use, of_activation):
     """Procedure 1 of Hinton, Sabour and Frosst 2018 line by line, one example and one class at a time, as adapted in EM."""
     batch, inputs, classes, dim = votes.shape
-    capsules = np.zeros((batch, classes, dim))
+    capsules, entropy = np.zeros((batch, classes, dim)), np.zeros(iterations)
     for n in range(batch):
         r = np.full((inputs, classes), 1 / classes)
         for t in range(iterations):
@@ -133,6 +133,7 @@ def matrix_capsules(votes, activations, iterations, of_use, of_activation):
                     exponent = -sum((votes[n, i, j, h] - mean[j, h]) ** 2 / (2 * variance[j, h]) for h in range(dim))
                     p[i, j] = np.exp(exponent) / np.sqrt(np.prod([2 * np.pi * variance[j, h] for h in range(dim)]))
                 r = np.array([active * p[i] / sum(active * p[i]) for i in range(inputs)])
+            entropy[t] -= (r * np.log(r)).sum() / (batch * inputs)
             # the M-step
             weighted = np.array([r[i] * activations[n, i] for i in range(inputs)])
             amount = weighted.sum(axis=0) + SMALL
@@ -144,7 +145,7 @@ def matrix_capsules(votes, activations, iterations, of_use, of_activation):
             active = 1 / (1 + np.exp(-(of_activation - (total - total.mean()) / dim)))
         for j in range(classes):
             capsules[n, j] = active[j] * mean[j] / np.sqrt(mean[j] @ mean[j] + SMALL)
-    return capsules
+    return capsules, entropy
 
 
 @pytest.fixture
@@ -156,9 +157,12 @@ def activations(generator):
 def test_em_is_the_procedure_of_matrix_capsules(votes, activations, iterations):
     routing = made(EM)
     learned = [parameter.detach().numpy() for parameter in (routing.of_use, routing.of_activation)]
-    expected = matrix_capsules(votes.numpy(), activations.numpy(), iterations, *learned)
+    expected, entropy = matrix_capsules(votes.numpy(), activations.numpy(), iterations, *learned)
     actual = routing(votes, iterations, None, activations).detach().numpy()
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+    _, assigned = routing.followed(votes, iterations, activations)
+    found = [torch.special.entr(each.detach()).sum(dim=1).mean().item() for each in assigned]
+    np.testing.assert_allclose(found, entropy, rtol=1e-9)
     if iterations > 1:
         before = routing(votes, iterations - 1, None, activations).detach().numpy()
         assert np.abs(actual - before).max() > 1e-2, "each pass changes the answer"

@@ -202,16 +202,34 @@ def test_no_images_are_refused(network, test_images):
 
 
 @pytest.mark.parametrize("name", [name for name in ROUTINGS if name not in ("dynamic", "uniform")])
-def test_of_other_routings_the_capsules_alone_are_looked_at(network, test_images, name):
+def test_of_other_routings_no_more_than_their_own_passes_is_looked_at(network, test_images, name):
     made = network(routing=name, routing_iterations=2 if name in ITERATED else 1)
     found = diagnose(made, test_images, 5)
-    followed = (1,) if name in ("random", "static") else (0,)
+    followed = {"random": (1,), "static": (1,), "em": (2,)}.get(name, (0,))
     assert found.entropy.shape == found.relative_entropy.shape == followed
     assert found.change.shape == (0,)
     with torch.inference_mode():
         inputs = made.primary_capsules(test_images.batch(slice(None)))
         torch.testing.assert_close(found.primary.flatten(), lengths(inputs).amax(dim=0))
         torch.testing.assert_close(found.classes, lengths(made.capsules(inputs)).amax(dim=0), rtol=1e-4, atol=1e-6)
+
+
+def test_ems_assignments_have_an_entropy_per_pass(network, test_images, monkeypatch):
+    """The mean over images, whatever the batches: at first an input's is the greatest there can be."""
+    made = network(routing="em", routing_iterations=3)
+    with torch.no_grad():
+        made.capsules.weight *= 20  # votes have to differ, or all classes would explain them alike
+    found = diagnose(made, test_images)
+    with torch.inference_mode():
+        inputs = made.primary_capsules(test_images.batch(slice(None)))
+        _, assigned = made.capsules.routing.followed(made.capsules.votes(inputs), 3, lengths(inputs))
+    expected = [-(each * each.log()).sum(dim=1).mean().item() for each in (a.double().clamp(min=1e-300) for a in assigned)]
+    assert found.entropy.tolist() == pytest.approx(expected, rel=1e-5)
+    assert found.relative_entropy[0] == pytest.approx(1)
+    assert found.entropy[0] - found.entropy[2] > 0.01
+    assert found.change.shape == (0,)
+    monkeypatch.setattr(diagnostics, "BATCH", 7)
+    torch.testing.assert_close(diagnose(made, test_images).entropy, found.entropy)
 
 
 @pytest.mark.parametrize("none", [False, True])

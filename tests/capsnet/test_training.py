@@ -545,6 +545,17 @@ def test_what_routing_did_is_looked_at_after_each_epoch(tiny, data_of, cpu):
     assert 0 < metrics.coupling_entropy < math.log(10)
 
 
+def test_em_routing_has_an_entropy_after_each_epoch(tiny, data_of, cpu):
+    """Of the assignments of the last pass; it has no logits, and nothing is kept of them in training."""
+    state = TrainingState(tiny(routing="em", routing_iterations=2, epochs=1), cpu)
+    data = data_of(state.config)
+    (metrics,) = train(state, data)
+    found = diagnose(state.model, Split(data.validation.images[:100], data.validation.labels[:100]))
+    assert metrics.coupling_entropy == pytest.approx(found.entropy[1].item())
+    assert metrics.logit_changes == ()
+    assert 0 < metrics.coupling_entropy < math.log(10)
+
+
 def test_without_validation_images_capsules_are_looked_at_on_training_images(tiny, data_of, cpu):
     state = TrainingState(tiny(epochs=1, validation_size=0), cpu)
     data = data_of(state.config)
