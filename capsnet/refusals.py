@@ -58,13 +58,16 @@ def patches(config: "RunConfig") -> None:
 
 def model(config: "RunConfig") -> None:
     """It reads what is chosen, and its scores are what the loss takes."""
-    for name in config.network.unread:
-        wanted = 0.0 if name == "reconstruction_weight" else type(config).model_fields[name].default
-        if getattr(config, name) != wanted:
-            raise ValueError(
-                f"{name} means nothing to model {config.model}: it must be {json.dumps(wanted)}, not "
-                f"{json.dumps(getattr(config, name))}"
-            )
+    fields = type(config).model_fields
+    wanted = {name: 0.0 if name == "reconstruction_weight" else fields[name].default for name in config.network.unread}
+    wrong = [name for name, value in wanted.items() if getattr(config, name) != value]
+    if wrong:
+        must = (f"must be {json.dumps(wanted[name])}, not {json.dumps(getattr(config, name))}" for name in wrong)
+        first, *rest = zip(wrong, must, strict=True)
+        raise ValueError(
+            f"{first[0]} means nothing to model {config.model}: it {first[1]}"
+            + "".join(f"; nor does {name}: it {text}" for name, text in rest)
+        )
     if config.network.logits and config.objective.of_lengths:
         raise ValueError(
             f"loss {config.loss} is of lengths in [0, 1), and the scores of model {config.model} have no bounds; "

@@ -96,6 +96,11 @@ def test_weights_start_as_pytorch_starts_them_and_from_the_passed_generator(conf
         ({**DROPPING, "decoder_hidden": [3]}, "decoder_hidden means nothing to model cnn: it must be [512, 1024], not [3]"),
         ({**DROPPING, "capsule_bias": True}, "capsule_bias means nothing to model cnn: it must be false, not true"),
         (
+            {"model": "cnn", "loss": "cross_entropy", "routing_iterations": 1, "capsule_bias": True},
+            "capsule_bias means nothing to model cnn: it must be false, not true; nor does routing_iterations: it must be 3, "
+            "not 1; nor does reconstruction_weight: it must be 0.0, not 0.0005 (in grids/x.yaml)",
+        ),
+        (
             {**DROPPING, "loss": "margin"},
             "the scores of model cnn have no bounds; choices: cross_entropy, sigmoid_cross_entropy",
         ),
