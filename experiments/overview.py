@@ -133,7 +133,8 @@ def _significance(plan: GridPlan) -> str:
     family = max(plan.comparisons, 1)
     p, corrected = smallest_p(pairs), min(1.0, family * smallest_p(pairs))
     test = f"{seeds}: a two-sided paired sign-flip test"
-    holm = f" in {family} comparisons with a reference, corrected by Holm," if family > 1 else ""
+    on = " on further test sets" if family > max(plan.own_comparisons, 1) else ""
+    holm = f" in {family} comparisons with a reference{on}, corrected by Holm," if family > 1 else ""
     if corrected < ALPHA:
         return f"{test} can reach p = {p:.4g} < {ALPHA}" + (f", and{holm} {corrected:.4g}" if holm else "")
     enough = next(n for n in count(1) if family * smallest_p(n) < ALPHA)

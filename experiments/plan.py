@@ -41,6 +41,7 @@ class CellPlan:
     artifact_bytes: int | None = None  # of one run; None if no run of the same network has finished
     checkpoint_bytes: int | None = None  # of one run while it trains
     dataset: str = ""
+    test_sets: tuple[str, ...] = ()  # further ones
     may_stop: bool = False  # before its last epoch, so that what is left is the most
 
     @property
@@ -83,9 +84,18 @@ class GridPlan:
         return len(frozenset.intersection(*(cell.seeds for cell in self.cells)))
 
     @property
-    def comparisons(self) -> int:
+    def own_comparisons(self) -> int:
         """Differences to a reference cell that are corrected together: those on one data set, and the most of them."""
         return max(Counter(cell.dataset for cell in self.cells).values()) - 1
+
+    @property
+    def comparisons(self) -> int:
+        """Those, or as many on further test sets, which are corrected together, too, if they are more."""
+        tested = Counter((cell.dataset, name) for cell in self.cells for name in cell.test_sets)
+        further: Counter[str] = Counter()
+        for (dataset, _), cells in tested.items():
+            further[dataset] += cells - 1
+        return max(self.own_comparisons, *further.values(), 0)
 
     @property
     def seconds(self) -> float:
@@ -171,6 +181,7 @@ def _cell(
         other_code=other_code,
         left=tuple(s.epochs_left for s in standings if s.epochs_left is not None),
         dataset=cell.configs[0].dataset,
+        test_sets=cell.configs[0].test_sets,
         may_stop=cell.configs[0].stop_at_error > 0,
     )
 
