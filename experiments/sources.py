@@ -149,6 +149,11 @@ def shortened(text: str, digits: int = 4) -> str:
 
 
 def _short(value: object) -> str:
+    """As YAML has it, without spaces: ``0.0005``, ``true``, ``[512,1024]``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{','.join(map(_short, value))}]"
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value).replace(" ", "")
 
 

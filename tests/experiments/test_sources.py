@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
@@ -70,6 +71,24 @@ def test_a_label_holds_what_differs_and_nothing_else() -> None:
     assert labels[0] == "routing_iterations=1 lr_schedule=constant"
     assert labels[3] == "routing_iterations=3 lr_schedule=step(gamma=0.5,every=2)"
     assert parse_grid(SMALL, "g", "g.yaml").cells[0].label == "base"
+
+
+def test_a_label_spells_values_as_yaml_does() -> None:
+    """So that they can be written into a grid as they are shown."""
+    text = SMALL + (
+        "also:\n"
+        "  - {capsule_bias: true, test_routing_iterations: [1, 2, 5], decoder_hidden: [8], weight_decay: 1e-5}\n"
+        "  - {dataset: mnist_40, test_sets: [affnist, affnist_generated]}\n"
+    )
+    first, second = parse_grid(text, "g", "g.yaml").cells
+    assert "capsule_bias=true" in first.label
+    assert "test_routing_iterations=[1,2,5]" in first.label
+    assert "test_sets=[affnist,affnist_generated]" in second.label
+    for cell in (first, second):
+        told = YAML(typ="safe", pure=True).load("{" + cell.label.replace("=", ": ").replace(" ", ", ").replace(":,", ":") + "}")
+        config = cell.configs[0]
+        assert told == {name: list(v) if isinstance(v := getattr(config, name), tuple) else v for name in told}
+        assert len(told) > 4
 
 
 def test_all_cells_get_a_seed_before_any_gets_the_next() -> None:
