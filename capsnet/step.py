@@ -144,6 +144,8 @@ class Graphs:
         self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, any_seed).to(device)
         self.rates = torch.zeros(config.steps_per_epoch, dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
+        # a graph reads it long after the capture: memory that nothing holds would be another tensor's by then
+        self.places = torch.arange(config.batch_size, device=device)
         self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
         # of this device, where torch's own is of the first that captured; one for all, as memory of a pool is its stream's
@@ -175,7 +177,7 @@ class Graphs:
 
     def _capture(self, size: int, number: int) -> Callable[[], None]:
         """A step of ``size`` images, to be replayed; ``number`` is that of such a step."""
-        steps, places = self.steps, torch.arange(size, device=self.number.device)
+        steps, places = self.steps, self.places[:size]
         before = [(tensor, tensor.clone()) for tensor in (*steps.state.moving(), self.number, steps.totals, steps.done)]
 
         def warm_up() -> None:
