@@ -19,7 +19,6 @@ On a CPU as many classes are worked on at a time as fit into a buffer that stays
 are worked on at once by what is here.
 """
 
-import warnings
 from functools import cache
 from typing import Any
 
@@ -28,13 +27,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from capsnet import agreement_triton
+from capsnet.kernels import accepted
 from capsnet.layers import Routing, squash
 from capsnet.routing import dynamic, uniform
 
 CACHE = 2**22  # bytes of a buffer that is filled, used and filled again; the paper's network has 4.7 MB for one class
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # in loops over classes there is nothing for a compiler to gain
 def route(
     inputs: Float[Tensor, "batch inputs input_dim"],
     weight: Float[Tensor, "inputs input_dim outputs"],
@@ -56,10 +55,17 @@ def route(
     """
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
-    batch, count, size = inputs.shape
     fits = inputs.is_cuda and agreement_triton.supports(inputs, weight, classes, iterations)
-    if fits and _trusted(inputs.device, size, classes, weight.shape[2] // classes):
+    if fits and _trusted(inputs.device, inputs.shape[2], classes, weight.shape[2] // classes, inputs.dtype):
         return agreement_triton.route(inputs, weight, classes, iterations, bias)
+    plain: Tensor = _plain(inputs, weight, classes, iterations, bias)
+    return plain
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # in loops over classes there is nothing for a compiler to gain
+def _plain(inputs: Tensor, weight: Tensor, classes: int, iterations: int, bias: Tensor | None) -> Tensor:
+    """The same on any device."""
+    batch, count, size = inputs.shape
     first = (inputs.flatten(1) @ weight.flatten(0, 1)).unflatten(1, (classes, -1)) / classes  # every coupling is 1 / classes
     offset = weight.new_zeros(()) if bias is None else bias
     if iterations == 1:
@@ -72,13 +78,16 @@ def route(
     return capsules.transpose(0, 1)
 
 
-@cache
-def _trusted(device: torch.device, input_dim: int, classes: int, dim: int) -> bool:
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the compiler asks once, and goes on in one graph
+def _trusted(device: torch.device, input_dim: int, classes: int, dim: int, precision: torch.dtype) -> bool:
     """Whether the kernels give what they should on a device; if not, why not is told once."""
-    fault = agreement_triton.self_check(device, input_dim, classes, dim)
-    if fault:
-        warnings.warn(f"the routing kernels are not used on {torch.cuda.get_device_name(device)}: {fault}", stacklevel=2)
-    return not fault
+    return _checked(device, input_dim, classes, dim, precision)
+
+
+@cache
+def _checked(device: torch.device, input_dim: int, classes: int, dim: int, precision: torch.dtype) -> bool:
+    fault = agreement_triton.self_check(device, input_dim, classes, dim, precision)
+    return accepted(fault, "the routing kernels", device)
 
 
 WITHOUT_VOTES: dict[Routing, Routing] = {dynamic: route, uniform: route}

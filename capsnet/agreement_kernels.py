@@ -1,16 +1,13 @@
 """The Triton programs of capsnet.agreement_triton, which launches them and says what they compute together.
 
 Names: u[b, i, e] inputs, W[i, e, j, d] weight, V[b, j, d] the capsules of all passes so far, added up, so that the logits
-of a pass are the scalar products of its votes with V. A program of the three large kernels owns ``rows`` examples and
-``chunk`` inputs and keeps their u as a matrix [rows, columns], a column for each (input, e); it goes through the classes
-one after the other. With W_j[columns, d], the weight of one class, no vote is ever formed:
+of a pass are the scalar products of its votes with V; c[i, j, b] couplings. The programs of a pass own ``rows`` examples and
+``chunk`` inputs, which they take one after the other. An input's votes for all classes, [rows, classes, dim], are one product
+of matrices; what a pass needs of them are sums over d, which is a logit, over the classes, for the softmax, and over the inputs
+of the program. All of it stays in registers: no vote and no logit is ever written.
 
-    spread(a) = each input's number on all its columns        gather(x) = the sum over each input's columns
-    sum_d votes * x = gather(u * (x @ W_j^T))                 sum_i a * votes = (spread(a) * u) @ W_j
-
-Every number is written by one program and every sum has a fixed order: two runs agree to the bit. What a program writes
-for a later loop of its own to read is separated by a barrier and never overwritten: a small tile lies in several threads
-at once, and one would read what another has replaced.
+Every number is written by one program and every sum has a fixed order: two runs agree to the bit. No program reads what it
+has written itself.
 
 Sizes ending in _p are padded to powers of 2; what is padded is read as 0 and not written.
 """
@@ -23,55 +20,6 @@ import triton.language as tl
 
 @triton.jit
 @no_type_check
-def _columns(number, count, chunk: tl.constexpr, input_dim: tl.constexpr, input_dim_p: tl.constexpr):
-    """The columns of a chunk: their offset in u[b] (and row in W), and which of them exist."""
-    column = tl.arange(0, chunk * input_dim_p)
-    i = number * chunk + column // input_dim_p
-    e = column % input_dim_p
-    return i * input_dim + e, (i < count) & (e < input_dim)
-
-
-@triton.jit
-@no_type_check
-def _weight_of(weight, j, column, exists, classes: tl.constexpr, dim: tl.constexpr, dim_p: tl.constexpr):
-    """W_j: [columns, dim]."""
-    d = tl.arange(0, dim_p)
-    offset = column[:, None] * (classes * dim) + j * dim + d[None, :]
-    return tl.load(weight + offset, mask=exists[:, None] & (d < dim)[None, :], other=0.0).to(tl.float32)
-
-
-@triton.jit
-@no_type_check
-def _capsules_of(capsules, j, b, batch, classes: tl.constexpr, dim: tl.constexpr, dim_p: tl.constexpr):
-    """The vectors of class j of capsules[b, j, d]: [rows, dim]."""
-    d = tl.arange(0, dim_p)
-    offset = (b[:, None] * classes + j) * dim + d[None, :]
-    return tl.load(capsules + offset, mask=(b < batch)[:, None] & (d < dim)[None, :], other=0.0)
-
-
-@triton.jit
-@no_type_check
-def _store_sums(partials, total, number, j, b, batch, classes: tl.constexpr, dim: tl.constexpr, dim_p: tl.constexpr):
-    """A chunk's share of a sum over the inputs, [rows, dim], into partials[chunk, b, j, d]."""
-    d = tl.arange(0, dim_p)
-    offset = ((number * batch + b[:, None]) * classes + j) * dim + d[None, :]
-    tl.store(partials + offset, total, mask=(b < batch)[:, None] & (d < dim)[None, :])
-
-
-@triton.jit
-@no_type_check
-def _spread(values, rows: tl.constexpr, chunk: tl.constexpr, input_dim_p: tl.constexpr):
-    return tl.reshape(tl.broadcast_to(values[:, :, None], (rows, chunk, input_dim_p)), (rows, chunk * input_dim_p))
-
-
-@triton.jit
-@no_type_check
-def _gather(values, rows: tl.constexpr, chunk: tl.constexpr, input_dim_p: tl.constexpr):
-    return tl.sum(tl.reshape(values, (rows, chunk, input_dim_p)), axis=2)
-
-
-@triton.jit
-@no_type_check
 def _leading(x, rounding: tl.constexpr):
     """The leading 11 bits of each number: what the tensor cores read of a float32."""
     return ((x.to(tl.int32, bitcast=True) + rounding) & -8192).to(tl.float32, bitcast=True)
@@ -79,77 +27,176 @@ def _leading(x, rounding: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def _product(a, b, exact: tl.constexpr):
-    """a @ b on the tensor cores. ``exact``: 22 bits of each number take part, in three products.
+def _add_product(total, a, b, exact: tl.constexpr):
+    """total + a @ b on the tensor cores. ``exact``: 22 bits of each number take part, in three products.
 
     Otherwise one product, of ``a`` rounded to 11 bits with ``b``, which came as bfloat16 and has 8.
     """
     if exact:
         high_a = _leading(a, 0)
         high_b = _leading(b, 0)
-        total = tl.dot(high_a, b - high_b, input_precision="tf32")
+        total = tl.dot(high_a, b - high_b, total, input_precision="tf32")
         total = tl.dot(a - high_a, high_b, total, input_precision="tf32")
         total = tl.dot(high_a, high_b, total, input_precision="tf32")
     else:
-        total = tl.dot(_leading(a, 4096), b, input_precision="tf32")
+        total = tl.dot(_leading(a, 4096), b, total, input_precision="tf32")
     return total
 
 
 @triton.jit
 @no_type_check
-def weighted_sums(
-    inputs,  # u [batch, count, input_dim]
-    weight,  # W [count, input_dim, classes * dim]
-    totals,  # V [batch, classes, dim], or None in the first pass, whose couplings are all 1 / classes
-    logits,  # scratch [classes, batch, count]
-    couplings,  # out [classes, batch, count]: the softmax of the logits over the classes
-    partials,  # out [chunks, batch, classes, dim]: each chunk's share of the weighted sums, without a bias
+def _outputs(classes: tl.constexpr, dim: tl.constexpr, classes_p: tl.constexpr, dim_p: tl.constexpr):
+    """The columns of a tile of votes: which output (j, d) each is, and which exist.
+
+    They run over 8 numbers of a vector, then the classes, then the rest of the vector. As the tensor cores deal out columns by
+    8 to one warp after the other, a vector lies in one warp, and sums over d take no exchange between warps.
+    """
+    column = tl.arange(0, classes_p * dim_p)
+    j = column // 8 % classes_p
+    d = column // (8 * classes_p) * 8 + column % 8
+    return j * dim + d, (j < classes) & (d < dim)
+
+
+@triton.jit
+@no_type_check
+def _capsules(at, b, batch, classes: tl.constexpr, dim: tl.constexpr, classes_p: tl.constexpr, dim_p: tl.constexpr):
+    """Where the vectors of all classes of some examples lie, as a tile of votes has them, and which of their numbers exist."""
+    output, exists = _outputs(classes, dim, classes_p, dim_p)
+    return at + b[:, None] * (classes * dim) + output[None, :], (b < batch)[:, None] & exists[None, :]
+
+
+@triton.jit
+@no_type_check
+def _over_vector(votes):
+    """The sum over d of [rows, d // 8, classes, d % 8]: first what lies in one thread."""
+    return tl.sum(tl.sum(votes, axis=1), axis=2)
+
+
+@triton.jit
+@no_type_check
+def _votes(
+    inputs,
+    weight,
+    i,
+    b,
     batch,
     count,
     classes: tl.constexpr,
     dim: tl.constexpr,
     input_dim: tl.constexpr,
+    classes_p: tl.constexpr,
     dim_p: tl.constexpr,
-    input_dim_p: tl.constexpr,
+    depth: tl.constexpr,
     rows: tl.constexpr,
-    chunk: tl.constexpr,
+    exact: tl.constexpr,
+    split: tl.constexpr,
+):
+    """The votes of input i for all classes: [rows, d // 8, classes, d % 8].
+
+    Tensor cores take 16 numbers at least. Where an input has 8 or fewer and is ``split``, they are its leading bits and then
+    the rest, so that two products do what otherwise takes three.
+    """
+    output, exists = _outputs(classes, dim, classes_p, dim_p)
+    k = tl.arange(0, depth)
+    votes = tl.zeros((rows, classes_p * dim_p), tl.float32)
+    if split:
+        e = k % 8
+        at_u = inputs + (b[:, None] * count + i) * (2 * input_dim) + (k // 8 * input_dim + e)[None, :]
+    else:
+        e = k
+        at_u = inputs + (b[:, None] * count + i) * input_dim + e[None, :]
+    u = tl.load(at_u, mask=(b < batch)[:, None] & (e < input_dim)[None, :], other=0.0).to(tl.float32)
+    at_w = weight + (i * input_dim + e)[:, None] * (classes * dim) + output[None, :]
+    w = tl.load(at_w, mask=(e < input_dim)[:, None] & exists[None, :], other=0.0).to(tl.float32)
+    if split:
+        high = _leading(w, 0)
+        votes = tl.dot(u, w - high, votes, input_precision="tf32")
+        votes = tl.dot(u, high, votes, input_precision="tf32")
+    else:
+        votes = _add_product(votes, u, w, exact)
+    return tl.reshape(votes, (rows, dim_p // 8, classes_p, 8))
+
+
+@triton.jit
+@no_type_check
+def uniform_sums(
+    inputs,  # u [batch, columns]
+    weight,  # W [columns, outputs]
+    partials,  # out [chunks, batch, outputs]
+    parts,  # out [batch, count, 2, input_dim]: the leading 11 bits of u, and the rest; or None
+    batch,
+    columns,  # count * input_dim
+    input_dim: tl.constexpr,
+    classes: tl.constexpr,
+    outputs: tl.constexpr,  # classes * dim
+    rows: tl.constexpr,
+    width: tl.constexpr,  # of a program's outputs
+    chunk: tl.constexpr,  # of a program's columns, in steps
+    step: tl.constexpr,
     exact: tl.constexpr,
 ):
-    """One pass: logits, their softmax over the classes, and the sums of the votes weighted with it."""
+    """The first pass, in which every coupling is 1 / classes: one product of matrices, cut along all three of its sizes."""
+    b = tl.program_id(0) * rows + tl.arange(0, rows)
+    n = tl.program_id(1) * width + tl.arange(0, width)
+    number = tl.program_id(2)
+    total = tl.zeros((rows, width), tl.float32)
+    for start in range(0, chunk, step):
+        k = number * chunk + start + tl.arange(0, step)
+        at_u = inputs + b[:, None] * columns + k[None, :]
+        u = tl.load(at_u, mask=(b < batch)[:, None] & (k < columns)[None, :], other=0.0).to(tl.float32)
+        at_w = weight + k[:, None] * outputs + n[None, :]
+        w = tl.load(at_w, mask=(k < columns)[:, None] & (n < outputs)[None, :], other=0.0).to(tl.float32)
+        total = _add_product(total, u, w, exact)
+        if parts is not None:  # of the programs that read the same, one writes
+            at = parts + b[:, None] * (2 * columns) + (k // input_dim * (2 * input_dim) + k % input_dim)[None, :]
+            exists = (b < batch)[:, None] & (k + tl.program_id(1) * columns < columns)[None, :]
+            high = _leading(u, 0)
+            tl.store(at, high, mask=exists)
+            tl.store(at + input_dim, u - high, mask=exists)
+    at = partials + (number * batch + b[:, None]) * outputs + n[None, :]
+    tl.store(at, total * (1.0 / classes), mask=(b < batch)[:, None] & (n < outputs)[None, :])
+
+
+@triton.jit
+@no_type_check
+def weighted_sums(
+    inputs,  # u [batch, count, input_dim], or where ``split``, its parts [batch, count, 2, input_dim]
+    weight,  # W [count, input_dim, classes * dim]
+    totals,  # V [batch, classes, dim]
+    couplings,  # out [count, classes, batch]: the softmax of the logits over the classes; or None
+    partials,  # out [chunks, batch, classes, dim]: each chunk's share of the weighted sums, without a bias
+    batch,
+    count,
+    chunk,
+    classes: tl.constexpr,
+    dim: tl.constexpr,
+    input_dim: tl.constexpr,
+    classes_p: tl.constexpr,
+    dim_p: tl.constexpr,
+    depth: tl.constexpr,
+    rows: tl.constexpr,
+    exact: tl.constexpr,
+    split: tl.constexpr,
+):
+    """A pass after the first: logits, their softmax over the classes, and the sums of the votes weighted with it."""
     number = tl.program_id(1)
     b = tl.program_id(0) * rows + tl.arange(0, rows)
-    i = number * chunk + tl.arange(0, chunk)
-    column, exists = _columns(number, count, chunk, input_dim, input_dim_p)
-    at_u = b[:, None] * (count * input_dim) + column[None, :]
-    u = tl.load(inputs + at_u, mask=(b < batch)[:, None] & exists[None, :], other=0.0).to(tl.float32)
-    at_pair = b[:, None] * count + i[None, :]
-    is_pair = (b < batch)[:, None] & (i < count)[None, :]
-    if totals is not None:
-        for j in range(classes):
-            w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
-            v = _capsules_of(totals, j, b, batch, classes, dim, dim_p)
-            logit = _gather(u * _product(v, tl.trans(w), exact), rows, chunk, input_dim_p)
-            tl.store(logits + j * batch * count + at_pair, logit, mask=is_pair)
-        tl.debug_barrier()
-        largest = tl.full((rows, chunk), float("-inf"), tl.float32)
-        for j in range(classes):
-            logit = tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0)
-            largest = tl.maximum(largest, logit)
-        exponentials = tl.zeros((rows, chunk), tl.float32)
-        for j in range(classes):
-            logit = tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0)
-            exponentials += tl.exp(logit - largest)
-    for j in range(classes):
-        w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
-        if totals is not None:
-            logit = tl.load(logits + j * batch * count + at_pair, mask=is_pair, other=0.0)
-            coupling = tl.exp(logit - largest) / exponentials
-            tl.store(couplings + j * batch * count + at_pair, coupling, mask=is_pair)
-            weighted = u * _spread(coupling, rows, chunk, input_dim_p)
-        else:
-            weighted = u * (1.0 / classes)
-        total = _product(weighted, w, exact)
-        _store_sums(partials, total, number, j, b, batch, classes, dim, dim_p)
+    j = tl.arange(0, classes_p)
+    at, exists = _capsules(totals, b, batch, classes, dim, classes_p, dim_p)
+    v = tl.load(at, mask=exists, other=0.0) * 1.4426950408889634  # so that powers of 2 are those of e
+    v = tl.reshape(v, (rows, dim_p // 8, classes_p, 8))
+    total = tl.zeros((rows, dim_p // 8, classes_p, 8), tl.float32)
+    for i in range(number * chunk, tl.minimum(number * chunk + chunk, count)):
+        votes = _votes(inputs, weight, i, b, batch, count, classes, dim, input_dim, classes_p, dim_p, depth, rows, exact, split)
+        logits = tl.where((j < classes)[None, :], _over_vector(votes * v), float("-inf"))
+        exponentials = tl.exp2(logits - tl.max(logits, axis=1)[:, None])
+        c = exponentials * (1.0 / tl.sum(exponentials, axis=1))[:, None]
+        if couplings is not None:
+            at_pair = couplings + (i * classes + j[None, :]) * batch + b[:, None]
+            tl.store(at_pair, c, mask=(b < batch)[:, None] & (j < classes)[None, :])
+        total += c[:, None, :, None] * votes
+    at, exists = _capsules(partials + number * batch * classes * dim, b, batch, classes, dim, classes_p, dim_p)
+    tl.store(at, tl.reshape(total, (rows, classes_p * dim_p)), mask=exists)
 
 
 @triton.jit
@@ -234,69 +281,94 @@ def unsquash_gradients(
 def pass_gradients(
     inputs,
     weight,
-    totals,  # V [batch, classes, dim] of this pass
-    results,  # the gradient of its weighted sums [batch, classes, dim]
-    couplings,  # [classes, batch, count]
-    agreements,  # scratch [classes, batch, count]: the gradient of the couplings
-    changes,  # out [classes, batch, count]: the gradient of the logits
-    shares,  # in and out [batch, count, input_dim]: the gradient of u from passes (after this one: with it)
+    results,  # the gradient of this pass's weighted sums [batch, classes, dim]
+    couplings,  # [count, classes, batch]
+    changes,  # out [count, classes, batch]: the gradient of the logits
     partials,  # out [chunks, batch, classes, dim]: shares of the gradient of V
+    batch,
+    count,
+    chunk,
+    classes: tl.constexpr,
+    dim: tl.constexpr,
+    input_dim: tl.constexpr,
+    classes_p: tl.constexpr,
+    dim_p: tl.constexpr,
+    depth: tl.constexpr,
+    rows: tl.constexpr,
+    exact: tl.constexpr,
+    split: tl.constexpr,
+):
+    """Back through one pass: the gradients of its logits and of V."""
+    number = tl.program_id(1)
+    b = tl.program_id(0) * rows + tl.arange(0, rows)
+    j = tl.arange(0, classes_p)
+    is_pair = (b < batch)[:, None] & (j < classes)[None, :]
+    at, exists = _capsules(results, b, batch, classes, dim, classes_p, dim_p)
+    ds = tl.reshape(tl.load(at, mask=exists, other=0.0), (rows, dim_p // 8, classes_p, 8))
+    total = tl.zeros((rows, dim_p // 8, classes_p, 8), tl.float32)
+    for i in range(number * chunk, tl.minimum(number * chunk + chunk, count)):
+        at_pair = (i * classes + j[None, :]) * batch + b[:, None]
+        c = tl.load(couplings + at_pair, mask=is_pair, other=0.0)
+        votes = _votes(inputs, weight, i, b, batch, count, classes, dim, input_dim, classes_p, dim_p, depth, rows, exact, split)
+        agreement = _over_vector(votes * ds)
+        change = c * (agreement - tl.sum(c * agreement, axis=1)[:, None])
+        tl.store(changes + at_pair, change, mask=is_pair)
+        total += change[:, None, :, None] * votes
+    at, exists = _capsules(partials + number * batch * classes * dim, b, batch, classes, dim, classes_p, dim_p)
+    tl.store(at, tl.reshape(total, (rows, classes_p * dim_p)), mask=exists)
+
+
+@triton.jit
+@no_type_check
+def _vectors(at, j, b, batch, classes: tl.constexpr, dim: tl.constexpr, dim_p: tl.constexpr):
+    """The vectors of class j of some examples, [rows, dim], of at[batch, classes, dim]."""
+    d = tl.arange(0, dim_p)
+    offset = (b[:, None] * classes + j) * dim + d[None, :]
+    return tl.load(at + offset, mask=(b < batch)[:, None] & (d < dim)[None, :], other=0.0)
+
+
+@triton.jit
+@no_type_check
+def _vote_gradients(
+    results,  # [passes + 1, batch, classes, dim]: the gradients of the weighted sums
+    totals,  # [passes, batch, classes, dim]: V of the passes after the first
+    couplings,  # [passes, count, classes, batch]
+    changes,  # [passes, count, classes, batch]: the gradients of the logits
+    j,
+    i,
+    b,
     batch,
     count,
     classes: tl.constexpr,
     dim: tl.constexpr,
-    input_dim: tl.constexpr,
     dim_p: tl.constexpr,
-    input_dim_p: tl.constexpr,
     rows: tl.constexpr,
-    chunk: tl.constexpr,
-    exact: tl.constexpr,
-    last: tl.constexpr,  # no pass has been here before: there is nothing in ``shares`` yet
+    inputs_at_once: tl.constexpr,
+    passes: tl.constexpr,
 ):
-    """Back through one pass: the gradients of its logits, of V, and its part of the gradient of u."""
-    number = tl.program_id(1)
-    b = tl.program_id(0) * rows + tl.arange(0, rows)
-    i = number * chunk + tl.arange(0, chunk)
-    column, exists = _columns(number, count, chunk, input_dim, input_dim_p)
-    at_u = b[:, None] * (count * input_dim) + column[None, :]
-    is_u = (b < batch)[:, None] & exists[None, :]
-    u = tl.load(inputs + at_u, mask=is_u, other=0.0).to(tl.float32)
-    at_pair = b[:, None] * count + i[None, :]
-    is_pair = (b < batch)[:, None] & (i < count)[None, :]
-    share = tl.zeros((rows, chunk * input_dim_p), tl.float32)
-    if not last:
-        share += tl.load(shares + at_u, mask=is_u, other=0.0)
-    mean = tl.zeros((rows, chunk), tl.float32)
-    for j in range(classes):
-        w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
-        ds = _capsules_of(results, j, b, batch, classes, dim, dim_p)
-        back = _product(ds, tl.trans(w), exact)
-        agreement = _gather(u * back, rows, chunk, input_dim_p)
-        tl.store(agreements + j * batch * count + at_pair, agreement, mask=is_pair)
-        c = tl.load(couplings + j * batch * count + at_pair, mask=is_pair, other=0.0)
-        mean += c * agreement
-        share += _spread(c, rows, chunk, input_dim_p) * back
-    tl.debug_barrier()
-    for j in range(classes):
-        w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
-        c = tl.load(couplings + j * batch * count + at_pair, mask=is_pair, other=0.0)
-        agreement = tl.load(agreements + j * batch * count + at_pair, mask=is_pair, other=0.0)
-        change = c * (agreement - mean)
-        tl.store(changes + j * batch * count + at_pair, change, mask=is_pair)
-        v = _capsules_of(totals, j, b, batch, classes, dim, dim_p)
-        change_u = _spread(change, rows, chunk, input_dim_p)
-        share += change_u * _product(v, tl.trans(w), exact)
-        total = _product(change_u * u, w, exact)
-        _store_sums(partials, total, number, j, b, batch, classes, dim, dim_p)
-    tl.store(shares + at_u, share, mask=is_u)
+    """The gradients of some inputs' votes for class j: [inputs, rows, dim]."""
+    at_pair = (i[:, None] * classes + j) * batch + b[None, :]
+    is_pair = (i < count)[:, None] & (b < batch)[None, :]
+    ds = _vectors(results, j, b, batch, classes, dim, dim_p) * (1.0 / classes)
+    total = tl.zeros((inputs_at_once, rows, dim_p), tl.float32) + ds[None, :, :]
+    for k in tl.static_range(passes):
+        c = tl.load(couplings + k * count * classes * batch + at_pair, mask=is_pair, other=0.0)
+        change = tl.load(changes + k * count * classes * batch + at_pair, mask=is_pair, other=0.0)
+        ds = _vectors(results + (k + 1) * batch * classes * dim, j, b, batch, classes, dim, dim_p)
+        v = _vectors(totals + k * batch * classes * dim, j, b, batch, classes, dim, dim_p)
+        total += c[:, :, None] * ds[None, :, :]
+        total += change[:, :, None] * v[None, :, :]
+    return total
 
 
 @triton.jit
 @no_type_check
 def input_gradients(
     weight,
-    results,  # the gradient of the first pass's weighted sums [batch, classes, dim]
-    shares,  # the gradient of u from the other passes, or None
+    results,
+    totals,
+    couplings,
+    changes,
     gradients,  # out [batch, count, input_dim], in the precision of u
     batch,
     count,
@@ -306,33 +378,37 @@ def input_gradients(
     dim_p: tl.constexpr,
     input_dim_p: tl.constexpr,
     rows: tl.constexpr,
-    chunk: tl.constexpr,
+    inputs_at_once: tl.constexpr,
     exact: tl.constexpr,
+    passes: tl.constexpr,
 ):
-    """The gradient of u: the first pass, whose couplings are 1 / classes, and the others."""
+    """The gradient of u for some inputs: each one's (gradient of its votes) @ W^T, over the classes."""
     b = tl.program_id(0) * rows + tl.arange(0, rows)
-    column, exists = _columns(tl.program_id(1), count, chunk, input_dim, input_dim_p)
-    at_u = b[:, None] * (count * input_dim) + column[None, :]
-    is_u = (b < batch)[:, None] & exists[None, :]
-    total = tl.zeros((rows, chunk * input_dim_p), tl.float32)
+    i = tl.program_id(1) * inputs_at_once + tl.arange(0, inputs_at_once)
+    d = tl.arange(0, dim_p)
+    e = tl.arange(0, input_dim_p)
+    is_row = (i < count)[:, None, None] & (e < input_dim)[None, :, None]
+    total = tl.zeros((inputs_at_once, rows, input_dim_p), tl.float32)
     for j in range(classes):
-        w = _weight_of(weight, j, column, exists, classes, dim, dim_p)
-        ds = _capsules_of(results, j, b, batch, classes, dim, dim_p)
-        total += _product(ds, tl.trans(w), exact)
-    total *= 1.0 / classes
-    if shares is not None:
-        total += tl.load(shares + at_u, mask=is_u, other=0.0)
-    tl.store(gradients + at_u, total, mask=is_u)
+        at_w = weight + (i[:, None, None] * input_dim + e[None, :, None]) * (classes * dim) + j * dim + d[None, None, :]
+        w = tl.load(at_w, mask=is_row & (d < dim)[None, None, :], other=0.0).to(tl.float32)
+        votes = _vote_gradients(
+            results, totals, couplings, changes, j, i, b, batch, count, classes, dim, dim_p, rows, inputs_at_once, passes
+        )
+        total = _add_product(total, votes, tl.permute(w, (0, 2, 1)), exact)
+    at_u = gradients + (b[None, :, None] * count + i[:, None, None]) * input_dim + e[None, None, :]
+    is_u = (b < batch)[None, :, None] & (i < count)[:, None, None] & (e < input_dim)[None, None, :]
+    tl.store(at_u, total, mask=is_u)
 
 
 @triton.jit
 @no_type_check
 def weight_gradients(
     inputs,
-    results,  # [passes + 1, batch, classes, dim]: the gradients of the weighted sums
-    totals,  # [passes, batch, classes, dim]: V of the passes after the first
-    couplings,  # [passes, classes, batch, count]
-    changes,  # [passes, classes, batch, count]: the gradients of the logits
+    results,
+    totals,
+    couplings,
+    changes,
     gradients,  # out [count, input_dim, classes * dim], in the precision of W
     batch,
     count,
@@ -342,33 +418,24 @@ def weight_gradients(
     dim_p: tl.constexpr,
     input_dim_p: tl.constexpr,
     rows: tl.constexpr,
-    chunk: tl.constexpr,
+    inputs_at_once: tl.constexpr,
     exact: tl.constexpr,
     passes: tl.constexpr,
-    tiles: tl.constexpr,  # of ``rows`` examples: all of the batch
 ):
-    """The gradient of W for a chunk of inputs and one class: each input's u^T @ (gradient of its votes), over the batch."""
+    """The gradient of W for some inputs and one class: each input's u^T @ (gradient of its votes), over the batch."""
     j = tl.program_id(1)
-    i = tl.program_id(0) * chunk + tl.arange(0, chunk)
+    i = tl.program_id(0) * inputs_at_once + tl.arange(0, inputs_at_once)
     d = tl.arange(0, dim_p)
     e = tl.arange(0, input_dim_p)
     is_row = (i < count)[:, None, None] & (e < input_dim)[None, None, :]
-    total = tl.zeros((chunk, dim_p, input_dim_p), tl.float32)
-    for tile in range(tiles):
-        b = tile * rows + tl.arange(0, rows)
+    total = tl.zeros((inputs_at_once, dim_p, input_dim_p), tl.float32)
+    for start in range(0, batch, rows):
+        b = start + tl.arange(0, rows)
         at_u = (b[None, :, None] * count + i[:, None, None]) * input_dim + e[None, None, :]
         u = tl.load(inputs + at_u, mask=(b < batch)[None, :, None] & is_row, other=0.0).to(tl.float32)
-        at_pair = j * batch * count + b[None, :] * count + i[:, None]
-        is_pair = (b < batch)[None, :] & (i < count)[:, None]
-        ds = _capsules_of(results, j, b, batch, classes, dim, dim_p) * (1.0 / classes)
-        votes = tl.zeros((chunk, rows, dim_p), tl.float32) + ds[None, :, :]
-        for k in tl.static_range(passes):
-            c = tl.load(couplings + k * classes * batch * count + at_pair, mask=is_pair, other=0.0)
-            change = tl.load(changes + k * classes * batch * count + at_pair, mask=is_pair, other=0.0)
-            ds = _capsules_of(results + (k + 1) * batch * classes * dim, j, b, batch, classes, dim, dim_p)
-            v = _capsules_of(totals + k * batch * classes * dim, j, b, batch, classes, dim, dim_p)
-            votes += c[:, :, None] * ds[None, :, :]
-            votes += change[:, :, None] * v[None, :, :]
-        total += _product(tl.permute(votes, (0, 2, 1)), u, exact)
+        votes = _vote_gradients(
+            results, totals, couplings, changes, j, i, b, batch, count, classes, dim, dim_p, rows, inputs_at_once, passes
+        )
+        total = _add_product(total, tl.permute(votes, (0, 2, 1)), u, exact)
     offset = (i[:, None, None] * input_dim + e[None, None, :]) * (classes * dim) + j * dim + d[None, :, None]
     tl.store(gradients + offset, total, mask=is_row & (d < dim)[None, :, None])

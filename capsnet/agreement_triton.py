@@ -10,36 +10,51 @@ Backward from g = dv, for the passes from the last to the second, with dV carrie
     ds = dsquash(g)      db_ij = c_ij (û_ij · ds_j - sum_j c_ij û_ij · ds_j)      dV_j += sum_i db_ij û_ij      g = dV
 
 Then dû_ij is the sum of c_ij ds_j + db_ij V_j over these passes, and ds_j / classes of the first; du_i = W_ij dû_ij, dW_ij
-the sum of u_i dû_ij over the batch, dbias the sum of all ds. Besides the gradients, that takes memory for each pass's c and
-db ([classes, batch, inputs]), and for each chunk's share of a sum: 7/16 of the votes, with the paper's sizes and r = 3.
+the sum of u_i dû_ij over the batch, dbias the sum of all ds. A pass makes the votes anew, in registers: of an input, for some
+examples and all classes at a time. Only the first, whose sums are one product of matrices, and the gradients of u and W, after
+all passes, are other kernels.
+
+Besides the gradients, that takes memory for each pass's c and db ([inputs, classes, batch]), for each chunk's share of a sum,
+and for the inputs' leading bits and the rest of them: 0.4 of the votes, with the paper's sizes, float32 and r = 3.
 
 Precision: sums, softmax and squash are float32. Products of matrices are on the tensor cores, which read 11 bits of a
-number: if inputs and weight are both bfloat16, one product, of operands rounded to 11 bits; otherwise three, of 22 bits.
+number: if inputs and weight are both bfloat16, one product, exact for votes, of operands rounded to 11 bits for gradients;
+otherwise two or three products, of 22 bits.
 
-Cost, ESTIMATED and not measured: batch 128, 1152 inputs of 8, 10 classes of 16, r = 3, forward and backward, on an H200.
-13 products of 0.38 GFLOP (forward 1 for the first pass and 2 for another, backward 3 a pass, 1 for du, 1 for dW): 5 GFLOP;
-in float32 three times that on the tensor cores, 15 GFLOP or 0.03 ms at 500 TFLOP/s. Instructions, counted in what the
-compiler makes for sm_90: 0.05 ms if every cycle issued one (bfloat16: 0.04 ms). Device memory, each input read and each
-gradient written once: 0.03 GB, 0.01 ms at 4.3 TB/s; what lies in the L2 cache between kernels: about 0.5 GB, 0.1 ms at
-5 TB/s. So the floor of this design is near 0.1 ms. 13 launches: some 0.1 ms or more of the processor's time, which a CUDA
-graph saves.
+Cost, ESTIMATED and not measured: batch 128, 1152 inputs of 8, 10 classes of 16, on an H200 at 1.75 GHz. Instructions, counted
+in what Triton 3.6 makes for sm_90, if each of the 528 schedulers issued one every cycle: first pass 3.5 us; another pass 14 to
+16 us; the way back through it 12 us; gradients of u and of W 10 us each. What limits a pass is this, more than tensor cores
+(8 us: tiles of 16 classes for 10, of 16 numbers for 8 and the rest of them) or the L2 cache (W read twice for each 32 examples,
+47 MB, 9 us at 5 TB/s). A sum of chunks with squash: about 3 us each, latency. So r = 3: 45 us forward, 100 us with the way
+back, were there no waiting; half as much again would be no surprise. 14 launches, which a CUDA graph makes cheap.
 """
 
 import functools
-import importlib.util
-import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet.kernels import OPTIONS, fault_of, run_on
 from capsnet.routing import dynamic
 
-LIMITS = {"input_dim": 32, "classes": 128, "dim": 32}
+LIMITS = {"input_dim": 32, "dim": 32, "columns": 512}  # the last: classes * dim, both padded
 CHECKED = (5, 70)  # batches: a part of the smallest tile; a whole one of the largest and a part of another
-PRECISIONS = (torch.float32, torch.bfloat16)
-OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": True}  # of the compiler
+BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2}
+TUNING: dict[str, dict[str, int]] = {
+    "uniform_sums": {"rows": 64, "width": 32, "step": 32, "programs": 528, "num_warps": 4, "num_stages": 3},
+    "weighted_sums": {"rows": 32, "programs": 264, "num_warps": 8, "num_stages": 3, "maxnreg": 128},
+    "pass_gradients": {"rows": 32, "programs": 264, "num_warps": 8, "num_stages": 3, "maxnreg": 128},
+    "input_gradients": {"rows": 16, "inputs_at_once": 16, "num_warps": 4, "num_stages": 2},
+    "weight_gradients": {"rows": 16, "inputs_at_once": 16, "num_warps": 4, "num_stages": 2},
+    "squash_sums": {"step": 64, "num_warps": 2, "num_stages": 1},
+    "unsquash_gradients": {"step": 64, "num_warps": 2, "num_stages": 1},
+}
+"""How each kernel cuts its work with the paper's sizes, and the options of the compiler; other sizes take as much or less.
+
+``programs``: into about how many the inputs are cut. An H200 has 132 multiprocessors.
+"""
 
 
 def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int) -> bool:
@@ -48,24 +63,22 @@ def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int) -> b
     if not (
         _runs_on(inputs.device)
         and weight.device == inputs.device
-        and inputs.dtype in PRECISIONS
-        and weight.dtype in PRECISIONS
+        and inputs.dtype in BOUNDS
+        and weight.dtype in BOUNDS
         and min(batch, count, iterations) >= 1
         and input_dim <= LIMITS["input_dim"]
-        and classes <= LIMITS["classes"]
         and weight.shape[2] // classes <= LIMITS["dim"]
+        and _columns(classes, weight.shape[2] // classes) <= LIMITS["columns"]
     ):
         return False
-    partials = _Shape(inputs, weight, classes).chunks * batch * weight.shape[2]
-    return max(iterations * classes * batch * count, partials, inputs.numel(), weight.numel()) < 2**31  # they count in 32 bits
+    largest = _Shape(inputs, weight, classes).largest_partials
+    # they count in 32 bits
+    return max(iterations * classes * batch * count, largest, 2 * inputs.numel(), weight.numel()) < 2**31
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler can't look into it
 def _runs_on(device: torch.device) -> bool:
-    if importlib.util.find_spec("triton") is None:
-        return False
-    if device.type == "cpu":
-        return os.environ.get("TRITON_INTERPRET") == "1"
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return run_on(device)
 
 
 def route(
@@ -83,7 +96,9 @@ def route(
 
 
 @functools.cache
-def self_check(device: torch.device, input_dim: int = 8, classes: int = 10, dim: int = 16) -> str:
+def self_check(
+    device: torch.device, input_dim: int = 8, classes: int = 10, dim: int = 16, precision: torch.dtype = torch.float32
+) -> str:
     """Why the kernels can't be trusted on this device, or "": they are compared with float64, once per process.
 
     With a few images and with more than a tile of 64, which tensor cores multiply by other instructions.
@@ -91,17 +106,16 @@ def self_check(device: torch.device, input_dim: int = 8, classes: int = 10, dim:
     Raises:
         RuntimeError: there was no memory to find out, so that the next call tries again.
     """
-    try:
-        for precision, bound in ((torch.float32, 5e-5), (torch.bfloat16, 1e-2)):
-            for batch in CHECKED:
-                for name, error in deviations(device, (batch, 19, input_dim, classes, dim), 3, True, precision).items():
-                    if not error <= bound:  # nor is it where the error is NaN
-                        return f"in {precision}, batch {batch}, {name} deviates by {error:.1e}"
-    except Exception as error:  # whatever a compiler or driver raises
-        if "out of memory" in str(error):
-            raise
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-    return ""
+    sizes = 19, input_dim, classes, dim
+
+    def found() -> dict[str, float]:
+        return {
+            f"in {precision}, batch {batch}, {name}": error
+            for batch in CHECKED
+            for name, error in deviations(device, (batch, *sizes), 3, True, precision).items()
+        }
+
+    return fault_of(found, BOUNDS[precision])
 
 
 @torch.inference_mode(False)  # an evaluation may be the first to ask
@@ -139,6 +153,15 @@ def deviations(
     }
 
 
+class _Launch(NamedTuple):
+    """Of a kernel: its programs, and the values and options it is compiled with."""
+
+    grid: tuple[int, ...]
+    values: dict[str, Any]
+    options: dict[str, int]
+    chunks: int = 1  # into which the inputs are cut
+
+
 class _Shape:
     """The sizes of a problem, and how its work is cut.
 
@@ -148,26 +171,60 @@ class _Shape:
     def __init__(self, inputs: Tensor, weight: Tensor, classes: int) -> None:
         self.batch, self.count, self.input_dim = inputs.shape
         self.classes, self.dim = classes, weight.shape[2] // classes
-        input_dim_p = _power(self.input_dim)
-        rows, chunk = min(64, _power(self.batch, 16)), 64 // input_dim_p  # a tile of u: at most 64 x 64
-        self.chunks = -(-self.count // chunk)
-        self.capsules = {"dim": self.dim, "dim_p": _power(self.dim, 16)}
-        self.tiles = {
-            "batch": self.batch,
-            "count": self.count,
-            "classes": classes,
-            "input_dim": self.input_dim,
-            "input_dim_p": input_dim_p,
-            "rows": rows,
-            "chunk": chunk,
-            "exact": torch.float32 in (inputs.dtype, weight.dtype),
-            **self.capsules,
-        }
-        self.grid = (-(-self.batch // rows), self.chunks)
-        input_dim_p = max(8, input_dim_p)
-        own = {"input_dim_p": input_dim_p, "rows": 16, "chunk": 128 // input_dim_p, "tiles": -(-self.batch // 16)}
-        self.weight_tiles = {**self.tiles, **own}
-        self.weight_grid = (-(-self.count // self.weight_tiles["chunk"]), classes)
+        self.dim_p = _power(self.dim, 16)
+        self.exact = torch.float32 in (inputs.dtype, weight.dtype)
+        self.split = self.exact and self.input_dim <= 8
+        self.sizes = {"classes": classes, "dim": self.dim, "input_dim": self.input_dim, "exact": self.exact}
+
+    def uniform(self) -> _Launch:
+        """The first pass."""
+        tuned = {**OPTIONS, **TUNING["uniform_sums"]}
+        width, step, programs = tuned.pop("width"), tuned.pop("step"), tuned.pop("programs")
+        rows = min(tuned.pop("rows"), _power(self.batch, 16))
+        columns, outputs = self.count * self.input_dim, self.classes * self.dim
+        tiles = -(-self.batch // rows), -(-outputs // width)
+        chunk = -(-columns // (step * max(1, programs // (tiles[0] * tiles[1])))) * step
+        chunks = -(-columns // chunk)
+        values = {"input_dim": self.input_dim, "classes": self.classes, "outputs": outputs, "exact": self.exact}
+        return _Launch((*tiles, chunks), {**values, "rows": rows, "width": width, "chunk": chunk, "step": step}, tuned, chunks)
+
+    def agreeing(self, kernel: str) -> _Launch:
+        """A pass after the first, or the way back through it."""
+        tuned = {**OPTIONS, **TUNING[kernel]}
+        rows, programs = min(tuned.pop("rows"), _power(self.batch, 16)), tuned.pop("programs")
+        if _columns(self.classes, self.dim) > 256 and rows > 16:
+            rows = rows // 2  # twice as wide a tile, half as high, has as many numbers
+        tiles = -(-self.batch // rows)
+        chunk = -(-self.count // max(1, programs // tiles))
+        chunks = -(-self.count // chunk)
+        depth = _power(self.input_dim, 16)  # 8 numbers and the rest of each are 16, too
+        own = {"classes_p": _power(self.classes, 2), "dim_p": self.dim_p, "depth": depth, "rows": rows, "split": self.split}
+        return _Launch((tiles, chunks), {"chunk": chunk, **self.sizes, **own}, tuned, chunks)
+
+    def gradients(self, kernel: str, passes: int) -> _Launch:
+        """Of inputs or weight."""
+        tuned = {**OPTIONS, **TUNING[kernel]}
+        input_dim_p = _power(self.input_dim, 8)
+        at_once = min(tuned.pop("inputs_at_once"), 256 // max(input_dim_p, self.dim_p))
+        rows = min(tuned.pop("rows"), _power(self.batch, 16))
+        other = -(-self.batch // rows) if kernel == "input_gradients" else self.classes
+        groups = -(-self.count // at_once)
+        own = {"dim_p": self.dim_p, "input_dim_p": input_dim_p, "rows": rows, "inputs_at_once": at_once, "passes": passes}
+        return _Launch((other, groups) if kernel == "input_gradients" else (groups, other), {**self.sizes, **own}, tuned)
+
+    def squashing(self, kernel: str, chunks: int) -> _Launch:
+        """``squash_sums`` or its gradient."""
+        tuned = {**OPTIONS, **TUNING[kernel]}
+        values = {"chunks": chunks, "dim": self.dim, "dim_p": self.dim_p, "step": min(tuned.pop("step"), _power(chunks))}
+        if kernel == "squash_sums":
+            values["classes"] = self.classes
+        capsules = self.batch * self.classes
+        return _Launch((capsules,), {"capsule_count": capsules, **values}, tuned)
+
+    @property
+    def largest_partials(self) -> int:
+        launches = self.uniform(), self.agreeing("weighted_sums"), self.agreeing("pass_gradients")
+        return max(launch.chunks for launch in launches) * self.batch * self.classes * self.dim
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=torch.float32, device=like.device)
@@ -176,48 +233,54 @@ class _Shape:
         return self.empty(like, *shape, self.batch, self.classes, self.dim)
 
     def pairs(self, like: Tensor, *shape: int) -> Tensor:
-        return self.empty(like, *shape, self.batch, self.count)
-
-    def summing(self, chunks: int) -> dict[str, Any]:
-        return {"chunks": chunks, "capsule_count": self.batch * self.classes, "step": min(64, _power(chunks))}
+        return self.empty(like, *shape, self.count, self.classes, self.batch)
 
 
 def _power(size: int, least: int = 1) -> int:
     return max(least, 1 << (size - 1).bit_length())
 
 
+def _columns(classes: int, dim: int) -> int:
+    """Of a tile of votes."""
+    return _power(classes, 2) * _power(dim, 16)
+
+
+def _run(kernel: Any, launch: _Launch, *arguments: Tensor | None, **sizes: int) -> None:
+    kernel[launch.grid](*arguments, **sizes, **launch.values, **launch.options)
+
+
 @torch.library.custom_op("capsnet::route_votes", mutates_args=())
 def route_votes(
     inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The capsules; and what the way back needs if it is to ``keep``: sums, totals, couplings, by pass."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The capsules; and what the way back needs if it is to ``keep``: sums, totals, couplings, by pass, and parts of inputs."""
     from capsnet import agreement_kernels as kernels
 
     shape = _Shape(inputs, weight, classes)
     inputs, weight, bias = inputs.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
-    passes = iterations - 1
-    capsules, partials = shape.vectors(inputs), shape.vectors(inputs, shape.chunks)
-    sums, totals = shape.vectors(inputs, iterations), shape.vectors(inputs, passes)
-    logits, couplings = shape.pairs(inputs, classes), shape.pairs(inputs, passes if keep else min(passes, 1), classes)
+    passes, sizes = iterations - 1, {"batch": shape.batch, "count": shape.count}
+    capsules, sums, totals = shape.vectors(inputs), shape.vectors(inputs, iterations), shape.vectors(inputs, passes)
+    couplings = shape.pairs(inputs, passes) if keep else None
+    parts = shape.empty(inputs, shape.batch, shape.count, 2, shape.input_dim) if passes and shape.split else None
+    first, other = shape.uniform(), shape.agreeing("weighted_sums")
     with torch.cuda.device_of(inputs):
         for k in range(iterations):
-            agreeing = (totals[k - 1], logits, couplings[k - 1 if keep else 0]) if k else (None, None, None)
-            kernels.weighted_sums[shape.grid](inputs, weight, *agreeing, partials, **shape.tiles, **OPTIONS)
-            kernels.squash_sums[(shape.batch * classes,)](
-                partials,
-                bias,
-                totals[k - 1] if k else None,
-                sums[k],
-                capsules,
-                totals[k] if k < passes else None,
-                classes=classes,
-                **shape.capsules,
-                **shape.summing(shape.chunks),
-                **OPTIONS,
-            )
-    if not keep:
-        sums, totals, couplings = inputs.new_empty(0), inputs.new_empty(0), inputs.new_empty(0)
-    return capsules, sums, totals, couplings
+            launch = other if k else first
+            partials = shape.vectors(inputs, launch.chunks)
+            if k:
+                kept = None if couplings is None else couplings[k - 1]
+                own = inputs if parts is None else parts
+                _run(kernels.weighted_sums, launch, own, weight, totals[k - 1], kept, partials, **sizes)
+            else:
+                columns = shape.count * shape.input_dim
+                _run(kernels.uniform_sums, launch, inputs, weight, partials, parts, batch=shape.batch, columns=columns)
+            before, after = totals[k - 1] if k else None, totals[k] if k < passes else None
+            squashing = shape.squashing("squash_sums", launch.chunks)
+            _run(kernels.squash_sums, squashing, partials, bias, before, sums[k], capsules, after)
+    nothing = capsules.new_empty(0)
+    if couplings is None:
+        return capsules, nothing, nothing.clone(), nothing.clone(), nothing.clone()
+    return capsules, sums, totals, couplings, nothing if parts is None else parts
 
 
 @route_votes.register_fake
@@ -228,14 +291,16 @@ def _(
     classes: int,
     iterations: int,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, count, _ = inputs.shape
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    batch, count, input_dim = inputs.shape
     one = batch, classes, weight.shape[2] // classes
     capsules, passes = inputs.new_empty(one, dtype=torch.float32), iterations - 1
     if not keep:
-        return capsules, inputs.new_empty(0), inputs.new_empty(0), inputs.new_empty(0)
-    couplings = capsules.new_empty(passes, classes, batch, count)
-    return capsules, capsules.new_empty(iterations, *one), capsules.new_empty(passes, *one), couplings
+        return capsules, capsules.new_empty(0), capsules.new_empty(0), capsules.new_empty(0), capsules.new_empty(0)
+    split = passes > 0 and torch.float32 in (inputs.dtype, weight.dtype) and input_dim <= 8
+    parts = capsules.new_empty((batch, count, 2, input_dim) if split else 0)
+    couplings = capsules.new_empty(passes, count, classes, batch)
+    return capsules, capsules.new_empty(iterations, *one), capsules.new_empty(passes, *one), couplings, parts
 
 
 @torch.library.custom_op("capsnet::route_votes_gradients", mutates_args=())
@@ -246,48 +311,34 @@ def route_votes_gradients(
     sums: Tensor,
     totals: Tensor,
     couplings: Tensor,
+    parts: Tensor,
     classes: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of inputs, weight and bias."""
+    """The gradients of inputs and weight, and those of all weighted sums, whose sum is that of the bias."""
     from capsnet import agreement_kernels as kernels
 
     shape = _Shape(inputs, weight, classes)
     gradient, inputs, weight = gradient.float().contiguous(), inputs.contiguous(), weight.contiguous()
-    passes = len(sums) - 1
-    results, partials = torch.empty_like(sums), shape.vectors(inputs, shape.chunks)
-    carried, agreements, changes = torch.empty_like(totals), shape.pairs(inputs, classes), torch.empty_like(couplings)
-    shares = shape.empty(inputs, *inputs.shape) if passes else None
+    passes, sizes = len(sums) - 1, {"batch": shape.batch, "count": shape.count}
+    results, carried, changes = torch.empty_like(sums), torch.empty_like(totals), torch.empty_like(couplings)
     inputs_gradient, weight_gradient = torch.empty_like(inputs), torch.empty_like(weight)
+    back = shape.agreeing("pass_gradients")
+    of_inputs, of_weight = (shape.gradients(name, passes) for name in ("input_gradients", "weight_gradients"))
 
     def unsquash(partials: Tensor, before: Tensor | None, k: int, after: Tensor | None, chunks: int) -> None:
-        kernels.unsquash_gradients[(shape.batch * classes,)](
-            partials, before, sums[k], after, results[k], **shape.capsules, **shape.summing(chunks), **OPTIONS
-        )
+        launch = shape.squashing("unsquash_gradients", chunks)
+        _run(kernels.unsquash_gradients, launch, partials, before, sums[k], after, results[k])
 
     with torch.cuda.device_of(inputs):
         unsquash(gradient, None, passes, None, 1)
         for k in reversed(range(passes)):
-            last = k == passes - 1
-            kernels.pass_gradients[shape.grid](
-                inputs,
-                weight,
-                totals[k],
-                results[k + 1],
-                couplings[k],
-                agreements,
-                changes[k],
-                shares,
-                partials,
-                **shape.tiles,
-                last=last,
-                **OPTIONS,
-            )
-            unsquash(partials, None if last else carried[k + 1], k, carried[k], shape.chunks)
-        kernels.input_gradients[shape.grid](weight, results[0], shares, inputs_gradient, **shape.tiles, **OPTIONS)
-        kernels.weight_gradients[shape.weight_grid](
-            inputs, results, totals, couplings, changes, weight_gradient, **shape.weight_tiles, passes=passes, **OPTIONS
-        )
-    return inputs_gradient, weight_gradient, results.sum(dim=(0, 1))
+            partials, own = shape.vectors(inputs, back.chunks), parts if shape.split else inputs
+            _run(kernels.pass_gradients, back, own, weight, results[k + 1], couplings[k], changes[k], partials, **sizes)
+            unsquash(partials, carried[k + 1] if k < passes - 1 else None, k, carried[k], back.chunks)
+        given = results, totals, couplings, changes
+        _run(kernels.input_gradients, of_inputs, weight, *given, inputs_gradient, **sizes)
+        _run(kernels.weight_gradients, of_weight, inputs, *given, weight_gradient, **sizes)
+    return inputs_gradient, weight_gradient, results
 
 
 @route_votes_gradients.register_fake
@@ -298,9 +349,10 @@ def _(
     sums: Tensor,
     totals: Tensor,  # noqa: ARG001
     couplings: Tensor,  # noqa: ARG001
+    parts: Tensor,  # noqa: ARG001
     classes: int,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(inputs), torch.empty_like(weight), sums.new_empty(sums.shape[2:])
+    return torch.empty_like(inputs), torch.empty_like(weight), torch.empty_like(sums)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -310,8 +362,9 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 
 
 def _back(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    inputs, weight, bias = route_votes_gradients(gradient, *ctx.saved_tensors, ctx.classes)
-    return inputs, weight, None if ctx.bias_precision is None else bias.to(ctx.bias_precision), None, None, None
+    inputs, weight, results = route_votes_gradients(gradient, *ctx.saved_tensors, ctx.classes)
+    bias = None if ctx.bias_precision is None else results.sum(dim=(0, 1)).to(ctx.bias_precision)
+    return inputs, weight, bias, None, None, None
 
 
 route_votes.register_autograd(_back, setup_context=_remember)

@@ -1,7 +1,7 @@
 """A capsule network small enough to train in a fraction of a second, on the embedded digits."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import torch
 
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
+from tests.triton_kernels import GPU, INTERPRETED
 
 torch.set_num_threads(1)  # these networks are small, and two threads that share a core with others wait for each other
 
@@ -76,3 +77,17 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.CIFAR10, "url", f"{address}cifar.tar.gz")
     listed = {part: [address + file, file, md5] for part, (_, file, md5) in datasets.SVHN.split_list.items()}
     monkeypatch.setattr(datasets.SVHN, "split_list", listed)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param("cpu", marks=pytest.mark.skipif(not INTERPRETED, reason="test_in_the_interpreter runs it")),
+        pytest.param("cuda", marks=GPU),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where Triton kernels run, and memory that is not written holds NaN."""
+    torch.use_deterministic_algorithms(True)
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    yield torch.device(request.param)
+    torch.use_deterministic_algorithms(False)
