@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from capsnet import fourier
+from capsnet import convolution_triton, fourier
 from capsnet.agreement import WITHOUT_VOTES
 from capsnet.config import RunConfig
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
@@ -89,6 +89,7 @@ class Convolved(Network):
             config.primary_stride,
             load(SQUASHES[config.squash]),
         )
+        self.sizes = convolution_triton.Sizes.of(shape, self.conv, self.primary.conv)
         self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
         # once for the run: its network answers in the same way when a figure asks for a few images
         self.spectral = fourier.pays(
@@ -101,8 +102,17 @@ class Convolved(Network):
             operands = torch.float64 if self.conv.weight.dtype == torch.float64 else OPERANDS[self.precision]
             with exact(images.device):
                 return fourier.primary_maps(images, self.conv, self.primary.conv, operands)
+        if self.takes_kernels(images):
+            with exact(images.device):
+                return convolution_triton.primary_maps(images, self.conv, self.primary.conv)
         with rounded(self.precision, images.device):
             return self.primary.conv(self.conv(images).relu())
+
+    def takes_kernels(self, images: Tensor) -> bool:
+        """Where the convolutions have kernels of their own: in bfloat16, on GPUs that they are for and were found right on."""
+        plain = exporting() or images.requires_grad or self.conv.weight.dtype != torch.float32
+        fits = self.precision == "bf16" and not plain and self.sizes.supported(len(images))
+        return fits and convolution_triton.trusted(images.device, *self.sizes.numbers)
 
     def takes_spectra(self, images: Tensor) -> bool:
         """Where it pays; but GPUs have units for the rounded products of plain convolutions, which it doesn't outrun."""

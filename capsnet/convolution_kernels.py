@@ -1,0 +1,232 @@
+"""The Triton programs of capsnet.convolution_triton, which launches them and says what they compute together.
+
+Names: images[b, c, h, w]; features[b, y, x, c], what the first convolution and its ReLU make; maps[b, p, n], what the second
+makes at position p = row * output_width + column; taps run over the rows of a kernel, then its columns. In the products of the
+second convolution the rows of a tile are images, all at one place: so a tile of features, whichever the place and the tap, is a
+plain rectangle of the matrix features[b, (y, x, c)], and one of maps or of their gradient a rectangle of maps[b, (p, n)]. They
+are read through tensor descriptors, with which the hardware copies whole tiles, and fills with 0 what lies outside.
+
+Every number is written by one program and every sum has a fixed order: two runs agree to the bit.
+"""
+
+from typing import no_type_check
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+@no_type_check
+def _product(a, b, total, interpreted: tl.constexpr):
+    """total + a @ b of bfloat16 numbers, summed in float32. Triton's interpreter multiplies float32 alone."""
+    if interpreted:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, total)
+
+
+@triton.jit
+@no_type_check
+def patches_of(
+    images,
+    out,  # [rows, padded]: a row's patch, then a 1, then 0
+    rows,  # batch * places
+    height,
+    width,
+    channels: tl.constexpr,
+    kernel: tl.constexpr,
+    padded: tl.constexpr,
+    tile: tl.constexpr,  # rows
+    columns: tl.constexpr,  # numbers of a patch; they run over channels, rows and columns of the kernel
+):
+    """What the first convolution multiplies, rounded to bfloat16."""
+    numbers: tl.constexpr = channels * kernel * kernel
+    row = tl.program_id(0) * tile + tl.arange(0, tile)
+    k = tl.program_id(1) * columns + tl.arange(0, columns)
+    out_width = width - kernel + 1
+    places = (height - kernel + 1) * out_width
+    corner = row // places * (channels * height * width) + row % places // out_width * width + row % places % out_width
+    tap = k % (kernel * kernel)
+    at = k // (kernel * kernel) * (height * width) + tap // kernel * width + tap % kernel
+    exists = (row < rows)[:, None] & (k < numbers)[None, :]
+    patch = tl.load(images + corner[:, None] + at[None, :], mask=exists, other=0.0)
+    patch = tl.where((k == numbers)[None, :], 1.0, patch)
+    tl.store(out + row[:, None] * padded + k[None, :], patch.to(tl.bfloat16), mask=(row < rows)[:, None])
+
+
+@triton.jit
+@no_type_check
+def first_maps(
+    patches,  # descriptor [rows, padded], blocks [tile, step]
+    weight,  # descriptor [features, padded], blocks [columns, step]
+    bias,  # [features]
+    out,  # [rows, features]
+    rows,
+    features: tl.constexpr,
+    padded: tl.constexpr,
+    tile: tl.constexpr,  # rows
+    columns: tl.constexpr,  # features
+    step: tl.constexpr,  # numbers of a patch
+    interpreted: tl.constexpr,
+):
+    """The first convolution and its ReLU."""
+    first = tl.program_id(0) * tile
+    n = tl.program_id(1) * columns
+    total = tl.zeros((tile, columns), tl.float32)
+    for k in range(0, padded, step):
+        total = _product(patches.load([first, k]), weight.load([n, k]).T, total, interpreted)
+    row = first + tl.arange(0, tile)
+    column = n + tl.arange(0, columns)
+    total += tl.load(bias + column)[None, :]
+    at = row[:, None] * features + column[None, :]
+    tl.store(out + at, tl.maximum(total, 0.0).to(tl.bfloat16), mask=(row < rows)[:, None])
+
+
+@triton.jit
+@no_type_check
+def first_gradients(
+    gradients,  # of what the first convolution makes, ReLU undone: descriptor [rows, features], blocks [step, tile]
+    patches,  # descriptor [rows, padded], blocks [step, columns]
+    partials,  # out [shares, features, padded]: of the weight, and in the column of the ones that of the bias
+    rows,
+    features: tl.constexpr,
+    padded: tl.constexpr,
+    shares: tl.constexpr,  # of the rows
+    tile: tl.constexpr,  # features
+    columns: tl.constexpr,  # numbers of a patch
+    step: tl.constexpr,  # rows
+    interpreted: tl.constexpr,
+):
+    """The gradients of the first convolution's weight and bias: gradients^T @ patches, over a share of the rows."""
+    n = tl.program_id(0) * tile
+    k = tl.program_id(1) * columns
+    share = tl.program_id(2)
+    steps = tl.cdiv(rows, step)
+    total = tl.zeros((tile, columns), tl.float32)
+    for i in range(share * steps // shares, (share + 1) * steps // shares):
+        total = _product(gradients.load([i * step, n]).T, patches.load([i * step, k]), total, interpreted)
+    at = (share * features + n + tl.arange(0, tile)[:, None]) * padded + k + tl.arange(0, columns)[None, :]
+    tl.store(partials + at, total)
+
+
+@triton.jit
+@no_type_check
+def second_maps(
+    features,  # descriptor [batch, places * channels], blocks [tile, step]
+    weight,  # descriptor [maps, taps * channels], blocks [columns, step]
+    partials,  # out [splits, batch, positions, maps]: shares of the sums, without a bias
+    batch,
+    width,  # of the features
+    out_width,
+    positions,
+    channels: tl.constexpr,
+    maps: tl.constexpr,
+    kernel: tl.constexpr,
+    stride: tl.constexpr,
+    splits: tl.constexpr,  # of the sum over taps and channels
+    tile: tl.constexpr,  # images
+    columns: tl.constexpr,  # maps
+    step: tl.constexpr,  # channels
+    interpreted: tl.constexpr,
+):
+    """The second convolution at one position of a tile of images."""
+    position = tl.program_id(0)
+    n = tl.program_id(1) * columns
+    b = tl.program_id(2) // splits * tile
+    split = tl.program_id(2) % splits
+    each: tl.constexpr = channels // step
+    terms: tl.constexpr = kernel * kernel * each
+    corner = (position // out_width * width + position % out_width) * stride * channels
+    total = tl.zeros((tile, columns), tl.float32)
+    for q in range(split * terms // splits, (split + 1) * terms // splits):
+        tap = q // each
+        at = corner + (tap // kernel * width + tap % kernel) * channels + q % each * step
+        total = _product(features.load([b, at]), weight.load([n, q * step]).T, total, interpreted)
+    row = b + tl.arange(0, tile)
+    at = ((split * batch + row[:, None]) * positions + position) * maps + n + tl.arange(0, columns)[None, :]
+    tl.store(partials + at, total, mask=(row < batch)[:, None])
+
+
+@triton.jit
+@no_type_check
+def second_weight_gradient(
+    features,  # descriptor [batch, places * channels], blocks [step, columns]
+    gradients,  # of the maps: descriptor [batch, positions * maps], blocks [step, tile]
+    out,  # [maps, taps, channels]
+    batch,
+    width,
+    out_width,
+    positions,
+    channels: tl.constexpr,
+    maps: tl.constexpr,
+    kernel: tl.constexpr,
+    stride: tl.constexpr,
+    tile: tl.constexpr,  # maps
+    columns: tl.constexpr,  # channels
+    step: tl.constexpr,  # images
+    interpreted: tl.constexpr,
+):
+    """The gradient of the second convolution's weight for one tap: gradients^T @ features, over positions and images."""
+    across: tl.constexpr = channels // columns
+    tap = tl.program_id(0) // across
+    c = tl.program_id(0) % across * columns
+    n = tl.program_id(1) * tile
+    shift = (tap // kernel * width + tap % kernel) * channels + c
+    each = tl.cdiv(batch, step)
+    total = tl.zeros((tile, columns), tl.float32)
+    for q in range(0, positions * each):
+        position = q // each
+        b = q % each * step
+        at = (position // out_width * width + position % out_width) * stride * channels + shift
+        total = _product(gradients.load([b, position * maps + n]).T, features.load([b, at]), total, interpreted)
+    row = n + tl.arange(0, tile)
+    tl.store(out + (row[:, None] * (kernel * kernel) + tap) * channels + c + tl.arange(0, columns)[None, :], total)
+
+
+@triton.jit
+@no_type_check
+def features_gradient(
+    gradients,  # of the maps: descriptor [batch, positions * maps], blocks [tile, step]
+    weight,  # descriptor [maps, taps * channels], blocks [step, columns]
+    features,
+    order,  # the places, those that have most to add up first
+    out,  # the same shape as features
+    batch,
+    width,
+    places,
+    out_height,
+    out_width,
+    channels: tl.constexpr,
+    maps: tl.constexpr,
+    kernel: tl.constexpr,
+    stride: tl.constexpr,
+    tile: tl.constexpr,  # images
+    columns: tl.constexpr,  # channels
+    step: tl.constexpr,  # maps
+    interpreted: tl.constexpr,
+):
+    """The gradient of what the first convolution makes, back through the second and the ReLU, at one place."""
+    c = tl.program_id(0) * columns
+    place = tl.load(order + tl.program_id(1))
+    b = tl.program_id(2) * tile
+    y = place // width
+    x = place % width
+    # the positions that see the place: rows and columns from ceil((y - kernel + 1) / stride) to y // stride
+    top = tl.maximum(0, (y - kernel + stride) // stride)
+    left = tl.maximum(0, (x - kernel + stride) // stride)
+    down = tl.maximum(0, tl.minimum(out_height - 1, y // stride) - top + 1)
+    across = tl.maximum(0, tl.minimum(out_width - 1, x // stride) - left + 1)
+    each: tl.constexpr = maps // step
+    total = tl.zeros((tile, columns), tl.float32)
+    for q in range(0, down * across * each):
+        seen = q // each
+        n = q % each * step
+        row = top + seen // across
+        column = left + seen % across
+        tap = (y - stride * row) * kernel + x - stride * column
+        g = gradients.load([b, (row * out_width + column) * maps + n])
+        total = _product(g, weight.load([n, tap * channels + c]), total, interpreted)
+    image = b + tl.arange(0, tile)
+    at = (image[:, None] * places + place) * channels + c + tl.arange(0, columns)[None, :]
+    value = tl.load(features + at, mask=(image < batch)[:, None], other=0.0).to(tl.float32)
+    tl.store(out + at, tl.where(value > 0, total, 0.0).to(tl.bfloat16), mask=(image < batch)[:, None])
