@@ -5,15 +5,18 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from capsnet import losses
+from capsnet import adam_triton, losses
 from capsnet.answers import answered, wrong
-from capsnet.data import Data
+from capsnet.augmentation import Augmentation
+from capsnet.config import RunConfig
+from capsnet.data import Data, Split
 from capsnet.draws import Batch, Draws, composed, draw
 from capsnet.execution import Settled
 from capsnet.models import Network
@@ -64,24 +67,54 @@ def step_losses(
     return loss, torch.cat([torch.stack([loss, classes, reconstruction]).detach() * len(labels), missed[None]])
 
 
-def training_step(
-    state: TrainingState,
-    batch: Batch,
-    rate: float | Float[Tensor, ""],
-    compute: Callable[..., Losses] = step_losses,
+def drawn_losses(
+    model: Network,
+    weight: float,
+    training: Split,
+    draws: Draws,
+    augment: Augmentation,
+    objective: Objective = MARGIN,
     done: float | Float[Tensor, ""] = 0.0,
-) -> Float[Tensor, "5"]:
-    """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
-    state.optimizer.zero_grad()
-    weight, objective = state.config.reconstruction_weight, state.config.objective
-    loss, sums = compute(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
-    loss.backward()
+) -> Losses:
+    """:func:`step_losses` of the batch that the draws are for: a step up to its gradients, which a compiler sees as one."""
+    batch = composed(training, draws, augment)
+    return step_losses(model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
+
+
+def updated(state: TrainingState) -> Float[Tensor, ""]:
+    """Weights and Adam's moments by PyTorch's own; -> the norm of the gradient before it is clipped."""
     parameters = list(state.model.parameters())
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if state.config.gradient_clip:
         nn.utils.clip_grads_with_norm_(parameters, state.config.gradient_clip, norm)
-    state.set_rate(rate)
     state.optimizer.step()
+    return norm
+
+
+def training_step(
+    state: TrainingState, batch: Batch, rate: float | Float[Tensor, ""], done: float | Float[Tensor, ""] = 0.0
+) -> Float[Tensor, "5"]:
+    """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
+    weight, objective = state.config.reconstruction_weight, state.config.objective
+    return descend(
+        state,
+        lambda: step_losses(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits),
+        rate,
+    )
+
+
+def descend(
+    state: TrainingState,
+    losses: Callable[[], Losses],
+    rate: float | Float[Tensor, ""],
+    update: Callable[[TrainingState], Float[Tensor, ""]] = updated,
+) -> Float[Tensor, "5"]:
+    """One step down the first of the losses, by :func:`updated` or another ``update``; their sums and the gradient's norm."""
+    state.optimizer.zero_grad()
+    loss, sums = losses()
+    loss.backward()
+    state.set_rate(rate)
+    norm = update(state)
     return torch.cat([sums, norm[None]])
 
 
@@ -91,12 +124,15 @@ class Steps:
     def __init__(self, state: TrainingState, data: Data, settled: Settled) -> None:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
-        self.compute = _compiled() if settled.compile else step_losses
+        self.losses = _compiled(state.config.model_copy(update={"seed": 0})) if settled.compile else drawn_losses
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None
+        # whether in a graph or not, as both take the same steps; clipping has to know the norm before
+        kernel = not state.config.gradient_clip and state.device.type == "cuda" and adam_triton.trusted(state.device)
+        self.update = (lambda state: adam_triton.update(state.optimizer)) if kernel else updated
 
     def begin(self, draws: Draws, rates: Sequence[float]) -> None:
         """Start an epoch with what was drawn for it, and the learning rate of each of its steps."""
@@ -117,20 +153,27 @@ class Steps:
 
     def compute_on(self, draws: Draws, rate: float | Float[Tensor, ""]) -> None:
         """A step on these images."""
-        batch, done = composed(self.data.training, draws, self.augment), (self.done / self.state.config.total_steps).float()
-        self.sums.copy_(training_step(self.state, batch, rate, self.compute, done))
+        state, config = self.state, self.state.config
+        done = (self.done / config.total_steps).float()
+
+        def losses() -> Losses:
+            weight, objective = config.reconstruction_weight, config.objective
+            return self.losses(state.model, weight, self.data.training, draws, self.augment, objective, done)
+
+        self.sums.copy_(descend(state, losses, rate, self.update))
         self.totals += self.sums
         self.done += 1
 
 
-def _compiled() -> Callable[..., Losses]:
-    """The step's losses, compiled anew for this run.
+@lru_cache(maxsize=1)
+def _compiled(cell: RunConfig) -> Callable[..., Losses]:  # noqa: ARG001
+    """The step's losses, compiled anew for another cell, for which a process that trains seed after seed waits once.
 
     What is compiled belongs to the code, not to the run: after some networks in one process torch would compile no more, and
     take eager steps without a word.
     """
     torch.compiler.reset()
-    made: Callable[..., Losses] = torch.compile(step_losses, dynamic=False)
+    made: Callable[..., Losses] = torch.compile(drawn_losses, dynamic=False)
     return made
 
 

@@ -179,15 +179,17 @@ def test_the_spread_losss_margin_grows_with_each_step_of_the_run(tiny, data_of, 
     assert resumed[1] == whole[1]
 
 
-def test_each_run_compiles_anew(tiny, data_of, monkeypatch):
+def test_each_cell_compiles_anew_and_its_seeds_share_what_is_compiled(tiny, data_of, monkeypatch):
     """Else torch would stop compiling after some networks in one process, and say nothing."""
     told = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: told.append("reset"))
     monkeypatch.setattr(torch, "compile", lambda function, **_: told.append("compile") or function)
-    for _ in range(2):
-        config = tiny(epochs=1)
+    step._compiled.cache_clear()
+    for changes in ({}, {"seed": 7}, {"routing_iterations": 2}, {"routing_iterations": 2, "seed": 7}, {}):
+        config = tiny(epochs=1, **changes)
         step.Steps(TrainingState(config, torch.device("cpu")), data_of(config), Settled(compile=True, graph=False))
-    assert told == ["reset", "compile"] * 2
+    step._compiled.cache_clear()
+    assert told == ["reset", "compile"] * 3
 
 
 def test_a_run_that_ended_or_was_left_holds_no_graphs(tiny, data_of, captured, monkeypatch):
