@@ -86,7 +86,7 @@ def main() -> int:
     for fault in comparisons.faults:
         _warn("missing", fault)
     # what is chosen by a filter is no result of the experiment as a whole, and must not take its place
-    folder = command.results / folder_name(" where ".join([found.experiment, *command.where]))
+    folder = command.results / folder_name(*found.stores, where=command.where)
     written: list[Path] = []
     try:
         if command.only in ("tables", "all"):
