@@ -70,13 +70,12 @@ def main() -> int:
     config = make_config(asdict(command.config), "the flags", "{}")
     execution = Execution(command.compile, command.graph)
 
-    from capsnet import further
+    from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from capsnet.precision import require
     from capsnet.training import DivergedError, choose_device, errors_at, evaluate, train
 
     device = choose_device(command.device)
-    require(config, device)
+    precision.require(config, device)
     settled = execution.settle(config, device)
     if command.checkpoints:
         _writable(command.checkpoints)
@@ -89,7 +88,7 @@ def main() -> int:
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
         f"{parameters:,} parameters; on {device}, steps {settled}"
     )
-    cli.note(remarks([config]))
+    cli.note([*remarks([config]), *precision.remarks([config], device)])
     shown = Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines())
     try:
         with shown as display:

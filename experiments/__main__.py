@@ -236,9 +236,8 @@ def _launchers(
     """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
     import torch
 
-    from capsnet import further
+    from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from capsnet.precision import require
     from experiments.tracking import Store
     from experiments.worker import Place
 
@@ -248,8 +247,9 @@ def _launchers(
     wanted = list(configs)
     if engine.device == "cpu" or torch.cuda.is_available():  # else the cards are those of a cluster
         for config in wanted:
-            require(config, torch.device(engine.device))
+            precision.require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
+        cli.note(precision.remarks(wanted, torch.device(engine.device)))
     for config in {config.test_sets: config for config in wanted}.values():
         further.require(config, folder)
     for config in {config.dataset: config for config in wanted}.values():
