@@ -52,9 +52,12 @@ def test_ctrl_c_ends_it_quietly_also_with_a_page_open(folder: Path) -> None:
             except OSError:
                 time.sleep(0.5)
         with page:
-            page.sendall(f"GET /version HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            asked = "/api/2.0/mlflow/experiments/search?max_results=5"
+            page.sendall(f"GET {asked} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
             assert b"200 OK" in page.recv(1000)
-            os.killpg(server.pid, signal.SIGINT)  # as a terminal does: to make, its shell and the server
+            for _ in range(2):  # as a terminal does, to make, its shell and the server; and once more, which nobody would miss
+                os.killpg(server.pid, signal.SIGINT)
+                time.sleep(0.02)
             said, _ = server.communicate(timeout=60)
     finally:
         if server.poll() is None:
