@@ -313,7 +313,7 @@ def sync(command: Sync) -> int:
 def _default(what: str, with_cuda: str) -> str:
     import torch
 
-    names = f"{what.upper()}= names another" if cli.has_make() else f"a {what}'s name takes another"
+    names = f"{what.upper()}= names another" if cli.has_make() else "name another as its argument"
     if torch.cuda.is_available():
         cli.console.print(f"{what} {with_cuda}, because there is a CUDA device ({torch.cuda.get_device_name()}); {names}")
         return with_cuda
