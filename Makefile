@@ -77,11 +77,16 @@ report: $(READY) ## make the report of an experiment again, one HTML file (the o
 	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only report $${DATA:+--data "$$DATA"} $(FLAGS)
 
 ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
+	@# in the background, where Ctrl-C is ignored but by who asks for it: its web server raises it anew at its end, and all tell of it
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) echo "MLFLOW_TRACKING_URI names a server: open it in a browser" ;; \
-	*) echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(VENV)/bin/mlflow server \
-		--host 127.0.0.1 --port $(PORT) --workers 1 \
-		--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}" ;; \
+	*) echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; \
+		trap 'asked=1; kill $$server' INT TERM; \
+		MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server \
+			--host 127.0.0.1 --port $(PORT) --workers 1 \
+			--backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlruns/mlflow.db}" & \
+		server=$$!; wait $$server; code=$$?; trap '' INT TERM; \
+		if [ -n "$$asked" ]; then wait $$server; exit 0; fi; exit $$code ;; \
 	esac
 
 bench: $(READY) ## measure speed and memory, against a textbook version and this machine's floor: under 5 minutes

@@ -1,6 +1,5 @@
 """``python -m analysis``: tables, plots, figures and the report of experiments."""
 
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,6 +70,7 @@ def main() -> int:
             return duel.main(cli.parse(duel.Compare, duel.PROG, duel.DESCRIPTION, sys.argv[2:]))
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
     from analysis import browse, tables
+    from analysis.origins import user_interface
     from analysis.runs import UnconfirmedError, read_runs
 
     try:
@@ -86,7 +86,7 @@ def main() -> int:
     for fault in comparisons.faults:
         _warn("missing", fault)
     # what is chosen by a filter is no result of the experiment as a whole, and must not take its place
-    folder = command.results / folder_name(" where ".join([found.experiment, *command.where]))
+    folder = command.results / folder_name(*found.stores, where=command.where)
     written: list[Path] = []
     try:
         if command.only in ("tables", "all"):
@@ -102,10 +102,10 @@ def main() -> int:
     stems = dict.fromkeys(str(path.relative_to(folder).with_suffix("")) for path in written if path.name != "report.html")
     report = ["report.html (all of it on one page)"] if folder / "report.html" in written else []
     cli.console.print(f"In {folder}: {cli.escaped(', '.join([*report, *stems]))}")
-    server = stores.shown(os.environ.get("MLFLOW_TRACKING_URI", ""))
-    start, address = ("", server.rstrip("/")) if server.startswith("http") else ("make ui, then ", "http://127.0.0.1:5000")
     for store in found.stores.values():
-        cli.console.print(f"To browse the runs: {start}{address}/{browse.address(store.experiment_id)}")
+        start = "" if stores.is_server(store.uri) else f"{stores.browsing(store.uri)}, then "
+        page = f"{user_interface(store)}/{browse.address(store.experiment_id)}"
+        cli.console.print(f"To browse the runs: {cli.escaped(start)}{page}")
     return 0
 
 

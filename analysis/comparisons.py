@@ -267,6 +267,16 @@ def axes_of(cells: Sequence[Cell]) -> list[str]:
     return [axis for axis in cells[0].setting if axis != "dataset" and axis not in following] if cells else []
 
 
+def varied_alone(cells: Sequence[Cell], axis: str) -> bool:
+    """Whether cells with all values of the axis were planned beside otherwise equal settings, as they aren't by a search."""
+    following = followers([cell.setting for cell in cells])
+    able = [cell.setting for cell in cells if axis in told(cell.setting)]
+    blocks: dict[tuple[Any, ...], set[Any]] = {}
+    for setting in able:
+        blocks.setdefault(setting_beside(setting, (axis,), following), set()).add(setting[axis])
+    return {setting[axis] for setting in able} in blocks.values()
+
+
 def setting_beside(setting: Mapping[str, Any], axes: Collection[str], following: Mapping[str, str]) -> tuple[Any, ...]:
     """The values of all other axes: what is equal in a block. What follows one of the axes is a part of it."""
     read = told(setting)

@@ -1,22 +1,29 @@
 """A table as plain text -> Markdown, LaTeX and HTML. Every text is escaped here, and nowhere else."""
 
+import math
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
-TEXT_WIDTH = 345  # points of LaTeX's article at 10 pt: a table that fits there, fits a page of any conference
-SIZES = {  # up to so many columns -> points of a letter and of the gap between columns, and how LaTeX is told
-    4: (5.1, 12, ""),
-    6: (4.7, 12, "\\small\n"),
-    8: (4.35, 10, "\\footnotesize\\setlength{\\tabcolsep}{5pt}\n"),
-    99: (4.1, 6, "\\scriptsize\\setlength{\\tabcolsep}{3pt}\n"),
+# points of LaTeX's article at 10 pt: a table that fits there, fits a page of any conference
+TEXT_WIDTH, TEXT_HEIGHT = 345, 550
+SIZES = {  # up to so many columns -> points of a letter, of the gap between columns and of a line, and how LaTeX is told
+    4: (5.1, 12, 12, ""),
+    6: (4.7, 12, 11, "\\small\n"),
+    8: (4.35, 10, 9.5, "\\footnotesize\\setlength{\\tabcolsep}{5pt}\n"),
+    99: (4.1, 6, 8, "\\scriptsize\\setlength{\\tabcolsep}{3pt}\n"),
 }
+# LaTeX expects captions below: above, they would touch the rule
+SKIPS = "\\setlength{\\abovecaptionskip}{0pt}\\setlength{\\belowcaptionskip}{6pt}\n"
 TIE = "\N{NO-BREAK SPACE}"
+RULES = 45  # points: three of them with what is around them, and a caption that says "Continued."
 NARROWEST, LONGEST = 6, 10_000  # letters of a line
 
 LATEX = str.maketrans(
@@ -115,9 +122,17 @@ def page(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """The table as a LaTeX float that needs no package but booktabs, with lines broken to fit the text's width."""
+    """The table as a LaTeX float that needs no package but booktabs, with lines broken to fit the text's width.
+
+    One that is taller than a page is set smaller, or goes on in further floats of the same number.
+    """
     crowd = min(99, max(len(table.header), len(table.rows) // 3))  # many rows want a small size, too
-    letter, gap, size = next(SIZES[most] for most in SIZES if crowd <= most)
+    tries = [_set(table, *told) for most, told in SIZES.items() if crowd <= most]
+    return "".join(next((floats for floats in tries if len(floats) == 1), tries[-1]))
+
+
+def _set(table: Table, letter: float, gap: float, lead: float, size: str) -> list[str]:
+    """The floats that the table takes in a size of letters."""
     room = int((TEXT_WIDTH - gap * len(table.header)) / letter)
     columns = _fitted([list(column) for column in zip(table.header, *table.rows, strict=True)], room)
     sides = "l" * table.labels + "r" * (len(table.header) - table.labels)
@@ -126,21 +141,51 @@ def latex(table: Table) -> str:
         [_stacked(column[i + 1], "t", side) for column, side in zip(columns, sides, strict=True)]
         for i in range(len(table.rows))
     ]
+    head, *heights = [lead * max((len(column[i]) for column in columns), default=1) for i in range(len(body) + 1)]
+    parts = _parts(_with_texts(heights, table), TEXT_HEIGHT - head - RULES)
+    return [_float(table, header, [body[i] for i in part], sides, size, part) for part in parts]
+
+
+def _float(table: Table, header: list[str], body: list[list[str]], sides: str, size: str, rows: range) -> str:
+    """A float with some rows of the table: what is said of all of it stands with the first, its notes with the last."""
+    first, last = rows.start == 0, rows.stop == len(table.rows)
     # the columns are numbers until they are drawn, because Styler takes no header twice
     styler = pd.DataFrame(body).style.hide(axis="index").format_index(lambda i: header[int(str(i))], axis="columns")
     text = styler.to_latex(
         hrules=True,
-        caption=_escape(table.caption),
-        label=table.label,
-        position="tb",
+        caption=_escape(table.caption) if first else "Continued.",
+        label=table.label if first else None,
+        position="tbp",  # p, too: a tall one would wait for the end of the document
         position_float="centering",
         column_format=sides,
     )
-    notes = "".join(f"\\par\\smallskip\\raggedright\\footnotesize {_escape(note)}\n" for note in table.notes)
+    notes = "".join(f"\\par\\smallskip\\raggedright\\footnotesize {_escape(note)}\n" for note in table.notes if last)
+    again = "" if first else "\\addtocounter{table}{-1}\n"
     # what is too wide all the same stands out on both sides, not on one
     begin, end = f"{size}\\makebox[\\linewidth]{{%\n\\begin{{tabular}}", "\\end{tabular}}\n"
-    text = str(text).replace("\\begin{tabular}", begin, 1).replace("\\end{tabular}\n\\end{table}", f"{end}\\end{{table}}")
+    text = str(text).replace("\\centering\n", f"\\centering\n{SKIPS}{again}", 1)
+    text = text.replace("\\begin{tabular}", begin, 1).replace("\\end{tabular}\n\\end{table}", f"{end}\\end{{table}}")
     return text.replace("\\end{table}", notes + "\\end{table}")
+
+
+def _with_texts(heights: list[float], table: Table) -> list[float]:
+    """The rows' heights, of the first with the caption and of the last with the notes: a line has 65 letters, of notes 80."""
+    above = 12.0 * math.ceil(len(table.caption) / 65)
+    below = sum(9.5 * math.ceil(len(note) / 80) + 3 for note in table.notes)
+    ends = {0: above} | {len(heights) - 1: below + above * (len(heights) == 1)}
+    return [height + ends.get(i, 0.0) for i, height in enumerate(heights)]
+
+
+def _parts(heights: Sequence[float], room: float) -> list[range]:
+    """Rows for each page: as few pages as there can be, about equally full."""
+    pages = max(1, math.ceil(sum(heights) / room))
+    starts, used = [0], 0.0
+    for i, height in enumerate(heights):
+        if used and (used + height > room or used >= sum(heights) / pages):
+            starts.append(i)
+            used = 0.0
+        used += height
+    return [range(*pair) for pair in pairwise([*starts, len(heights)])]
 
 
 def _escape(text: Any) -> str:

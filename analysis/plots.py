@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
-from analysis.cells import Cell, followers_note, in_order, legend, name_of, read_by, texts_of, value_text, varying
-from analysis.comparisons import Comparisons, Effect, axes_of, main_effects
+from analysis.cells import Cell, followers_note, in_order, legend, name_of, read_by, texts_of, value_text
+from analysis.cells import cells as all_cells
+from analysis.comparisons import Comparisons, Effect, axes_of, main_effects, varied_alone
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
 from analysis.rows import Group, Row
@@ -89,17 +90,25 @@ def by_cell(comparisons: Comparisons) -> list[Figure]:
 
 
 def by_axis(runs: pd.DataFrame) -> list[Figure]:
-    """Test error by each axis that varies: its runs, the mean and its interval over seeds.
+    """Test error by each axis that was varied alone: its runs, the mean and its interval over seeds.
+
+    Of any other axis, as all of a search, a value's mean would be that of other settings than another value's.
 
     Raises:
-        NothingToDrawError: no run is finished, or there are too many values.
+        NothingToDrawError: no run is finished, no axis was varied alone, or there are too many values.
     """
     finished = by_epoch.finished_of(runs)
-    axes: list[str | None] = [*varying(runs)] or [None]
+    planned = all_cells(runs)
+    alone = {axis: varied_alone(planned, axis) for axis in planned[0].setting}
+    if alone and not any(alone.values()):
+        raise NothingToDrawError("no axis was varied alone: none has cells with all of its values beside equal settings")
+    axes: list[str | None] = [axis for axis, is_alone in alone.items() if is_alone] or [None]
     if (count := sum(runs[axis].nunique() for axis in axes if axis)) > MOST_CELLS:
         raise NothingToDrawError(f"the axes have {count} values, too many to stand one below the other; --where chooses some")
     groups = [_of_axis(runs, finished, axis) for axis in axes]
-    pooled = ", each the mean over the other axes" if len(axes) > 1 else ""
+    pooled = ", each the mean over the other axes" if len(alone) > 1 else ""
+    missing = [name_of(axis) for axis, is_alone in alone.items() if not is_alone]
+    pooled += f"; without {' and '.join(missing)}, not varied alone" if missing else ""
     said = Said(ERROR, "one run", f"{_told(row.estimate for g in groups for row in g.rows)} over n seeds{pooled}")
     return draw(groups, said, least=0.0)
 

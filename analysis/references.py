@@ -9,6 +9,7 @@ from analysis.cells import NAMES, Cell, name_of, text_of, told, value_text
 from capsnet.config import FIELDS, VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
+from experiments.sources import SHORT
 
 Member = TypeVar("Member")
 
@@ -53,7 +54,7 @@ def _named(cells: Sequence[Cell], wanted: str) -> list[Cell]:
     axes = list(cells[0].setting)
     if not axes:
         raise InputError(f"reference {wanted!r}: there is a single cell, and nothing to compare it to")
-    own = {shown: field for field, shown in NAMES.items()}
+    own = {shown: field for names in (SHORT, NAMES) for field, shown in names.items()}  # as in names of runs, or in tables
     for part in re.split(r"[,\s]+(?=\w+=)(?![^(]*\))", wanted.strip()):  # not at a parameter's name=value
         axis, equals, value = (text.strip() for text in part.partition("="))
         axis = own.get(axis, axis)

@@ -29,6 +29,7 @@ from analysis.origins import origins
 from analysis.roster import FINISHED, WAITING, roster
 from analysis.runs import Runs
 from analysis.sentences import percent
+from capsnet import cli
 from capsnet.errors import brief
 from experiments import stores
 from experiments.overview import duration
@@ -112,7 +113,9 @@ def render(
         autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     environment.filters["tied"] = _tied
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
         policy=_policy(style, script),
         style=Markup(style),  # ours, like the script: no user's text is in them
         script=Markup(script),
@@ -131,7 +134,7 @@ def render(
         faults=[*comparisons.faults, *unread, *unknown, *missing, *gone, *(f"not drawn: {reason}" for reason in undrawn)],
         cost=expenses.told(total),
         origins=sources,
-        local=not all(stores.is_server(store.uri) for store in found.stores.values()),
+        local=[stores.browsing(store.uri) for store in found.stores.values() if not stores.is_server(store.uri)][:1],
         again=_again(found, comparisons, where),
     )
 
@@ -223,9 +226,10 @@ def _again(found: Runs, comparisons: Comparisons, where: Sequence[str]) -> str:
     asked = [cell.setting for cell, why in comparisons.references.values() if why == "as asked for"]
     # of several, what they have in common names them
     reference = {axis: value for axis, value in asked[0].items() if all(each[axis] == value for each in asked)} if asked else {}
-    if len(names) == 1 and not where and not reference:
+    if len(names) == 1 and not where and not reference and cli.has_make():
         return f"make report EXPERIMENT={shlex.quote(names[0])}"
     words = [*names, "--only", "report", *(word for each in where for word in ("--where", each))]
     if reference:
         words += ["--reference", " ".join(f"{axis}={text_of(value)}" for axis, value in reference.items())]
-    return f".venv/bin/python -m analysis {shlex.join(words)}"
+    start = cli.called("python -m analysis")
+    return f"{'.venv/bin/' if cli.has_make() else ''}{start} {shlex.join(words)}"

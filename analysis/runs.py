@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import value_text
+from capsnet import cli
 from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.registry import TEST_SETS
@@ -135,7 +136,8 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
     stores: dict[str, Store] = {}
     for name in latest or names:
         if name is None:
-            raise InputError("nothing has been launched yet: run make ablation, or python -m experiments run GRID")
+            start = "make ablation, or " if cli.has_make() else ""
+            raise InputError(f"nothing has been launched yet: run {start}{cli.called('python -m experiments run')} GRID")
         store = Store.open(name, folder, create=False)
         if store is None:
             there = Store.names(folder)

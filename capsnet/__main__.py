@@ -22,12 +22,12 @@ if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     from capsnet.state import EpochMetrics, TrainingState
     from capsnet.training import Step
 
-DESCRIPTION = """Train one capsule network and test it once, after its last epoch. Nothing is tracked.
+DESCRIPTION = """Train one capsule network, and test it after its last epoch. Nothing is tracked.
 
-Example: python -m capsnet --epochs 5 --routing-iterations 3 --reconstruction-weight 0.0005 --checkpoints out"""
+Example: python -m capsnet --epochs 5 --routing-iterations 3 --checkpoints out"""
 MORE = f"""
 
-Here are the flags that most runs are told apart by; --help-all lists all {len(FIELDS)} choices."""
+Of {len(FIELDS)} choices, here are the most used; --help-all explains them all."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,10 @@ class Command:
     device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
     compile: Annotated[str, tyro.conf.arg(help=cli.COMPILE)] = "auto"
     graph: Annotated[str, tyro.conf.arg(help=cli.GRAPH)] = "auto"
-    log_interval: Annotated[int, tyro.conf.arg(help="steps between two progress reports; 0 = after epochs only")] = 100
+    log_interval: Annotated[int, tyro.conf.arg(help="steps between two reports; 0 = epochs only")] = 100
     checkpoints: Annotated[
         Path | None,
-        tyro.conf.arg(
-            metavar="DIR", help="write a checkpoint per epoch here, and go on from the last one there", help_behavior_hint=""
-        ),
+        tyro.conf.arg(metavar="DIR", help="one per epoch; goes on from the last one there", help_behavior_hint=""),
     ] = None
 
 
@@ -56,7 +54,7 @@ class Brief(Command):
     """The flags that --help shows."""
 
     config: tyro.conf.OmitArgPrefixes[cli.CommonFlags] = field(default_factory=cli.CommonFlags)  # type: ignore[valid-type]
-    """The most used of the choices that can change a number. The defaults are the paper's network on MNIST."""
+    """What can change a number. The defaults are the paper's network on MNIST."""
     compile: tyro.conf.Suppress[str] = "auto"
     graph: tyro.conf.Suppress[str] = "auto"
 
@@ -72,13 +70,12 @@ def main() -> int:
     config = make_config(asdict(command.config), "the flags", "{}")
     execution = Execution(command.compile, command.graph)
 
-    from capsnet import further
+    from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from capsnet.precision import require
     from capsnet.training import DivergedError, choose_device, errors_at, evaluate, train
 
     device = choose_device(command.device)
-    require(config, device)
+    precision.require(config, device)
     settled = execution.settle(config, device)
     if command.checkpoints:
         _writable(command.checkpoints)
@@ -91,7 +88,7 @@ def main() -> int:
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
         f"{parameters:,} parameters; on {device}, steps {settled}"
     )
-    cli.note(remarks([config]))
+    cli.note([*remarks([config]), *precision.remarks([config], device)])
     shown = Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines())
     try:
         with shown as display:

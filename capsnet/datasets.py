@@ -19,7 +19,7 @@ Arrays = tuple[np.ndarray, np.ndarray]  # images [n, height, width(, channels)] 
 
 BROKEN = (RuntimeError, OSError, ValueError, TypeError, LookupError, EOFError, AssertionError)  # what reading files may raise
 ELSEWHERE = (
-    "or name another folder with CAPSNET_DATA or --data; the data set 'digits' is embedded and needs no files (GRID=quick)"
+    "or name another folder with CAPSNET_DATA or --data; the data set 'digits' is embedded and needs no files (grid quick)"
 )
 
 SMALLNORB = (  # how the files' names begin, of training and test: with the five toys of each kind that are in them

@@ -5,7 +5,7 @@ convolutions and fully connected layers are rounded, and what they make, where a
 convolution in the frequency domain rounds transforms and products, too, and is off by one and a half times as much.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -32,6 +32,16 @@ def require(config: RunConfig, device: torch.device) -> None:
         raise InputError(
             f"precision {config.precision} needs a GPU of compute capability 8.0, which {name} is not; choices: fp32"
         )
+
+
+def remarks(configs: Iterable[RunConfig], device: torch.device) -> list[str]:
+    """A line if the device has a precision but no instructions for it, so that it is slower than the one that it replaces."""
+    if device.type != "cpu" or not any(config.precision == "bf16" for config in configs):
+        return []
+    able = torch.cpu.get_capabilities()
+    if able["architecture"] != "x86_64" or able.get("amx_bf16") or able.get("avx512_bf16"):
+        return []
+    return ["precision bf16 will be slower than fp32 here: this CPU multiplies it by neither AMX nor AVX-512 BF16"]
 
 
 @contextmanager

@@ -1,13 +1,24 @@
 """What a config may have and few would want: it is said before anything starts, and nothing is changed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from capsnet.config import RunConfig
+from capsnet.config import FIELDS, RunConfig
 
 
 def remarks(configs: Iterable[RunConfig]) -> list[str]:
     """A line for each thing to be wondered at, whichever of the configs have it."""
-    return list(dict.fromkeys(line for config in configs for line in _of(config)))
+    listed = list(configs)
+    return list(dict.fromkeys([*(line for config in listed for line in _of(config)), *_decoder(listed)]))
+
+
+def _decoder(configs: Sequence[RunConfig]) -> Iterable[str]:
+    """Its sizes, where none is made. They are not refused, because a grid has them beside weights of which one is 0."""
+    able = [config for config in configs if "decoder_hidden" not in config.network.unread]
+    unread = {config.decoder_hidden for config in able if not config.reconstruction_weight}
+    nobody = not any(config.reconstruction_weight for config in able)
+    if len(unread) > 1 or (nobody and unread - {FIELDS["decoder_hidden"].default}):
+        same = "; runs that differ in it alone train the same network" if len(unread) > 1 else ""
+        yield f"decoder_hidden means nothing at reconstruction_weight 0, where there is no decoder{same}"
 
 
 def _of(config: RunConfig) -> Iterable[str]:

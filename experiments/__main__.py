@@ -26,11 +26,9 @@ if TYPE_CHECKING:  # torch and mlflow take seconds
 
 DESCRIPTION = """Run grids and searches of capsule networks and keep what is known of them in MLflow."""
 
-GridName = Annotated[
-    str,
-    tyro.conf.Positional,
-    tyro.conf.arg(metavar="GRID", help="a shipped grid (quick, mnist-small, paper, ...) or a .yaml file"),
-]
+GRIDS = "a shipped grid (quick, mnist-small, paper, ...) or a .yaml file"
+UNNAMED = "(default: {} on a CUDA device, quick without one)"
+GridName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help=GRIDS)]
 Experiment = Annotated[
     str,
     tyro.conf.arg(
@@ -85,10 +83,12 @@ class Launch:
 class Run(Launch):
     """Train every config of a grid that is not finished yet.
 
-    Example: python -m experiments run quick. Without a grid: paper on a CUDA device, quick without one.
+    Example: python -m experiments run quick
     """
 
-    grid: GridName = ""
+    grid: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help=GRIDS, help_behavior_hint=UNNAMED.format("paper"))
+    ] = ""
     shard: Annotated[
         str, tyro.conf.arg(metavar="I/N", help="the I-th part of N, for job arrays", help_behavior_hint="(default: all)")
     ] = ""
@@ -100,17 +100,23 @@ class Run(Launch):
 class Search(Launch):
     """Find good settings with Optuna, and confirm the best on fresh seeds.
 
-    Example: python -m experiments search quick. Without a name: mnist on a CUDA device, quick without one.
+    Example: python -m experiments search quick
     """
 
     search: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="SEARCH", help="a shipped search (quick, mnist) or a .yaml file")
+        str,
+        tyro.conf.Positional,
+        tyro.conf.arg(
+            metavar="SEARCH",
+            help="a shipped search (quick, mnist) or a .yaml file",
+            help_behavior_hint=UNNAMED.format("mnist"),
+        ),
     ] = ""
     storage: Annotated[
         str,
         tyro.conf.arg(
             metavar="URL",
-            help="database of studies, such as postgresql://USER:PASSWORD@HOST/optuna",
+            help="database of studies, such as postgresql://USER@HOST/optuna with the password in ~/.pgpass",
             help_behavior_hint="(default: OPTUNA_STORAGE, or optuna.db in the folder of --mlruns)",
         ),
     ] = ""
@@ -230,9 +236,8 @@ def _launchers(
     """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
     import torch
 
-    from capsnet import further
+    from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from capsnet.precision import require
     from experiments.tracking import Store
     from experiments.worker import Place
 
@@ -242,8 +247,9 @@ def _launchers(
     wanted = list(configs)
     if engine.device == "cpu" or torch.cuda.is_available():  # else the cards are those of a cluster
         for config in wanted:
-            require(config, torch.device(engine.device))
+            precision.require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
+        cli.note(precision.remarks(wanted, torch.device(engine.device)))
     for config in {config.test_sets: config for config in wanted}.values():
         further.require(config, folder)
     for config in {config.dataset: config for config in wanted}.values():
@@ -273,7 +279,7 @@ def _told(failed: Sequence[str], untold: Sequence[str]) -> int:
     tell_failed(failed)
     tell_untold(untold)
     if untold:
-        cli.errors.print("nothing is lost: python -m experiments sync tells it, and so does the next launch")
+        cli.errors.print(f"nothing is lost: {cli.called('python -m experiments sync')} tells it, and so does the next launch")
     return 1 if failed or untold else 0
 
 
@@ -307,7 +313,7 @@ def sync(command: Sync) -> int:
 def _default(what: str, with_cuda: str) -> str:
     import torch
 
-    names = f"{what.upper()}= names another"
+    names = f"{what.upper()}= names another" if cli.has_make() else "name another as its argument"
     if torch.cuda.is_available():
         cli.console.print(f"{what} {with_cuda}, because there is a CUDA device ({torch.cuda.get_device_name()}); {names}")
         return with_cuda

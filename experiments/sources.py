@@ -16,6 +16,14 @@ from capsnet.errors import InputError, unknown
 
 SHIPPED = Path(__file__).parent / "grids"
 KEYS = ("description", "base", "axes", "also", "seeds")
+SHORT = {
+    "routing_iterations": "r",
+    "test_routing_iterations": "test_r",
+    "reconstruction_weight": "recon",
+    "learning_rate": "lr",
+    "lr_schedule": "schedule",
+}
+"""What names of runs call the fields that are varied most: of a name, MLflow shows some twenty letters."""
 SEEDS = "seeds are given by the grid's key 'seeds'"
 
 
@@ -141,6 +149,11 @@ def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
 def label(config: RunConfig, names: Sequence[str], digits: int = 4) -> str:
     """The named fields of a config as ``routing_iterations=3 reconstruction_weight=0``, drawn numbers shortened."""
     return shortened(" ".join(f"{name}={_short(getattr(config, name))}" for name in names) or "base", digits)
+
+
+def brief_label(text: str) -> str:
+    """A label as it names runs in MLflow: ``r=3 recon=0``; of different labels, different ones."""
+    return re.sub(r"(?:^|(?<= ))\w+(?==)", lambda found: SHORT.get(found[0], found[0]), text)
 
 
 def shortened(text: str, digits: int = 4) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from uuid import uuid4
 import psutil
 from filelock import FileLock
 
+from capsnet import cli
 from capsnet.errors import InputError
 
 NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
@@ -44,6 +46,13 @@ def studies(folder: Path, named: str) -> str:
 def shown(uri: str) -> str:
     """An address, or a text with addresses, without passwords."""
     return re.sub(r"([?&](?:password|token|secret)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri))
+
+
+def browsing(uri: str) -> str:
+    """What shows the runs of a store in a browser."""
+    if is_server(uri):
+        return shown(uri)
+    return "make ui" if cli.has_make() else f"mlflow server --backend-store-uri {shlex.quote(shown(uri))}"
 
 
 def is_server(uri: str) -> bool:

@@ -1,5 +1,6 @@
 """The figures of a study, by Optuna: what MLflow keeps beside the search's runs."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -33,8 +34,10 @@ def draw(study: Study, folder: Path) -> list[str]:
         Their names.
     """
     objectives = study.search.objectives
-    if len(study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < 2:
+    trials = study.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(trials) < 2:
         return []
+    parameters = sorted({name for trial in trials for name in trial.params})
     from optuna.visualization import matplotlib as plots
 
     drawn: dict[str, Callable[[], Any]] = {}
@@ -51,14 +54,14 @@ def draw(study: Study, folder: Path) -> list[str]:
     if len(objectives) in (2, 3):
         drawn["pareto_front"] = partial(plots.plot_pareto_front, study.study, target_names=[NAMES[name] for name in objectives])
     folder.mkdir(parents=True, exist_ok=True)
-    return [name for name, plot in drawn.items() if _save(plot, folder / name)]
+    return [name for name, plot in drawn.items() if _save(plot, folder / name, parameters)]
 
 
 def _value(i: int, trial: FrozenTrial) -> float:
     return float(trial.values[i])
 
 
-def _save(plot: Callable[[], Any], stem: Path) -> bool:
+def _save(plot: Callable[[], Any], stem: Path, parameters: Sequence[str]) -> bool:
     """Whether there was something to draw."""
     from matplotlib import pyplot as plt
 
@@ -68,6 +71,8 @@ def _save(plot: Callable[[], Any], stem: Path) -> bool:
         with warnings.catch_warnings(action="ignore"), plt.rc_context({"pdf.fonttype": 42}):
             plot()
             figure = plt.gcf()
+            if stem.name.startswith("parallel"):
+                _with_whole_names(figure.axes[0], parameters)
             _fit(figure, stem.name)
             box = None if figure.get_layout_engine() else "tight"
             figure.savefig(f"{stem}.png", dpi=150, bbox_inches=box, metadata={"Software": None})
@@ -97,6 +102,10 @@ def _fit(figure: Figure, name: str) -> None:
                 axis.set_minor_formatter(NullFormatter())
     for panel in panels:
         if name.startswith("parallel"):  # whose labels lie on the lines
+            texts = [label.get_text() for label in panel.get_yticklabels()]
+            if any("(" in text for text in texts):  # a long value would lie over the next axis
+                panel.set_yticks(panel.get_yticks(), [re.sub(r"(?<=[(,]) *", "\n", text) for text in texts])
+                panel.get_yticklabels()[-1].set_verticalalignment("top")  # below the title
             for label in panel.get_yticklabels():
                 label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5, "alpha": 0.8})
         else:
@@ -106,6 +115,21 @@ def _fit(figure: Figure, name: str) -> None:
             panel.legend(loc="best")
     for text in figure.findobj(Text):
         text.set_fontsize(7)
+
+
+def _with_whole_names(panel: Axes, parameters: Sequence[str]) -> None:
+    """Names of parameters as they are: Optuna, which has the axes in the names' order, cuts them to 17 letters.
+
+    Args:
+        panel: whose places on x are the objective and the parameters.
+        parameters: in order.
+    """
+    shown = [label.get_text() for label in panel.get_xticklabels()]
+    objectives = shown[: len(shown) - len(parameters)]
+    cut = zip(shown[len(objectives) :], parameters, strict=True)
+    if not all(name.startswith(text.removesuffix("...")) for text, name in cut):  # another order, so none that is known
+        return
+    panel.set_xticks(panel.get_xticks(), [*objectives, *parameters], rotation=40, ha="right", rotation_mode="anchor")
 
 
 def _in_rows(figure: Figure, panels: Sequence[Axes]) -> None:

@@ -129,7 +129,7 @@ class Store:
         if found.lifecycle_stage == "deleted":
             raise InputError(
                 f"experiment {name!r} has been deleted in MLflow; restore it (mlflow experiments restore "
-                f"--experiment-id {found.experiment_id}) or choose another name with EXPERIMENT="
+                f"--experiment-id {found.experiment_id}) or choose another name"
             )
         return cls(uri, name, found.experiment_id, found.creation_time)
 
@@ -189,7 +189,9 @@ class Store:
         found = list(search(client, list(experiments), wanted, ViewType.ALL)) if client else []
         if not found:
             held = f"has the experiments {', '.join(names)}" if (names := cls.names(folder)) else "is empty"
-            raise InputError(f"no run {run_id!r}: the tracking store {stores.shown(uri)} {held}; make ui shows ids of runs")
+            raise InputError(
+                f"no run {run_id!r}: the tracking store {stores.shown(uri)} {held}; {stores.browsing(uri)} shows ids of runs"
+            )
         if len(found) > 1:
             ids = ", ".join(sorted(run.info.run_id for run in found[:5]))
             raise InputError(f"{len(found)} runs have an id that begins with {run_id}: {ids}{', ...' if found[5:] else ''}")

@@ -28,6 +28,7 @@ from experiments.provenance import git_commit, hardware, versions
 from experiments.record import EPOCHS, FURTHER, OTHER_R, DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
 from experiments.runlog import RunLog
+from experiments.sources import brief_label
 from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, Store
 
 if TYPE_CHECKING:  # a grid needs no optuna
@@ -69,7 +70,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """How the run is called in MLflow and on the screen."""
+        """How the run is called on the screen, and with shorter names of fields in MLflow."""
         return f"{self.cell} seed={self.config.seed}"
 
 
@@ -195,7 +196,7 @@ def _begin(job: Job, place: Place, journal: Journal) -> None:
     if job.trial:
         tags[TRIAL] = job.trial
     if not journal.begun:
-        journal.begin(Record(job.config.to_params(), job.name, place.parent, tags, run_id=job.run_id))
+        journal.begin(Record(job.config.to_params(), brief_label(job.name), place.parent, tags, run_id=job.run_id))
         return
     before, where = journal.record.tags, ("git_commit", "versions", "hardware", "steps")
     if changed := [f"{name} {before[name]}" for name in where if before.get(name, tags[name]) != tags[name]]:

@@ -63,7 +63,7 @@ def test_the_wheel_holds_what_is_tracked_of_its_packages_and_nothing_else(instal
 
 
 def test_every_command_has_its_function():
-    assert tuple(COMMANDS) == cli.SCRIPTS
+    assert {target.split(".")[0]: name for name, target in COMMANDS.items()} == cli.SCRIPTS
     for name, target in COMMANDS.items():
         assert callable(EntryPoint(name, target, "console_scripts").load())
 
@@ -77,6 +77,13 @@ def test_installed_commands_read_what_is_shipped_and_write_nothing_by_looking(in
         shown = call(installed, tmp_path, name, "--help")
         assert shown.returncode == 0, shown.stderr
         assert f"usage: {name} [-h]" in shown.stdout
+        assert f"Example: {name} " in shown.stdout
+        assert "python -m" not in shown.stdout
+    for words in (["capsnet-experiments", "run", "--bogus"], ["capsnet-analysis"]):
+        refused = call(installed, tmp_path, *words)
+        assert refused.returncode == 2
+        assert "capsnet-experiments run" in refused.stderr
+        assert not re.search(r"python -m|\bmake\b|Makefile", refused.stderr)
     assert not list(tmp_path.iterdir())
 
 

@@ -108,6 +108,7 @@ def test_what_a_model_does_not_read_makes_no_cell_the_reference(make_runs):
         "reconstruction_weight=0, routing_iterations=1",
         "routing_iterations=1,reconstruction_weight=0.0",
         "r=1 reconstruction_weight=0e0",
+        "r=1 recon=0",
     ],
 )
 def test_a_reference_is_named_by_its_axes(make_runs, wanted):

@@ -9,6 +9,7 @@ import pytest
 
 from analysis import tables
 from analysis.formats import Table, html, latex, markdown, page
+from tests.analysis.conftest import SCHEDULES
 
 NASTY = "50%_of & {all} #1 ~^\\ $x$ <b>a|b</b> \"q\" 'r'"
 DOCUMENT = r"""\documentclass{article}
@@ -72,6 +73,33 @@ def test_latex_compiles_with_booktabs_alone_and_fits_the_page(quick, fail, tmp_p
     assert "Overfull" not in compiled(tmp_path, accuracy, effects)
     wide = re.findall(r"Overfull .hbox .([\d.]+)pt", compiled(tmp_path, ablation, differences))
     assert all(float(points) < 90 for points in wide)  # ten and twelve columns: within the margins
+
+
+@pytest.mark.parametrize("values", [(3, 3, 3), (5, 4, 4)])
+def test_a_table_that_is_taller_than_a_page_goes_on_in_further_floats(make_runs, tmp_path, values):
+    r, weights, batches = values
+    axes = {"routing_iterations": [*range(1, r + 1)], "reconstruction_weight": [0.0, 5e-4, 1e-3, 2e-3][:weights]}
+    found = of(make_runs({**axes, "lr_schedule": SCHEDULES, "batch_size": [16, 32, 64, 128][:batches]}, seeds=2))
+    log = compiled(tmp_path, *map(latex, found))
+    assert "Float too large" not in log
+    for table in found:
+        floats = latex(table).split("\\begin{table}[tbp]")[1:]
+        assert len(floats) > 1
+        assert [text.count("Continued.") for text in floats] == [0] + [1] * (len(floats) - 1)
+        assert [text.count("\\addtocounter{table}{-1}") for text in floats] == [0] + [1] * (len(floats) - 1)
+        assert [text.count("\\label") for text in floats] == [1] + [0] * (len(floats) - 1)
+        bodies = [text.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines() for text in floats]
+        assert sum(map(len, bodies)) == len(table.rows)
+        assert max(map(len, bodies)) < 4 * min(map(len, bodies)), "no page with a row or two"
+        assert all(("routing\\_iterations" in text) == (i == 0) for i, text in enumerate(floats)), "the caption's legend"
+        assert floats[-1].count("\\footnotesize") == len(table.notes) + latex(table).count("\\footnotesize\\setlength")
+
+
+def test_a_small_table_is_one_float_whose_caption_has_room_above_the_rule(quick, tmp_path):
+    for table in of(quick):
+        text = latex(table)
+        assert text.count("\\begin{table}") == 1
+        assert text.index("\\setlength{\\belowcaptionskip}{6pt}") < text.index("\\caption{") < text.index("\\toprule")
 
 
 def test_latex_takes_any_text_and_breaks_what_is_long(tmp_path):

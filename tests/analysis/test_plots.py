@@ -173,6 +173,25 @@ def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     assert table(figure.axes[0])[1:] == [["1", "3", "16 of 18"], ["3", "3", "18"]]
 
 
+def test_only_axes_that_were_varied_alone_have_a_panel(make_runs):
+    """A search draws all values of a trial at once, so that a value's mean is one of other settings, too."""
+    axes = {"routing_iterations": [1, 3], "batch_size": [16, 64], "learning_rate": [1e-3, 3e-3, 1e-2]}
+    grid = make_runs(axes, seeds=2)
+    of = grid["learning_rate"].map({1e-3: (1, 16), 3e-3: (3, 16), 1e-2: (1, 64)})
+    searched = grid[[pair == (r, b) for pair, r, b in zip(of, grid["routing_iterations"], grid["batch_size"], strict=True)]]
+    assert len(searched) == 6
+    with pytest.raises(NothingToDrawError, match="no axis was varied alone"):
+        plots.by_axis(searched)
+    # beside them, one cell that differs from the first in r alone
+    more = grid[(grid["learning_rate"] == 1e-3) & (grid["batch_size"] == 16)]
+    [figure] = plots.by_axis(pd.concat([searched, more]).drop_duplicates(["run_id"]))
+    assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations"]
+    assert "without batch size and learning rate, not varied alone" in " ".join(texts(figure).split())
+    [whole] = plots.by_axis(grid)
+    assert len(whole.axes) == 3
+    assert "without" not in texts(whole)
+
+
 # --- effects
 
 
@@ -258,7 +277,7 @@ def test_settings_that_were_drawn_can_be_read(make_runs, readable):
         runs.append(make_runs({}, seeds=2, base={**base, "lr_schedule": schedule}))
     together = pd.concat(runs, ignore_index=True)
     together["run_id"] = [f"run{i}" for i in range(len(together))]
-    assert set(ALL) - set(readable(together)) == {"main_effects", "interactions", "heat_map"}
+    assert set(ALL) - set(readable(together)) == {"test_error_by_axis", "main_effects", "interactions", "heat_map"}
 
 
 def test_what_has_no_data_is_left_out_with_a_reason(make_runs, make_curves, judge, fail, tmp_path):

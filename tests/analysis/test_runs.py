@@ -1,5 +1,6 @@
 """The tidy table from a real store: one row per config, with failures and what has not run."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -160,12 +161,22 @@ def test_an_unknown_experiment_lists_those_that_there_are(mlruns: Path, tmp_path
         read_runs("", tmp_path)
 
 
+def test_what_has_other_names_has_other_folders() -> None:
+    names = ["a/b", "a_b", "a b", "a:b", "a_where_r=1", "a+b", ".a", "_a"]
+    folders = {
+        folder_name(name, where=where) for name in names for where in ([], ["r=1"], ["r=1", "s=0"], ["r=(1)"], ["r=[1]"])
+    }
+    assert len(folders | {folder_name("a", "b")}) == 5 * len(names) + 1
+    assert folder_name("a", "b", where=["r=1", "s=0"]) == "a+b_where_r=1_where_s=0"
+    assert folder_name("a/b") == folder_name("a/b"), "whenever it is asked"
+
+
 @pytest.mark.parametrize(
     ("name", "folder"),
-    [("quick", "quick"), ("../../etc", "__.._etc"), ("a/b", "a_b"), ("..", "_"), ("r=3 w/o", "r=3_w_o")],
+    [("quick", "quick"), ("../../etc", "__.._etc-"), ("a/b", "a_b-"), ("..", "_-"), ("r=3 w/o", "r=3_w_o-")],
 )
 def test_a_name_never_leads_out_of_the_results(name: str, folder: str) -> None:
-    assert folder_name(name) == folder
+    assert re.fullmatch(re.escape(folder) + r"[0-9a-f]{6}" * folder.endswith("-"), folder_name(name))
     assert (Path("results") / folder_name(name)).resolve().parent == Path("results").resolve()
 
 

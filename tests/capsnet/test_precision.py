@@ -5,7 +5,7 @@ import torch
 
 from capsnet.errors import InputError
 from capsnet.models import build, lengths
-from capsnet.precision import float32_products, require
+from capsnet.precision import float32_products, remarks, require
 from capsnet.state import TrainingState
 from capsnet.step import step_losses
 from capsnet.training import evaluate, train
@@ -41,6 +41,25 @@ def test_a_step_is_as_close_to_float64_as_the_precision_lets_it(tiny, precision,
         assert off < LIMITS[precision]
     if precision == "bf16":
         assert off > 10 * LIMITS["fp32"], "nothing was rounded"
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "able", "told"),
+    [
+        ("bf16", "cpu", {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ("bf16", "cpu", {"architecture": "x86_64"}, True),
+        ("bf16", "cpu", {"architecture": "x86_64", "avx512_bf16": True}, False),
+        ("bf16", "cpu", {"architecture": "x86_64", "amx_bf16": True}, False),
+        ("bf16", "cpu", {"architecture": "arm64"}, False),  # of which nothing was measured
+        ("bf16", "cuda", {"architecture": "x86_64"}, False),
+        ("fp32", "cpu", {"architecture": "x86_64"}, False),
+    ],
+)
+def test_a_cpu_that_is_slow_in_bf16_is_told_once(tiny, precision, device, able, told, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    found = remarks([tiny(), tiny(precision=precision), tiny(precision=precision, seed=1)], torch.device(device))
+    assert len(found) == told
+    assert all("bf16 will be slower than fp32" in line for line in found)
 
 
 def test_weights_moments_and_what_is_given_out_are_float32(tiny, cpu, data_of):

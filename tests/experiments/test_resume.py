@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
 from capsnet.state import TrainingState
+from experiments import worker
 from experiments.journal import Journal, folder_of
 from experiments.locks import ALL, Launchers
 from experiments.record import Record
@@ -70,6 +71,41 @@ def assert_equal_to_the_bit(one: Store, other: Store) -> None:
         assert histories == second[key][1]  # every epoch once, with the same numbers
         assert weights.keys() == second[key][0].keys()
         assert all(torch.equal(tensor, second[key][0][name]) for name, tensor in weights.items())
+
+
+def test_runs_that_were_given_long_names_are_found_and_gone_on_with(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a version before names were short: one is finished, one was interrupted after its first epoch, others are new."""
+    real = TrainingState.save
+
+    def dies(self: TrainingState, path: Path) -> None:
+        real(self, path)
+        if self.config.routing_iterations == 3 and len(self.history) == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "brief_label", lambda text: text)
+        patch.setattr(TrainingState, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            launched(mlruns, TINY.replace("seeds: 2", "seeds: 1"))
+    store = opened(mlruns)
+
+    def named() -> dict[str, tuple[str, str]]:
+        runs = [store.client.get_run(run.run_id).info for run in store.runs()]
+        return {info.run_name: (info.run_id, info.status) for info in runs}
+
+    before = named()
+    assert {name: status for name, (_, status) in before.items()} == {
+        "routing_iterations=1 seed=0": "FINISHED",
+        "routing_iterations=3 seed=0": "KILLED",
+    }
+    summary = launched(mlruns, TINY)
+    assert (summary.planned, summary.finished) == (4, 3)
+    after = named()
+    assert after.keys() == {*before, "r=1 seed=1", "r=3 seed=1"}
+    assert {status for _, status in after.values()} == {"FINISHED"}
+    assert all(after[name][0] == run_id for name, (run_id, _) in before.items())
+    assert launched(mlruns, TINY).finished == 0
+    assert named() == after
 
 
 @contextmanager

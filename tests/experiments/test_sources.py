@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from capsnet.config import RunConfig
+from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
-from experiments.sources import SHIPPED, parse_grid, read_grid
+from experiments.sources import SHIPPED, SHORT, brief_label, parse_grid, read_grid
 
 SMALL = "base: {dataset: digits, validation_size: 100, conv_kernel: 5, primary_kernel: 5, epochs: 1}\n"
 
@@ -89,6 +89,16 @@ def test_a_label_spells_values_as_yaml_does() -> None:
         config = cell.configs[0]
         assert told == {name: list(v) if isinstance(v := getattr(config, name), tuple) else v for name in told}
         assert len(told) > 4
+
+
+def test_a_run_is_named_briefly_and_by_nothing_that_another_label_gives() -> None:
+    label = "routing_iterations=1 reconstruction_weight=0.0005 lr_schedule=step(gamma=0.5,every=2) seed=0"
+    assert brief_label(label) == "r=1 recon=0.0005 schedule=step(gamma=0.5,every=2) seed=0"
+    assert brief_label("trial 3: learning_rate=0.001 batch_size=64") == "trial 3: lr=0.001 batch_size=64"
+    assert brief_label("base seed=0") == "base seed=0"
+    assert set(SHORT) <= set(FIELDS)
+    assert not set(SHORT.values()) & set(FIELDS)
+    assert len(set(SHORT.values())) == len(SHORT)
 
 
 def test_all_cells_get_a_seed_before_any_gets_the_next() -> None:

@@ -52,7 +52,7 @@ def test_a_run_holds_all_that_a_reader_needs(mlruns: Path, tiny: Path, tmp_path:
     cell, config = next(grid.configs)
     assert found.info.status == "FINISHED"
     assert from_params(found.data.params) == config
-    assert found.info.run_name == f"{cell} seed=0"
+    assert (cell, found.info.run_name) == ("routing_iterations=1", "r=1 seed=0")
     tags = found.data.tags
     assert tags["grid"] == "tiny"
     assert tags["cell"] == "routing_iterations=1"
