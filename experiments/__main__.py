@@ -174,7 +174,7 @@ def run(command: Run) -> int:
     """Launch a grid; 0 if all of it is finished, 1 if something of it failed."""
     interrupts.install()
     shard, uri = Shard.parse(command.shard), stores.uri(command.mlruns)
-    grid = read_grid(command.grid or _default("grid", "paper"))
+    grid = read_grid(command.grid or _default("grid", "paper", (8, 0)))
     cli.note(remarks(config for _, config in grid.configs))
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
@@ -310,14 +310,19 @@ def sync(command: Sync) -> int:
     return 1 if left else 0
 
 
-def _default(what: str, with_cuda: str) -> str:
+def _default(what: str, with_cuda: str, capability: tuple[int, int] = (0, 0)) -> str:
+    """What a CUDA device of this compute capability gets, and else quick; which, and why, is told."""
     import torch
 
     names = f"{what.upper()}= names another" if cli.has_make() else "name another as its argument"
+    why = "there is no CUDA device"
     if torch.cuda.is_available():
-        cli.console.print(f"{what} {with_cuda}, because there is a CUDA device ({torch.cuda.get_device_name()}); {names}")
-        return with_cuda
-    cli.console.print(f"{what} quick, because there is no CUDA device: small networks on embedded digits; {names}")
+        name = torch.cuda.get_device_name()
+        if torch.cuda.get_device_capability() >= capability:
+            cli.console.print(f"{what} {with_cuda}, because there is a CUDA device ({name}); {names}")
+            return with_cuda
+        why = f"{name} has no bfloat16, in which {with_cuda} trains"
+    cli.console.print(f"{what} quick, because {why}: small networks on embedded digits; {names}")
     return "quick"
 
 

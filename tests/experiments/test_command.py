@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from experiments.__main__ import _default
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -30,6 +33,17 @@ def test_without_cuda_and_without_a_grid_quick_is_chosen_and_the_reason_given(tm
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=hidden, check=True)
     assert "because there is no CUDA device" in done.stdout
     assert done.stdout.split()[-1] == "quick"
+
+
+@pytest.mark.parametrize(("capability", "chosen"), [((7, 5), "quick"), ((8, 0), "paper")])
+def test_a_card_without_bfloat16_gets_quick_and_the_reason_is_given(
+    capability: tuple[int, int], chosen: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert _default("grid", "paper", (8, 0)) == chosen
+    assert ("a card has no bfloat16, in which paper trains" in capsys.readouterr().out) == (chosen == "quick")
 
 
 def seconds_and_modules(*arguments: str) -> tuple[float, int, str]:
