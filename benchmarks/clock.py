@@ -8,6 +8,8 @@ from statistics import median
 
 import torch
 
+from capsnet.step import WARM_UP, aside, recorded
+
 Pass = Callable[[], float]  # does its work once and returns the seconds that it took, or where it says so a rate
 SHORTEST = 0.01  # seconds: calls that take less are timed several at once
 
@@ -88,16 +90,25 @@ def total(spreads: Sequence[Spread]) -> Spread:
     return Spread(tuple(map(sum, zip(*(spread.samples for spread in spreads), strict=True))))
 
 
-def timed(work: Callable[[], object], device: torch.device, *, shortest: float = SHORTEST) -> Pass:
+def timed(work: Callable[[], object], device: torch.device, *, shortest: float = SHORTEST, captured: bool = False) -> Pass:
     """A pass that gives the seconds of one call of ``work``, the device's work included.
 
     How many calls in a row are timed is settled in the first, which :func:`alternate` does not count.
+
+    Args:
+        work: what to do.
+        device: where it is done.
+        shortest: seconds that are timed at once, at least.
+        captured: replay it on CUDA from a graph, as training does, whose steps else would wait for the processor. It must not
+            wait for the device nor draw random numbers.
     """
     repeats = 0
 
     def run() -> float:
-        nonlocal repeats
+        nonlocal repeats, work
         if not repeats:
+            if captured and device.type == "cuda":
+                work = replay_of(work)
             once = _seconds(work, 1, device)  # the very first call may load libraries, choose algorithms, or reserve memory,
             if device.type == "cuda" or once < 20 * shortest:  # but does not change what one of many seconds takes
                 once = _seconds(work, 1, device)
@@ -105,6 +116,24 @@ def timed(work: Callable[[], object], device: torch.device, *, shortest: float =
         return _seconds(work, repeats, device) / repeats
 
     return run
+
+
+def replay_of(work: Callable[[], object]) -> Callable[[], object]:
+    """The work as a CUDA graph; what it wrote last is held, as the graph writes there again."""
+
+    def warm_up() -> None:
+        for _ in range(WARM_UP):
+            work()
+
+    aside(warm_up)
+    held: list[object] = []
+    replay = recorded(lambda: held.append(work()), torch.cuda.graph_pool_handle(), torch.cuda.Stream())
+
+    def again() -> object:
+        replay()
+        return held
+
+    return again
 
 
 def _seconds(work: Callable[[], object], repeats: int, device: torch.device) -> float:

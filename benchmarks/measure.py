@@ -56,7 +56,7 @@ class Step:
     """One training step by part, in seconds."""
 
     parts: dict[str, Spread]
-    whole: Spread  # a batch, and one eager training step on it
+    whole: Spread  # a batch, and one training step on it, not compiled
     floors: dict[str, floors.Floor]
 
 

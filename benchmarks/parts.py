@@ -16,12 +16,12 @@ from benchmarks.training import pictures
 from capsnet import fourier, losses
 from capsnet.config import RunConfig
 from capsnet.data import Split
-from capsnet.draws import Batch
+from capsnet.draws import Batch, composed, draw
 from capsnet.execution import keep_freed_memory
 from capsnet.models import CapsuleNetwork, lengths
 from capsnet.precision import OPERANDS, rounded
-from capsnet.state import TrainingState
-from capsnet.step import training_step
+from capsnet.state import STREAMS, TrainingState
+from capsnet.step import training_step, updater
 from capsnet.training import computing
 
 Work = Callable[[], object]
@@ -86,27 +86,24 @@ def both_losses(state: TrainingState, batch: Split) -> Work:
 
 
 def optimizer(state: TrainingState, batch: Split) -> Work:
-    """A step of Adam on gradients that are there."""
+    """A step of Adam on gradients that are there, and their norm."""
     training_step(state, Batch(batch.batch(slice(None)), batch.labels), state.config.learning_rate)
-    return state.optimizer.step
+    update = updater(state)
+    return lambda: update(state)
 
 
 def feeding(state: TrainingState, batch: Split) -> Work:
-    """A batch from the bytes on the device: drawn, gathered, made fp32, augmented."""
-    augment, generator = state.config.augment, torch.Generator().manual_seed(0)
-
-    def feed() -> Tensor:
-        order = torch.randperm(len(batch), generator=generator).to(state.device)
-        drawn = augment.draw(len(batch), generator).to(state.device)
-        return augment.apply(batch.batch(order), drawn)
-
-    return feed
+    """A batch from the bytes on the device: gathered, made fp32, augmented, as was drawn for it before, as for an epoch."""
+    augment, generators = state.config.augment, {name: torch.Generator().manual_seed(0) for name in STREAMS}
+    draws = draw(batch, state.config.facts.labels, augment, state.config.dropout > 0, generators).to(state.device)
+    return lambda: composed(batch, draws, augment)
 
 
 def whole(state: TrainingState, batch: Split) -> Work:
-    """All of it: a batch, and one eager training step on it."""
+    """All of it: a batch, and one training step on it, not compiled."""
     feed = feeding(state, batch)
-    return lambda: training_step(state, Batch(feed(), batch.labels), state.config.learning_rate)  # type: ignore[arg-type]
+    state.moving()  # so that a captured step changes moments that are there
+    return lambda: training_step(state, feed(), state.config.learning_rate)  # type: ignore[arg-type]
 
 
 def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:
@@ -125,7 +122,7 @@ def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:
         "data": feeding(state, batch),
         WHOLE: whole(TrainingState(config, device), batch),
     }
-    return {name: timed(work, device) for name, work in works.items()}
+    return {name: timed(work, device, captured=True) for name, work in works.items()}
 
 
 def measure(config: RunConfig, device: torch.device, budget: float, *, least: int = 3) -> tuple[dict[str, Spread], Spread]:

@@ -127,8 +127,8 @@ def step(found: Findings, precision: str) -> Table:
         (
             "parts are forward and backward, each measured alone, but PrimaryCaps as what it costs beyond conv1, and routing "
             "beyond votes (r = 1)",
-            f"the parts leave {rest.median:.0%} ({rest.low:.0%} to {rest.high:.0%}) of the eager step unexplained; a step of "
-            "an epoch is as the training loop has it",
+            f"the parts leave {rest.median:.0%} ({rest.low:.0%} to {rest.high:.0%}) of the step unexplained, which is not "
+            "compiled; a step of an epoch is as the training loop has it",
             f"floor: the part's direct products at {number(found.peaks.flops_per_second[precision] / 1e9)} GFLOP/s, or its "
             f"inputs, outputs and weights at {number(found.peaks.bytes_per_second / 1e9)} GB/s, the longer of the two",
             "a convolution in the frequency domain needs fewer products and may go below its floor; so may what a cache holds",

@@ -81,6 +81,14 @@ def drawn_losses(
     return step_losses(model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
 
 
+def updater(state: TrainingState) -> Callable[[TrainingState], Float[Tensor, ""]]:
+    """How weights and Adam's moments are changed: by a kernel, whether in a graph or not, or by :func:`updated`."""
+    clips = state.config.gradient_clip  # which has to know the norm before
+    if state.device.type == "cuda" and not clips and adam_triton.trusted(state.device):
+        return lambda state: adam_triton.update(state.optimizer)
+    return updated
+
+
 def updated(state: TrainingState) -> Float[Tensor, ""]:
     """Weights and Adam's moments by PyTorch's own; -> the norm of the gradient before it is clipped."""
     parameters = list(state.model.parameters())
@@ -96,20 +104,20 @@ def training_step(
 ) -> Float[Tensor, "5"]:
     """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
     weight, objective = state.config.reconstruction_weight, state.config.objective
-    return descend(
-        state,
-        lambda: step_losses(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits),
-        rate,
-    )
+
+    def losses() -> Losses:
+        return step_losses(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
+
+    return descend(state, losses, rate, updater(state))
 
 
 def descend(
     state: TrainingState,
     losses: Callable[[], Losses],
     rate: float | Float[Tensor, ""],
-    update: Callable[[TrainingState], Float[Tensor, ""]] = updated,
+    update: Callable[[TrainingState], Float[Tensor, ""]],
 ) -> Float[Tensor, "5"]:
-    """One step down the first of the losses, by :func:`updated` or another ``update``; their sums and the gradient's norm."""
+    """One step down the first of the losses, by what :func:`updater` gave; their sums and the gradient's norm."""
     state.optimizer.zero_grad()
     loss, sums = losses()
     loss.backward()
@@ -130,9 +138,7 @@ class Steps:
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None
-        # whether in a graph or not, as both take the same steps; clipping has to know the norm before
-        kernel = not state.config.gradient_clip and state.device.type == "cuda" and adam_triton.trusted(state.device)
-        self.update = (lambda state: adam_triton.update(state.optimizer)) if kernel else updated
+        self.update = updater(state)
 
     def begin(self, draws: Draws, rates: Sequence[float]) -> None:
         """Start an epoch with what was drawn for it, and the learning rate of each of its steps."""

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.clock import Spread, alternate, differences, ratios, timed, total
+from benchmarks.clock import Spread, alternate, differences, ratios, replay_of, timed, total
 
 
 class Clock:
@@ -99,3 +99,22 @@ def test_cuda_work_is_timed_to_its_end():
     torch.cuda.synchronize()
     assert run() == pytest.approx((time.perf_counter() - started) / 10, rel=0.5)
     assert run() > 2 * 8192**3 / 2e15
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_captured_work_is_done_each_time_and_without_the_processors_part():
+    """Two hundred additions to a few numbers: launched one by one they take a millisecond."""
+    device, total = torch.device("cuda"), torch.zeros(8, device="cuda")
+
+    def work():
+        for _ in range(200):
+            total.add_(1)
+
+    replay = replay_of(work)
+    total.zero_()
+    for _ in range(3):
+        replay()
+    assert total.tolist() == [600.0] * 8
+    times = [min(run() for _ in range(5)) for run in (timed(work, device), timed(work, device, captured=True))]
+    assert times[1] < 0.7 * times[0]
