@@ -110,8 +110,8 @@ def _gpus() -> int:
 def _default(most: int, gpus: int, runs: int) -> int:
     """As many runs at once as suit this machine; a single one needs no other process.
 
-    On a CPU, runs with a thread each get more done than one run with all threads: quick took 113 s instead of 164 s on two
-    cores of a Xeon, measured on 2026-11-22.
+    On a CPU, runs with a thread each get more done than one run with all threads: quick took 74 s instead of 135 s on two
+    cores of a Xeon, measured on 2026-11-27.
     """
     number = min(most, runs) if gpus else min(most, runs, psutil.virtual_memory().total // MEMORY)
     return number if number > 1 else 0

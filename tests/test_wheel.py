@@ -72,7 +72,7 @@ def test_installed_commands_read_what_is_shipped_and_write_nothing_by_looking(in
     """In an empty folder, so that nothing of the checkout is taken for a part of the wheel."""
     planned = call(installed, tmp_path, "capsnet-experiments", "plan", "quick")
     assert planned.returncode == 0, planned.stderr
-    assert "12 cells" in planned.stdout
+    assert "8 cells" in planned.stdout
     for name in COMMANDS:
         shown = call(installed, tmp_path, name, "--help")
         assert shown.returncode == 0, shown.stderr

@@ -113,7 +113,7 @@ def gallery(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def quick(make_runs: Callable[..., pd.DataFrame]) -> pd.DataFrame:
-    """The 36 runs of the shipped quick grid."""
+    """36 runs of a grid with the axes of the shipped quick: three seeds, and three schedules."""
     return make_runs(QUICK, base=QUICK_BASE)
 
 

@@ -75,7 +75,7 @@ class Shelf:
 
 
 def quick() -> pd.DataFrame:
-    """The 36 runs of the shipped quick grid, as the fixture of that name, but for tests that share one report."""
+    """The runs of the fixture of that name, but for tests that share one report."""
     errors = np.random.default_rng(0).integers(5, 22, 36) * 100 / 360
     products = enumerate(itertools.product(*QUICK.values(), range(3)))
     rows = [

@@ -211,7 +211,8 @@ def test_a_plan_says_what_its_seeds_can_show_in_a_table_of_several_differences(
         assert bool(significant[0]) == (seeds >= 7)
 
 
-SMALL = [  # grids that take minutes on a CPU, so that seeds are no question of cost; quick's are few, because it is quick
+SMALL = [  # grids that take minutes on a CPU, so that seeds are no question of cost
+    "quick",
     "couplings",
     "routing-details",
     "losses",
