@@ -119,14 +119,17 @@ def timed(work: Callable[[], object], device: torch.device, *, shortest: float =
 
 
 def replay_of(work: Callable[[], object]) -> Callable[[], object]:
-    """The work as a CUDA graph; what it wrote last is held, as the graph writes there again."""
+    """The work as a CUDA graph.
+
+    What it reads is held, as nobody else may hold it any more, and so is what it wrote last, where the graph writes again.
+    """
 
     def warm_up() -> None:
         for _ in range(WARM_UP):
             work()
 
     aside(warm_up)
-    held: list[object] = []
+    held: list[object] = [work]  # with all that it refers to: memory of these would be another's by the time of a replay
     replay = recorded(lambda: held.append(work()), torch.cuda.graph_pool_handle(), torch.cuda.Stream())
 
     def again() -> object:

@@ -1,10 +1,13 @@
 """Measuring in turn, with a clock that only moves when it is told to; and with the real one."""
 
+import gc
 import time
+import weakref
 
 import pytest
 import torch
 
+from benchmarks import clock
 from benchmarks.clock import Spread, alternate, differences, ratios, replay_of, timed, total
 
 
@@ -82,6 +85,35 @@ def test_short_work_is_timed_many_calls_at_once(monkeypatch, first, later, short
     assert len(clock.done) == calls[0]
     assert run() == later
     assert len(clock.done) == sum(calls)
+
+
+def test_what_captured_work_reads_is_held_as_long_as_its_replay(monkeypatch):
+    """Here a graph knows addresses alone, as on a device."""
+    replays = []
+
+    def recorded(work, pool, stream):
+        work()
+        return lambda: replays.append(1)
+
+    monkeypatch.setattr(clock, "aside", lambda work: work())
+    monkeypatch.setattr(clock, "recorded", recorded)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+
+    def part():
+        images = torch.ones(3)
+        return weakref.ref(images), lambda: images + 1
+
+    images, work = part()
+    replay = replay_of(work)
+    del work
+    gc.collect()
+    replay()
+    assert replays
+    assert images() is not None
+    del replay
+    gc.collect()
+    assert images() is None
 
 
 @pytest.mark.gpu
