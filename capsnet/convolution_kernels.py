@@ -79,7 +79,8 @@ def first_maps(
     column = n + tl.arange(0, columns)
     total += tl.load(bias + column)[None, :]
     at = row[:, None] * features + column[None, :]
-    tl.store(out + at, tl.maximum(total, 0.0).to(tl.bfloat16), mask=(row < rows)[:, None])
+    kept = tl.maximum(total, 0.0, propagate_nan=tl.PropagateNan.ALL)  # else a network that has diverged would look sound
+    tl.store(out + at, kept.to(tl.bfloat16), mask=(row < rows)[:, None])
 
 
 @triton.jit

@@ -89,6 +89,13 @@ def test_without_gradients_it_keeps_nothing(device):
         assert all(rest.numel() == 0 for rest in two_convolutions(images, *weights, 2, False)[1:])
 
 
+def test_weights_that_are_not_numbers_any_more_make_maps_that_are_none(device):
+    """The larger of 0 and NaN may be either, by instruction: with 0, a run that has diverged would go on."""
+    images, first, second = layers(device)
+    first.weight.data[0] = float("nan")
+    assert primary_maps(images, first, second).isnan().all()
+
+
 def test_weights_may_lie_in_any_order(device):
     images, first, second = layers(device)
     wanted = answers(images, first, second)
