@@ -352,12 +352,14 @@ def _(
     parts: Tensor,  # noqa: ARG001
     classes: int,  # noqa: ARG001
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(inputs), torch.empty_like(weight), torch.empty_like(sums)
+    # in rows, as the kernels write them, wherever the inputs' own numbers lie
+    return inputs.new_empty(inputs.shape), weight.new_empty(weight.shape), torch.empty_like(sums)
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     u, weight, bias, ctx.classes, _, _ = inputs
     ctx.bias_precision = None if bias is None else bias.dtype
+    ctx.set_materialize_grads(False)  # of what is kept for the way back there are none: zeros as large as all of it
     ctx.save_for_backward(u, weight, *output[1:])
 
 

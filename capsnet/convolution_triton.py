@@ -397,6 +397,7 @@ def _(
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     images, first_weight, _, second_weight, stride, _ = inputs
     ctx.numbers = *images.shape[2:], second_weight.shape[2], stride
+    ctx.set_materialize_grads(False)  # of what is kept for the way back there are none: zeros as large as all of it
     ctx.save_for_backward(first_weight, *output[1:])
 
 

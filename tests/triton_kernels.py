@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")]
@@ -88,6 +89,26 @@ def captured(work: Callable[[], Any]) -> tuple[torch.cuda.CUDAGraph, Any]:
     with torch.cuda.graph(graph):
         result = work()
     return graph, result
+
+
+class operations(TorchDispatchMode):
+    """``with operations() as made``: the names of PyTorch's operations inside, in their order."""
+
+    def __enter__(self) -> list[str]:  # type: ignore[override]
+        self.made: list[str] = []
+        super().__enter__()
+        return self.made
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.made.append(function.name().partition(".")[0])
+        return function(*args, **(kwargs or {}))
+
+
+def zeros_made(work: Callable[[], Any]) -> list[str]:
+    """The operations of the work that write zeros."""
+    with operations() as made:
+        work()
+    return [name for name in made if "zero" in name]
 
 
 def microseconds(work: Callable[[], Any]) -> float:

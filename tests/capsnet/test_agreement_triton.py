@@ -8,10 +8,20 @@ import inspect
 import pytest
 import torch
 
-from capsnet.agreement_triton import CHECKED, TUNING, _Shape, deviations, route, route_votes, self_check, supports
+from capsnet.agreement_triton import (
+    CHECKED,
+    TUNING,
+    _Shape,
+    deviations,
+    route,
+    route_votes,
+    route_votes_gradients,
+    self_check,
+    supports,
+)
 from capsnet.layers import ClassCaps
 from capsnet.routing import dynamic
-from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds
+from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds, zeros_made
 
 pytest.importorskip("triton", reason="Triton is not installed")
 EXACT = dict.fromkeys(("capsules", "inputs", "weight", "bias"), 5e-6)
@@ -133,6 +143,20 @@ def test_it_is_one_operation_to_the_compiler(device):
         assert torch.equal(first, second)
     for keep in (True, False):
         torch.library.opcheck(route_votes, (*leaves, 2, 2, keep), test_utils=("test_schema", "test_faketensor"))
+
+
+def test_the_compiler_is_told_how_gradients_lie(device):
+    """In rows, whatever the order of the inputs: a single type of primary capsules comes with its positions last."""
+    inputs, weight, bias = (leaf.detach() for leaf in problem(device, sizes=(2, 3, 4, 2, 3)))
+    turned = inputs.transpose(1, 2).contiguous().transpose(1, 2)
+    capsules, *kept = route_votes(turned, weight, bias, 2, 2, True)
+    torch.library.opcheck(route_votes_gradients, (capsules, turned, weight, *kept, 2), test_utils=("test_faketensor",))
+
+
+def test_the_way_back_makes_no_zeros_for_what_only_it_reads(device):
+    """As large as sums, couplings and parts of inputs."""
+    inputs, weight, bias = problem(device)
+    assert zeros_made(route(inputs, weight, 3, 3, bias).sum().backward) == []
 
 
 def test_a_second_derivative_is_refused(device):

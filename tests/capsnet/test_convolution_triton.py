@@ -21,7 +21,7 @@ from capsnet.convolution_triton import (
 )
 from capsnet.kernels import OPTIONS
 from capsnet.models import build
-from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds
+from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds, zeros_made
 
 pytest.importorskip("triton", reason="Triton is not installed")
 FLOAT32 = 1e-6  # of what is summed in float32 from numbers that are bfloat16 already
@@ -94,6 +94,12 @@ def test_weights_that_are_not_numbers_any_more_make_maps_that_are_none(device):
     images, first, second = layers(device)
     first.weight.data[0] = float("nan")
     assert primary_maps(images, first, second).isnan().all()
+
+
+def test_the_way_back_makes_no_zeros_for_what_only_it_reads(device):
+    """As large as patches, features and weight, they would take as long to write as the features."""
+    maps = primary_maps(*layers(device))
+    assert zeros_made(maps.sum().backward) == []
 
 
 def test_weights_may_lie_in_any_order(device):
