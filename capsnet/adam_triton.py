@@ -18,7 +18,7 @@ BLOCK = 1024  # numbers to a program
 
 
 def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
-    """One step with the gradients that are there; -> their norm. A captured step has its learning rate in a tensor."""
+    """One step with the gradients that are there, and with the learning rate that is a tensor; -> the gradients' norm."""
     from capsnet import adam_kernels as kernels
 
     squares: list[Tensor] = []
@@ -32,8 +32,7 @@ def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
         torch._foreach_add_([state["step"] for state in states], 1)
         beta_1, beta_2 = group["betas"]
         for p, state in zip(parameters, states, strict=True):
-            rate = group["lr"] if isinstance(group["lr"], Tensor) else p.new_full((), group["lr"])
-            gradient = p.grad if p.grad.stride() == p.stride() else torch.empty_like(p).copy_(p.grad)
+            gradient = p.grad if _alike(p.grad, p) else torch.empty_like(p).copy_(p.grad)
             programs = -(-p.numel() // BLOCK)
             squares.append(p.new_empty(programs))
             with torch.cuda.device_of(p):
@@ -43,7 +42,7 @@ def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
                     state["exp_avg"],
                     state["exp_avg_sq"],
                     state["step"],
-                    rate,
+                    group["lr"],
                     squares[-1],
                     p.numel(),
                     float(group["eps"]),
@@ -56,6 +55,12 @@ def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
                     **OPTIONS,
                 )
     return torch.cat(squares).sum().sqrt()
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """Whether numbers lie in one order. A dimension of size 1 may have any stride, as has that of a single channel."""
+    strides = zip(one.shape, one.stride(), other.stride(), strict=True)
+    return all(size == 1 or mine == theirs for size, mine, theirs in strides)
 
 
 @functools.cache

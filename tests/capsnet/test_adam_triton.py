@@ -8,7 +8,7 @@ from capsnet.adam_triton import deviations, self_check, trusted, update
 from capsnet.kernels import OPTIONS
 from capsnet.state import TrainingState
 from capsnet.step import updated
-from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds
+from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds, operations
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -49,6 +49,18 @@ def test_a_networks_weights_moments_and_norm_are_those_of_pytorchs(device, tiny)
     for found, wanted in zip(mine.moving(), theirs.moving(), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
     assert {float(values["step"]) for values in mine.optimizer.state.values()} == {1.0}
+
+
+def test_a_gradient_that_lies_as_its_weight_is_not_copied(device):
+    """Of a single channel the stride says nothing, and gradients have another one than weights whose channels are last."""
+    weight = torch.ones(4, 1, 3, 3, device=device).to(memory_format=torch.channels_last).requires_grad_()
+    weight.grad = torch.ones(4, 1, 3, 3, device=device)
+    assert weight.grad.stride() != weight.stride()
+    optimizer = torch.optim.Adam([weight], lr=torch.tensor(0.5, device=device), capturable=device.type == "cuda")
+    update(optimizer)  # which makes moments
+    with operations() as made:
+        update(optimizer)
+    assert "aten::empty_like" not in made, "a copy for each step"
 
 
 def test_it_makes_the_moments_that_are_not_there_yet(device):
