@@ -25,6 +25,9 @@ CUDA = torch.device("cuda")
 LIMITS = {"fp32": 1e-5, "tf32": 1e-2, "bf16": 5e-2}
 """|difference| / |float64's| of scores, loss and gradients of a whole step."""
 
+KERNELS = {"precision": "bf16", "conv_channels": 64, "primary_types": 8, "primary_dim": 8}
+"""A network whose convolutions have kernels of their own on Hopper."""
+
 
 def data(config, count=None):
     """Digits of the right shape and number, made up."""
@@ -107,7 +110,7 @@ def test_no_step_waits_for_the_device(tiny, compile, graph, augmentation):
 
 
 @pytest.mark.parametrize("compile", ["off", "on"])
-@pytest.mark.parametrize("changes", [{}, {"batch_size": 25}, {"batch_size": 200}, {"precision": "bf16"}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"batch_size": 25}, {"batch_size": 200}, {"precision": "bf16"}, KERNELS], ids=str)
 def test_a_graph_replays_what_steps_do(tiny, compile, changes):
     """The last batch of an epoch is smaller, of the same size, or the only one; the learning rate changes with every step."""
     found = []
