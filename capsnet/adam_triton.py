@@ -18,7 +18,7 @@ BLOCK = 1024  # numbers to a program
 
 
 def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
-    """One step with the gradients that are there, and with the learning rate that is a tensor; -> the gradients' norm."""
+    """One step with the gradients that are there; -> their norm. A captured step has its learning rate in a tensor."""
     from capsnet import adam_kernels as kernels
 
     squares: list[Tensor] = []
@@ -32,6 +32,7 @@ def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
         torch._foreach_add_([state["step"] for state in states], 1)
         beta_1, beta_2 = group["betas"]
         for p, state in zip(parameters, states, strict=True):
+            rate = group["lr"] if isinstance(group["lr"], Tensor) else p.new_full((), group["lr"])
             gradient = p.grad if _alike(p.grad, p) else torch.empty_like(p).copy_(p.grad)
             programs = -(-p.numel() // BLOCK)
             squares.append(p.new_empty(programs))
@@ -42,7 +43,7 @@ def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
                     state["exp_avg"],
                     state["exp_avg_sq"],
                     state["step"],
-                    group["lr"],
+                    rate,
                     squares[-1],
                     p.numel(),
                     float(group["eps"]),
