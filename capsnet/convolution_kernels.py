@@ -6,6 +6,8 @@ second convolution the rows of a tile are images, all at one place: so a tile of
 plain rectangle of the matrix features[b, (y, x, c)], and one of maps or of their gradient a rectangle of maps[b, (p, n)]. They
 are read through tensor descriptors, with which the hardware copies whole tiles, and fills with 0 what lies outside.
 
+Compiled once for all batches: their size is in masks, and in offsets that are multiples of the channels anyway.
+
 Every number is written by one program and every sum has a fixed order: two runs agree to the bit.
 """
 
@@ -25,7 +27,7 @@ def _product(a, b, total, interpreted: tl.constexpr):
     return tl.dot(a, b, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 @no_type_check
 def patches_of(
     images,
@@ -54,7 +56,7 @@ def patches_of(
     tl.store(out + row[:, None] * padded + k[None, :], patch.to(tl.bfloat16), mask=(row < rows)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 @no_type_check
 def first_maps(
     patches,  # descriptor [rows, padded], blocks [tile, step]
@@ -83,7 +85,7 @@ def first_maps(
     tl.store(out + at, kept.to(tl.bfloat16), mask=(row < rows)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 @no_type_check
 def first_gradients(
     gradients,  # of what the first convolution makes, ReLU undone: descriptor [rows, features], blocks [step, tile]
@@ -110,7 +112,7 @@ def first_gradients(
     tl.store(partials + at, total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 @no_type_check
 def second_maps(
     features,  # descriptor [batch, places * channels], blocks [tile, step]
@@ -148,7 +150,7 @@ def second_maps(
     tl.store(partials + at, total, mask=(row < batch)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 @no_type_check
 def second_weight_gradient(
     features,  # descriptor [batch, places * channels], blocks [step, columns]
@@ -184,7 +186,7 @@ def second_weight_gradient(
     tl.store(out + (row[:, None] * (kernel * kernel) + tap) * channels + c + tl.arange(0, columns)[None, :], total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["batch"])
 @no_type_check
 def features_gradient(
     gradients,  # of the maps: descriptor [batch, positions * maps], blocks [tile, step]

@@ -5,7 +5,7 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -197,8 +197,7 @@ class Graphs:
         self.places = torch.arange(config.batch_size, device=device)
         self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
-        # of this device, where torch's own is of the first that captured; one for all, as memory of a pool is its stream's
-        self.stream = torch.cuda.Stream()
+        self.stream = _stream(device)
 
     def begin(self, draws: Draws, rates: Sequence[float]) -> None:
         """Start an epoch; the first one captures the graphs."""
@@ -241,6 +240,15 @@ class Graphs:
             for tensor, value in before:  # the warm-up leaves no trace
                 tensor.copy_(value)
         return replay
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """For captures: of this device, where torch's own is of the first that captured.
+
+    One for all runs of a process: memory of a pool is its stream's, and libraries keep a workspace for each stream they see.
+    """
+    return torch.cuda.Stream(device)
 
 
 def aside(work: Callable[[], None]) -> None:

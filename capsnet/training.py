@@ -86,6 +86,7 @@ def train(
     finally:
         if steps:
             steps.graphs = None  # they refer to each other, and hold memory of the device until somebody looks for such circles
+            state.optimizer.zero_grad()  # gradients lie in a graph's memory
 
 
 def _epoch(

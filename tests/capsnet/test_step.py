@@ -23,7 +23,7 @@ def captured(monkeypatch):
     monkeypatch.setattr(step, "aside", aside)
     monkeypatch.setattr(step, "recorded", lambda work, pool, stream: work)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(step, "_stream", lambda _: None)
     settled = training.Execution.settle
     monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=False, graph=True))
     yield warmed
