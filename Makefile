@@ -80,7 +80,9 @@ ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 	@# in the background, where Ctrl-C is ignored but by who asks for it: its web server raises it anew at its end, and all tell of it
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) echo "MLFLOW_TRACKING_URI names a server: open it in a browser" ;; \
-	*) echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; \
+	*) $(PY) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null || \
+		{ echo "error: port $(PORT) is taken, by another make ui perhaps; name another one: make ui PORT=5001" >&2; exit 2; }; \
+		echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; \
 		trap 'asked=1; kill $$server' INT TERM; \
 		MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server \
 			--host 127.0.0.1 --port $(PORT) --workers 1 \

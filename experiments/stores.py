@@ -52,7 +52,13 @@ def browsing(uri: str) -> str:
     """What shows the runs of a store in a browser."""
     if is_server(uri):
         return shown(uri)
-    return "make ui" if cli.has_make() else f"mlflow server --backend-store-uri {shlex.quote(shown(uri))}"
+    serve = f"MLFLOW_DISABLE_TELEMETRY=true mlflow server --backend-store-uri {shlex.quote(shown(uri))}"
+    return "make ui" if cli.has_make() else serve
+
+
+def command(uri: str, words: str) -> str:
+    """A command of MLflow's on a store, which without its address would make another one in the current folder."""
+    return f"MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} {'.venv/bin/' * cli.has_make()}mlflow {words}"
 
 
 def is_server(uri: str) -> bool:

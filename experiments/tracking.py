@@ -127,10 +127,8 @@ class Store:
         if found is None:
             return None
         if found.lifecycle_stage == "deleted":
-            raise InputError(
-                f"experiment {name!r} has been deleted in MLflow; restore it (mlflow experiments restore "
-                f"--experiment-id {found.experiment_id}) or choose another name"
-            )
+            restore = stores.command(uri, f"experiments restore --experiment-id {found.experiment_id}")
+            raise InputError(f"experiment {name!r} has been deleted in MLflow; restore it ({restore}) or choose another name")
         return cls(uri, name, found.experiment_id, found.creation_time)
 
     @classmethod
@@ -196,7 +194,7 @@ class Store:
             ids = ", ".join(sorted(run.info.run_id for run in found[:5]))
             raise InputError(f"{len(found)} runs have an id that begins with {run_id}: {ids}{', ...' if found[5:] else ''}")
         experiment = experiments[found[0].info.experiment_id]
-        _refuse_unfinished(found[0], experiment)
+        _refuse_unfinished(found[0], experiment, uri)
         return cls(uri, experiment.name, experiment.experiment_id, experiment.creation_time), _tracked(found[0])
 
     def runs(self) -> Iterator[TrackedRun]:
@@ -359,14 +357,14 @@ def _tracked(run: Run) -> TrackedRun:
     return TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
 
 
-def _refuse_unfinished(run: Run, experiment: Experiment) -> None:
+def _refuse_unfinished(run: Run, experiment: Experiment, uri: str) -> None:
     """Raise an InputError, with what to do, if the run has no network that was trained to its end."""
     tags, run_id, status = run.data.tags, run.info.run_id, run.info.status
     if experiment.lifecycle_stage == "deleted":
-        restore = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        restore = stores.command(uri, f"experiments restore --experiment-id {experiment.experiment_id}")
         fault = f"is of experiment {experiment.name!r}, which has been deleted in MLflow; restore it ({restore})"
     elif run.info.lifecycle_stage == "deleted":
-        fault = f"has been deleted in MLflow; restore it (mlflow runs restore --run-id {run_id})"
+        fault = f"has been deleted in MLflow; restore it ({stores.command(uri, f'runs restore --run-id {run_id}')})"
     elif tags.get(KIND) in {"grid", "search"}:
         fault = f"is that of the whole {tags[KIND]} {tags[GRID]!r}, which has no network: take one of the runs below it"
     elif tags.get(KIND) != "run":

@@ -23,7 +23,9 @@ def folder(tmp_path: Path) -> Path:
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     (programs / "mlflow").write_text(f'#!/bin/sh\nexec "{Path(sys.executable).parent / "mlflow"}" "$@"\n')
-    (programs / "mlflow").chmod(0o755)
+    (programs / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
     (programs.parent / ".ready").touch()
     (tmp_path / "mlruns").mkdir()
     return tmp_path
@@ -38,11 +40,15 @@ def served(folder: Path, port: int) -> "subprocess.Popen[str]":
     )
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_it_quietly_also_with_a_page_open(folder: Path) -> None:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_quietly_also_with_a_page_open(folder: Path) -> None:
+    port = free_port()
     server = served(folder, port)
     try:
         for _ in range(240):
@@ -71,8 +77,18 @@ def test_ctrl_c_ends_it_quietly_also_with_a_page_open(folder: Path) -> None:
 
 def test_a_server_that_fails_is_an_error(folder: Path) -> None:
     (folder / ".venv" / "bin" / "mlflow").write_text("#!/bin/sh\necho no disk >&2\nexit 3\n")
-    server = served(folder, 1)
+    server = served(folder, free_port())
     said, _ = server.communicate(timeout=60)
     assert server.returncode == 2
     assert "no disk" in said
     assert "Error 3" in said
+
+
+def test_a_port_that_is_taken_is_an_error_before_an_address_is_told(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = served(folder, port)
+        said, _ = server.communicate(timeout=60)
+    assert server.returncode == 2
+    assert f"error: port {port} is taken, by another make ui perhaps; name another one: make ui PORT=5001" in said
+    assert "serving" not in said

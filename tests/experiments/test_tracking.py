@@ -260,7 +260,7 @@ def test_a_run_without_a_trained_network_is_refused_with_what_to_do(mlruns: Path
         "best": "is no run id",
         "%%%%": "is no run id",
         "0" * 33: "is no run id",
-        deleted: f"has been deleted in MLflow; restore it .mlflow runs restore --run-id {deleted}",
+        deleted: rf"has been deleted in MLflow; .*.MLFLOW_TRACKING_URI=sqlite:\S+ \S*mlflow runs restore --run-id {deleted}",
         gone: f"experiment 'other', which has been deleted .*--experiment-id {other.experiment_id}",
         store.parent("g", "base: {}", ""): "of the whole grid 'g', which has no network",
         store.parent("s", "base: {}", "", "search"): "of the whole search 's', which has no network",
