@@ -238,7 +238,7 @@ def test_replayed_steps_drop_what_steps_do(config, small, cpu, data_of, monkeypa
     monkeypatch.setattr(step, "aside", lambda work: work())
     monkeypatch.setattr(step, "recorded", lambda work, pool, stream: work)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(step, "_stream", lambda _: None)
     monkeypatch.setattr("capsnet.training.Execution.settle", lambda *_: step.Settled(compile=False, graph=True))
     found = result()
     assert torch.equal(found[0], wanted[0])
