@@ -98,9 +98,9 @@ class Sizes:
         return self.features % BLOCK == 0 and self.maps % BLOCK == 0 and largest < 2**31
 
 
-def _columns(channels: int, most: int = 128) -> int:
+def _columns(channels: int) -> int:
     """The widest tile that channels, a multiple of ``BLOCK``, divide into."""
-    return most if channels % most == 0 else BLOCK
+    return 128 if channels % 128 == 0 else BLOCK
 
 
 def primary_maps(
@@ -110,8 +110,8 @@ def primary_maps(
     weights = (first.weight, first.bias, second.weight)
     keep = torch.is_grad_enabled() and any(weight is not None and weight.requires_grad for weight in weights)
     maps: Tensor = two_convolutions(images, *weights, second.stride[0], keep)[0] + second.bias
-    height, width = (side - first.kernel_size[0] + 1 - second.kernel_size[0] for side in images.shape[2:])
-    rows, columns = height // second.stride[0] + 1, width // second.stride[0] + 1
+    beyond = first.kernel_size[0] - 1 + second.kernel_size[0]  # pixels that the first position takes
+    rows, columns = ((side - beyond) // second.stride[0] + 1 for side in images.shape[2:])
     return maps.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # a wrong flag is refused without loading torch
 
 CHOICES = ("auto", "on", "off")
 
-# Estimated, as no GPU has been at hand: make bench on one will tell.
+# Estimated: what compiling takes and saves hasn't been measured on a GPU yet.
 WORTH_COMPILING = 2_000
 """Optimizer steps: compiling may take a minute, and save some tenths of a millisecond a step."""
 
