@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
+from tests.kernel_memory import watched_kernels
 from tests.triton_kernels import GPU, INTERPRETED
 
 torch.set_num_threads(1)  # these networks are small, and two threads that share a core with others wait for each other
@@ -86,8 +88,9 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 )
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """Where Triton kernels run, and memory that is not written holds NaN."""
+    """Where Triton kernels run. Memory that is not written holds NaN; what they do with it in the interpreter is watched."""
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
-    yield torch.device(request.param)
+    with watched_kernels() if request.param == "cpu" else nullcontext():
+        yield torch.device(request.param)
     torch.use_deterministic_algorithms(False)
