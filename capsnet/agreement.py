@@ -56,7 +56,7 @@ def route(
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
     fits = inputs.is_cuda and agreement_triton.supports(inputs, weight, classes, iterations)
-    if fits and _trusted(inputs.device, inputs.shape[2], classes, weight.shape[2] // classes, inputs.dtype):
+    if fits and _trusted(inputs.device, *inputs.shape, classes, weight.shape[2] // classes, inputs.dtype):
         return agreement_triton.route(inputs, weight, classes, iterations, bias)
     plain: Tensor = _plain(inputs, weight, classes, iterations, bias)
     return plain
@@ -79,15 +79,16 @@ def _plain(inputs: Tensor, weight: Tensor, classes: int, iterations: int, bias: 
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the compiler asks once, and goes on in one graph
-def _trusted(device: torch.device, input_dim: int, classes: int, dim: int, precision: torch.dtype) -> bool:
+def _trusted(
+    device: torch.device, batch: int, count: int, input_dim: int, classes: int, dim: int, precision: torch.dtype
+) -> bool:
     """Whether the kernels give what they should on a device; if not, why not is told once."""
-    return _checked(device, input_dim, classes, dim, precision)
+    return _checked(device, (*agreement_triton.alike(batch, count), input_dim, classes, dim), precision)
 
 
 @cache
-def _checked(device: torch.device, input_dim: int, classes: int, dim: int, precision: torch.dtype) -> bool:
-    fault = agreement_triton.self_check(device, input_dim, classes, dim, precision)
-    return accepted(fault, "the routing kernels", device)
+def _checked(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype) -> bool:
+    return accepted(agreement_triton.self_check(device, sizes, precision), "the routing kernels", device)
 
 
 WITHOUT_VOTES: dict[Routing, Routing] = {dynamic: route, uniform: route}

@@ -10,6 +10,8 @@ Every number is written by one program and every sum has a fixed order: two runs
 has written itself.
 
 Sizes ending in _p are padded to powers of 2; what is padded is read as 0 and not written.
+
+How long a program's loop is, is no constant: the programs that a check runs on a few inputs are those that train.
 """
 
 from typing import no_type_check
@@ -126,12 +128,12 @@ def uniform_sums(
     parts,  # out [batch, count, 2, input_dim]: the leading 11 bits of u, and the rest; or None
     batch,
     columns,  # count * input_dim
+    chunk,  # of a program's columns: a multiple of step
     input_dim: tl.constexpr,
     classes: tl.constexpr,
     outputs: tl.constexpr,  # classes * dim
     rows: tl.constexpr,
     width: tl.constexpr,  # of a program's outputs
-    chunk: tl.constexpr,  # of a program's columns, in steps
     step: tl.constexpr,
     exact: tl.constexpr,
 ):
@@ -157,7 +159,7 @@ def uniform_sums(
     tl.store(at, total * (1.0 / classes), mask=(b < batch)[:, None] & (n < outputs)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunk"])
 @no_type_check
 def weighted_sums(
     inputs,  # u [batch, count, input_dim], or where ``split``, its parts [batch, count, 2, input_dim]
@@ -199,7 +201,7 @@ def weighted_sums(
     tl.store(at, tl.reshape(total, (rows, classes_p * dim_p)), mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capsule_count", "chunks"])
 @no_type_check
 def squash_sums(
     partials,  # [chunks, batch * classes, dim]
@@ -209,7 +211,7 @@ def squash_sums(
     capsules,  # out, the same: squash(s)
     totals,  # out, the same: V with this pass, or None
     capsule_count,  # batch * classes
-    chunks: tl.constexpr,
+    chunks,
     classes: tl.constexpr,
     dim: tl.constexpr,
     dim_p: tl.constexpr,
@@ -234,7 +236,7 @@ def squash_sums(
 
 @triton.jit
 @no_type_check
-def _added_up(partials, row, capsule_count, chunks: tl.constexpr, dim: tl.constexpr, dim_p: tl.constexpr, step: tl.constexpr):
+def _added_up(partials, row, capsule_count, chunks, dim: tl.constexpr, dim_p: tl.constexpr, step: tl.constexpr):
     d = tl.arange(0, dim_p)
     total = tl.zeros((step, dim_p), tl.float32)
     for start in range(0, chunks, step):
@@ -244,7 +246,7 @@ def _added_up(partials, row, capsule_count, chunks: tl.constexpr, dim: tl.conste
     return tl.sum(total, axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["capsule_count", "chunks"])
 @no_type_check
 def unsquash_gradients(
     partials,  # [chunks, batch * classes, dim]: shares of a gradient of V, or (one chunk) the gradient of the capsules
@@ -253,7 +255,7 @@ def unsquash_gradients(
     gradients,  # out, the same: the gradient of this pass's capsules, or None
     results,  # out, the same: the gradient of s
     capsule_count,
-    chunks: tl.constexpr,
+    chunks,
     dim: tl.constexpr,
     dim_p: tl.constexpr,
     step: tl.constexpr,
@@ -276,7 +278,7 @@ def unsquash_gradients(
     tl.store(results + at, result, mask=d < dim)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunk"])
 @no_type_check
 def pass_gradients(
     inputs,

@@ -40,7 +40,7 @@ from capsnet.kernels import OPTIONS, fault_of, run_on
 from capsnet.routing import dynamic
 
 LIMITS = {"input_dim": 32, "dim": 32, "columns": 512}  # the last: classes * dim, both padded
-CHECKED = (5, 70)  # batches: a part of the smallest tile; a whole one of the largest and a part of another
+CHECKED = (368, 371)  # inputs: a few for each program, and fewer for the last
 BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2}
 TUNING: dict[str, dict[str, int]] = {
     "uniform_sums": {"rows": 64, "width": 32, "step": 32, "programs": 528, "num_warps": 4, "num_stages": 3},
@@ -96,26 +96,33 @@ def route(
 
 
 @functools.cache
-def self_check(
-    device: torch.device, input_dim: int = 8, classes: int = 10, dim: int = 16, precision: torch.dtype = torch.float32
-) -> str:
+def self_check(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype = torch.float32) -> str:
     """Why the kernels can't be trusted on this device, or "": they are compared with float64, once per process.
 
-    With a few images and with more than a tile of 64, which tensor cores multiply by other instructions.
+    Args:
+        device: of the kernels.
+        sizes: batch, inputs, input_dim, classes, dim, the first two as :func:`alike` has them.
+        precision: of inputs and weight.
 
     Raises:
         RuntimeError: there was no memory to find out, so that the next call tries again.
     """
-    sizes = 19, input_dim, classes, dim
 
     def found() -> dict[str, float]:
-        return {
-            f"in {precision}, batch {batch}, {name}": error
-            for batch in CHECKED
-            for name, error in deviations(device, (batch, *sizes), 3, True, precision).items()
-        }
+        errors = deviations(device, sizes, 3, True, precision)
+        return {f"in {precision}, batch {sizes[0]}, {name}": error for name, error in errors.items()}
 
     return fault_of(found, BOUNDS[precision])
+
+
+def alike(batch: int, count: int) -> tuple[int, int]:
+    """A batch and a number of inputs for which the same programs are compiled, to check these and not others.
+
+    What is compiled depends on the height of a tile, which tensor cores may multiply by other instructions, and on whether
+    sizes are multiples of 16. With the tallest there are a whole one and a part of another.
+    """
+    even, odd = {16: (16, 5), 32: (32, 21), 64: (112, 70)}[min(_power(batch, 16), 64)]
+    return odd if batch % 16 else even, CHECKED[count % 16 > 0]
 
 
 @torch.inference_mode(False)  # an evaluation may be the first to ask
@@ -186,7 +193,7 @@ class _Shape:
         chunk = -(-columns // (step * max(1, programs // (tiles[0] * tiles[1])))) * step
         chunks = -(-columns // chunk)
         values = {"input_dim": self.input_dim, "classes": self.classes, "outputs": outputs, "exact": self.exact}
-        return _Launch((*tiles, chunks), {**values, "rows": rows, "width": width, "chunk": chunk, "step": step}, tuned, chunks)
+        return _Launch((*tiles, chunks), {"chunk": chunk, **values, "rows": rows, "width": width, "step": step}, tuned, chunks)
 
     def agreeing(self, kernel: str) -> _Launch:
         """A pass after the first, or the way back through it."""
@@ -215,7 +222,8 @@ class _Shape:
     def squashing(self, kernel: str, chunks: int) -> _Launch:
         """``squash_sums`` or its gradient."""
         tuned = {**OPTIONS, **TUNING[kernel]}
-        values = {"chunks": chunks, "dim": self.dim, "dim_p": self.dim_p, "step": min(tuned.pop("step"), _power(chunks))}
+        many = tuned.pop("step")
+        values = {"chunks": chunks, "dim": self.dim, "dim_p": self.dim_p, "step": many if chunks > 1 else 1}
         if kernel == "squash_sums":
             values["classes"] = self.classes
         capsules = self.batch * self.classes

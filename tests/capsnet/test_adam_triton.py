@@ -77,8 +77,8 @@ def test_the_check_of_a_device(device, monkeypatch):
     assert trusted(device)
     trusted.cache_clear()
     monkeypatch.setattr(adam_triton, "deviations", lambda *_: {"norm": 1.0})
-    assert self_check(device) == "norm deviates by 1.0e+00"
-    with pytest.warns(UserWarning, match="the kernels of Adam are not used on .*norm deviates"):
+    assert self_check(device) == "norm of 3000 weights deviates by 1.0e+00"
+    with pytest.warns(UserWarning, match="the kernels of Adam are not used on .*norm of 3000 weights deviates"):
         assert not trusted(device)
     trusted.cache_clear()
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from capsnet.agreement_triton import (
-    CHECKED,
     TUNING,
     _Shape,
+    alike,
     deviations,
     route,
     route_votes,
@@ -25,6 +25,7 @@ from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret
 
 pytest.importorskip("triton", reason="Triton is not installed")
 EXACT = dict.fromkeys(("capsules", "inputs", "weight", "bias"), 5e-6)
+NUMBERS = ("batch", "count", "columns", "capsule_count", "chunk", "chunks")  # no constants
 ROUNDED = {"capsules": 1e-3, "inputs": 5e-3, "weight": 5e-3, "bias": 5e-3}  # a gradient in bfloat16 has 8 bits: 2e-3
 
 
@@ -181,48 +182,57 @@ def test_what_it_supports(device):
         route(inputs, weight, 3, 0)
 
 
-@pytest.fixture
-def checked(device, monkeypatch):
-    """The device, with the small batch of the check alone where the larger would take half a minute."""
-    if INTERPRETED:
-        monkeypatch.setattr("capsnet.agreement_triton.CHECKED", CHECKED[:1])
-    return device
-
-
-def test_the_check_of_a_device(checked, monkeypatch):
-    assert self_check(checked, 4, 2, 5) == ""
+def test_the_check_of_a_device(device, monkeypatch):
+    assert self_check(device, (5, 19, 4, 2, 5)) == ""
     with torch.inference_mode():  # as in an evaluation, which may be the first to ask
-        assert self_check(checked, 5, 3, 4) == ""
-    for error, reason in ((1e-3, "in torch.float32, batch 5, weight deviates by 1.0e-03"), (float("nan"), "deviates by nan")):
+        assert self_check(device, (5, 19, 5, 3, 4)) == ""
+    other = (6, 19, 4, 2, 5)
+    for error, reason in ((1e-3, "in torch.float32, batch 6, weight deviates by 1.0e-03"), (float("nan"), "deviates by nan")):
         monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_, error=error: {"weight": error})
-        assert reason in self_check.__wrapped__(checked)
+        assert reason in self_check.__wrapped__(device, other)
     monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_: 1 / 0)
-    assert self_check.__wrapped__(checked) == "ZeroDivisionError: division by zero"
+    assert self_check.__wrapped__(device, other) == "ZeroDivisionError: division by zero"
 
 
-def test_the_check_is_of_the_tile_in_use_and_of_a_part_of_it(device, monkeypatch):
-    """Only the largest tile is wrong, as if the instructions that multiply it were."""
-    shapes = [_Shape(torch.empty(batch, 19, 4), torch.empty(19, 4, 10), 2) for batch in (*CHECKED, 128)]
-    assert [shape.uniform().values["rows"] for shape in shapes] == [16, 64, 64]
-    for kernel in ("weighted_sums", "pass_gradients"):
-        rows = [shape.agreeing(kernel).values["rows"] for shape in shapes]
-        assert rows[0] <= rows[1] == rows[2]
-        assert CHECKED[1] % rows[1]
-    assert CHECKED[1] % 64
-    monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda _, sizes, *__: {"weight": float(sizes[0] > 64)})
-    assert self_check.__wrapped__(device, 4, 2, 5) == "in torch.float32, batch 70, weight deviates by 1.0e+00"
+@pytest.mark.parametrize("count", [1152, 363])
+@pytest.mark.parametrize("batch", [1, 5, 16, 17, 32, 33, 64, 96, 128, 1000])
+def test_what_is_checked_is_what_trains(batch, count):
+    """The same programs are compiled; they loop, and the last of them over less."""
+
+    def compiled_by(sizes):
+        shape = _Shape(torch.empty(*sizes, 8, device="meta"), torch.empty(sizes[1], 8, 160, device="meta"), 10)
+        launches = [shape.uniform(), *(shape.agreeing(kernel) for kernel in ("weighted_sums", "pass_gradients"))]
+        launches += [shape.gradients(kernel, 2) for kernel in ("input_gradients", "weight_gradients")]
+        launches += [shape.squashing("squash_sums", launch.chunks) for launch in launches[:2]]
+        multiples = [size % 16 == 0 for size in sizes]
+        constants = [{name: value for name, value in launch.values.items() if name not in NUMBERS} for launch in launches]
+        return (constants, multiples), launches
+
+    checked, launches = compiled_by(alike(batch, count))
+    assert checked == compiled_by((batch, count))[0]
+    for launch, total in zip(launches[:3], (alike(batch, count)[1] * 8, *[alike(batch, count)[1]] * 2), strict=True):
+        assert launch.values["chunk"] > 1
+        assert launch.values["chunk"] * (launch.chunks - 1) < total <= launch.values["chunk"] * launch.chunks
+    assert alike(*alike(batch, count)) == alike(batch, count), "or else what is checked would be another again"
 
 
-def test_a_check_that_found_no_memory_is_made_again(checked, monkeypatch):
+def test_the_check_has_a_whole_tile_and_a_part_of_another():
+    for batch in (96, 1000):
+        assert alike(batch, 1152)[0] > 64
+        assert alike(batch, 1152)[0] % 64
+
+
+def test_a_check_that_found_no_memory_is_made_again(device, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
 
     self_check.cache_clear()
+    sizes = (5, 19, 4, 2, 5)
     with monkeypatch.context() as patch:
         patch.setattr("capsnet.agreement_triton.deviations", full)
         with pytest.raises(torch.OutOfMemoryError):
-            self_check(checked, 4, 2, 5)
-    assert self_check(checked, 4, 2, 5) == ""
+            self_check(device, sizes)
+    assert self_check(device, sizes) == ""
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled there")
@@ -249,14 +259,14 @@ def test_a_compiler_takes_the_kernels(precision, tmp_path, monkeypatch, record_p
     own = "*fp32" if precision == torch.float32 else "*bf16"
     for kernel, launch, more in cases:
         values = {**launch.values, **more}
-        numbers = ("batch", "count", "columns", "capsule_count", *(("chunk",) if kernel is not kernels.uniform_sums else ()))
-        constants = {name: value for name, value in values.items() if name not in numbers}
+        constants = {name: value for name, value in values.items() if name not in NUMBERS}
         split = {"inputs"} if launch.values.get("split") else set()  # which is read as its parts, in float32
         given = {"inputs", "weight"} - split | (
             {"gradients"} if kernel.__name__ in ("input_gradients", "weight_gradients") else set()
         )
-        types = {name: own if name in given else "*fp32" for name in kernel.arg_names if name not in numbers}
-        found = compiled(kernel, types, constants, launch.options, unaligned=("chunk",))
+        types = {name: own if name in given else "*fp32" for name in kernel.arg_names if name not in NUMBERS}
+        unaligned = () if kernel is kernels.uniform_sums else ("chunk", "chunks", "capsule_count")
+        found = compiled(kernel, types, constants, launch.options, unaligned)
         bound = 128 if "maxnreg" in launch.options else 0  # which buys a second program on a multiprocessor
         assert found.stack <= bound, kernel.__name__
         assert found.shared <= 100_000, kernel.__name__
