@@ -102,7 +102,6 @@ def feeding(state: TrainingState, batch: Split) -> Work:
 def whole(state: TrainingState, batch: Split) -> Work:
     """All of it: a batch, and one training step on it, not compiled."""
     feed = feeding(state, batch)
-    state.moving()  # so that a captured step changes moments that are there
     return lambda: training_step(state, feed(), state.config.learning_rate)  # type: ignore[arg-type]
 
 

@@ -109,6 +109,8 @@ class TrainingState:
             fused=True,
             capturable=cuda,
         )
+        # at once, so that a captured step changes moments that are there
+        self.optimizer.state.update({parameter: moments(parameter) for parameter in self.model.parameters()})
         self.generators = {name: stream(config.seed, name) for name in STREAMS[1:]}
         self.history: list[EpochMetrics] = []
 
@@ -127,13 +129,9 @@ class TrainingState:
                 group["lr"] = rate
 
     def moving(self) -> list[Tensor]:
-        """The tensors that a step changes: weights, Adam's moments and its count of steps, which are made if there are none."""
-        for parameter in self.model.parameters():
-            if not self.optimizer.state[parameter]:
-                zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = {"step": torch.zeros((), device=self.device), **zeros}
-        moments = [tensor for parameter in self.model.parameters() for tensor in self.optimizer.state[parameter].values()]
-        return [*(parameter.detach() for parameter in self.model.parameters()), *moments]
+        """The tensors that a step changes: weights, Adam's moments and its count of steps."""
+        states = [tensor for parameter in self.model.parameters() for tensor in self.optimizer.state[parameter].values()]
+        return [*(parameter.detach() for parameter in self.model.parameters()), *states]
 
     def save(self, path: Path) -> None:
         """Write the file whole or not at all."""
@@ -187,16 +185,18 @@ class TrainingState:
             parts[part][rest] = tensor
         self.model.load_state_dict(parts["model"])
         for name, parameter in self.model.named_parameters():
-            saved = {key: parts["adam"].get(f"{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            # before the first step Adam has no state; after it, fused Adam wants all of it laid out as the parameter is
-            self.optimizer.state[parameter] = {
-                k: (torch.empty_like(parameter) if t.dim() else torch.empty((), device=self.device)).detach().copy_(t)
-                for k, t in saved.items()
-                if t is not None
-            }
+            for key, tensor in self.optimizer.state[parameter].items():
+                if f"{key}.{name}" in parts["adam"]:  # a file from before the first step may have none
+                    tensor.copy_(parts["adam"][f"{key}.{name}"])
         for name, generator in self.generators.items():
             if name in parts["generator"]:  # a checkpoint has no stream that came later, which it would not have drawn from
                 generator.set_state(parts["generator"][name])
+
+
+def moments(parameter: Tensor) -> dict[str, Tensor]:
+    """Adam's state of a parameter before its first step, laid out as the parameter is, which fused Adam wants."""
+    zeros = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+    return {"step": torch.zeros((), device=parameter.device), **zeros}
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:

@@ -84,7 +84,7 @@ def drawn_losses(
 def updater(state: TrainingState) -> Callable[[TrainingState], Float[Tensor, ""]]:
     """How weights and Adam's moments are changed: by a kernel, whether in a graph or not, or by :func:`updated`."""
     clips = state.config.gradient_clip  # which has to know the norm before
-    if state.device.type == "cuda" and not clips and adam_triton.trusted(state.device):
+    if state.device.type == "cuda" and not clips and adam_triton.trusted(state.device, state.model.parameters()):
         return lambda state: adam_triton.update(state.optimizer)
     return updated
 

@@ -7,7 +7,7 @@ Of each launch it is asserted that
 - no program reads what this launch has written, or writes what another one reads: their order is no one's to say.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,15 @@ def _extent(tensor: torch.Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
 
 
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """Those among a kernel's arguments, in tuples and in descriptors, too."""
+    for value in values:
+        if isinstance(value, tuple):
+            yield from _tensors(value)
+        elif isinstance(own := getattr(value, "base", value), torch.Tensor):
+            yield own
+
+
 @contextmanager
 def watched_kernels() -> Iterator[list[str]]:
     """All launches inside are watched; -> the names of the kernels that were."""
@@ -73,8 +82,7 @@ def watched_kernels() -> Iterator[list[str]]:
     def given(executor: Any, values: Any, named: Any) -> Any:
         nonlocal memory
         result = arguments(executor, values, named)
-        found = [getattr(value, "base", value) for value in (*result[0], *result[1].values())]
-        memory = _Memory([value for value in found if isinstance(value, torch.Tensor)])
+        memory = _Memory(list(_tensors([*result[0], *result[1].values()])))
         launches.append(executor.fn.__name__)
         return result
 

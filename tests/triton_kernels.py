@@ -43,7 +43,7 @@ class Compiled(NamedTuple):
 
 def compiled(
     kernel: Any,
-    types: Mapping[str, str],
+    types: Mapping[str, str | tuple[str, ...]],
     constants: Mapping[str, Any],
     options: Mapping[str, int],
     unaligned: tuple[str, ...] = (),
@@ -52,7 +52,7 @@ def compiled(
 
     Args:
         kernel: what triton.jit made.
-        types: of arguments, by name; those that are neither here nor constants are integers.
+        types: of arguments, by name, a tuple's one by one; those that are neither here nor constants are integers.
         constants: by name.
         options: of the compiler.
         unaligned: integers that are no multiples of 16.
@@ -63,7 +63,11 @@ def compiled(
 
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     names = [name for name, kind in signature.items() if kind != "constexpr" and "desc" not in kind and name not in unaligned]
-    aligned = {(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in names}
+    places = ((kernel.arg_names.index(name), signature[name]) for name in names)
+    paths = [
+        path for at, kind in places for path in ([(at,)] if isinstance(kind, str) else [(at, i) for i in range(len(kind))])
+    ]
+    aligned = {path: [["tt.divisibility", 16]] for path in paths}
     own = {name: value for name, value in constants.items() if name in kernel.arg_names}
     built = compile(ASTSource(kernel, signature, own, aligned), target=GPUTarget("cuda", 90, 32), options=dict(options))
     tool = Path(nvidia.__file__).parent / "bin" / "cuobjdump"
