@@ -1,7 +1,7 @@
 """How a run computes its steps: options that change its speed, and of its numbers no more than the rounding.
 
 They are no fields of a config. What ``auto`` means is settled for the whole of a run by its config and its device, so that a
-run that is resumed goes on in the way it began, unless it is told otherwise.
+run that is resumed goes on in the way it began, unless it is told otherwise, or the compiler fails.
 """
 
 import ctypes
@@ -49,7 +49,9 @@ class Execution:
             raise InputError("graph on captures CUDA graphs, and this is a CPU; choices here: auto, off")
         steps = config.total_steps
         return Settled(
-            _settled(self.compile, cuda and steps >= WORTH_COMPILING), _settled(self.graph, cuda and steps >= WORTH_CAPTURING)
+            compile=_settled(self.compile, cuda and steps >= WORTH_COMPILING and _cell(config) not in _not_compiled),
+            graph=_settled(self.graph, cuda and steps >= WORTH_CAPTURING),
+            insists=self.compile == "on",
         )
 
 
@@ -62,10 +64,23 @@ class Settled:
 
     compile: bool
     graph: bool
+    insists: bool = False  # on compiling: where that fails, so does the run, which else takes eager steps
 
     def __str__(self) -> str:
         ways = ["compiled"] * self.compile + ["replayed from a CUDA graph"] * self.graph
         return " and ".join(ways) or "eager"
+
+
+_not_compiled: set[RunConfig] = set()
+
+
+def give_up_compiling(config: RunConfig) -> None:
+    """In this process ``auto`` compiles no more steps of such a config, whatever its seed: the compiler failed."""
+    _not_compiled.add(_cell(config))
+
+
+def _cell(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"seed": 0})
 
 
 def _settled(option: str, pays: bool) -> bool:

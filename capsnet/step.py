@@ -4,6 +4,7 @@ Nothing in a step waits for the device or for the host: the data set, the epoch'
 lie on the device when the epoch begins, and sums of losses stay there until it ends.
 """
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Any
@@ -18,7 +19,7 @@ from capsnet.augmentation import Augmentation
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.draws import Batch, Draws, composed, draw
-from capsnet.execution import Settled
+from capsnet.execution import Settled, give_up_compiling
 from capsnet.models import Network
 from capsnet.objectives import Objective, margin
 from capsnet.state import STREAMS, TrainingState
@@ -108,22 +109,27 @@ def training_step(
     def losses() -> Losses:
         return step_losses(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
 
-    return descend(state, losses, rate, updater(state))
+    return descend(state, differentiate(state, losses), rate, updater(state))
 
 
 def descend(
     state: TrainingState,
-    losses: Callable[[], Losses],
+    sums: Float[Tensor, "4"],
     rate: float | Float[Tensor, ""],
     update: Callable[[TrainingState], Float[Tensor, ""]],
 ) -> Float[Tensor, "5"]:
-    """One step down the first of the losses, by what :func:`updater` gave; their sums and the gradient's norm."""
-    state.optimizer.zero_grad()
-    loss, sums = losses()
-    loss.backward()
+    """One step down the gradient that is there, by what :func:`updater` gave; the sums of losses and the gradient's norm."""
     state.set_rate(rate)
     norm = update(state)
     return torch.cat([sums, norm[None]])
+
+
+def differentiate(state: TrainingState, losses: Callable[[], Losses]) -> Float[Tensor, "4"]:
+    """Leave the gradient of the first of the losses in the parameters; their sums."""
+    state.optimizer.zero_grad()
+    loss, sums = losses()
+    loss.backward()
+    return sums
 
 
 class Steps:
@@ -133,6 +139,7 @@ class Steps:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
         self.losses = _compiled(state.config.model_copy(update={"seed": 0})) if settled.compile else drawn_losses
+        self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
@@ -166,7 +173,18 @@ class Steps:
             weight, objective = config.reconstruction_weight, config.objective
             return self.losses(state.model, weight, self.data.training, draws, self.augment, objective, done)
 
-        self.sums.copy_(descend(state, losses, rate, self.update))
+        try:
+            sums = differentiate(state, losses)
+        except Exception as error:  # whatever a compiler raises; no weight has been changed yet
+            if not self.doubtful or "out of memory" in str(error):
+                raise
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            warnings.warn(f"steps are eager, because torch.compile fails on this machine: {reason}", stacklevel=2)
+            give_up_compiling(config)
+            self.losses = drawn_losses
+            sums = differentiate(state, losses)
+        self.doubtful = False
+        self.sums.copy_(descend(state, sums, rate, self.update))
         self.totals += self.sums
         self.done += 1
 

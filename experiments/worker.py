@@ -226,6 +226,9 @@ class _Trainer:
         self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))
         state = self.journal.load(self.config, device) or TrainingState(self.config, device)
         self._train(state, data)
+        steps = str(self.place.execution.settle(self.config, device))  # which a compiler that failed has changed
+        if steps != self.journal.record.tags["steps"]:
+            self.journal.update(tags={**self.journal.record.tags, "steps": steps})
         result = evaluate(state.model, data.test, self.config.test_batch_size)
         parameters = sum(p.numel() for p in state.model.parameters())
         _write_files(self.journal.folder, state, data, result)

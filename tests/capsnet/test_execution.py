@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from capsnet.errors import InputError
-from capsnet.execution import AUTO, Execution, Settled, keep_freed_memory
+from capsnet.execution import AUTO, Execution, Settled, give_up_compiling, keep_freed_memory
 
 CUDA = torch.device("cuda")
 
 
 def test_a_cpu_takes_eager_steps_unless_told_otherwise(tiny, cpu):
     assert AUTO.settle(tiny(epochs=10_000), cpu) == Settled(compile=False, graph=False)
-    assert Execution(compile="on").settle(tiny(), cpu) == Settled(compile=True, graph=False)
+    assert Execution(compile="on").settle(tiny(), cpu) == Settled(compile=True, graph=False, insists=True)
 
 
 @pytest.mark.parametrize(("epochs", "wanted"), [(1, (False, False)), (60, (False, True)), (2_000, (True, True))])
@@ -23,7 +23,16 @@ def test_on_cuda_auto_is_on_where_it_pays_back(tiny, epochs, wanted):
     config = tiny(epochs=epochs)  # 4 steps each
     assert AUTO.settle(config, CUDA) == Settled(*wanted)
     assert Execution("off", "off").settle(config, CUDA) == Settled(compile=False, graph=False)
-    assert Execution("on", "on").settle(config, CUDA) == Settled(compile=True, graph=True)
+    assert Execution("on", "on").settle(config, CUDA) == Settled(compile=True, graph=True, insists=True)
+
+
+def test_what_a_compiler_failed_at_is_not_compiled_again(tiny, monkeypatch):
+    monkeypatch.setattr("capsnet.execution._not_compiled", set())
+    config = tiny(epochs=2_000)
+    give_up_compiling(config.model_copy(update={"seed": 3}))
+    assert AUTO.settle(config, CUDA) == Settled(compile=False, graph=True)
+    assert Execution(compile="on").settle(config, CUDA).compile
+    assert AUTO.settle(tiny(epochs=2_000, routing_iterations=1), CUDA).compile
 
 
 def test_what_is_settled_does_not_depend_on_how_much_is_left(tiny):

@@ -205,3 +205,69 @@ def test_a_run_that_ended_or_was_left_holds_no_graphs(tiny, data_of, captured, m
     assert made[1].graphs
     run.close()
     assert [steps.graphs for steps in made] == [None, None]
+
+
+class Fails(torch.autograd.Function):
+    """A loss whose gradient can't be computed."""
+
+    @staticmethod
+    def forward(ctx, loss):
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise RuntimeError("no C compiler\nwas found")
+
+
+def broken_forward(*_):
+    raise RuntimeError("no C compiler\nwas found")
+
+
+def broken_backward(*given):
+    loss, sums = step.drawn_losses(*given)
+    return Fails.apply(loss), sums
+
+
+@pytest.mark.parametrize("broken", [broken_forward, broken_backward])
+def test_where_compiling_fails_steps_are_eager_and_it_is_said(tiny, data_of, monkeypatch, broken):
+    """torch compiles the way back when it is first gone."""
+    config, given_up = tiny(epochs=1), []
+    monkeypatch.setattr(step, "_compiled", lambda _: broken)
+    monkeypatch.setattr(step, "give_up_compiling", given_up.append)
+
+    def trained(settled):
+        state = TrainingState(config, torch.device("cpu"))
+        steps = step.Steps(state, data_of(config), settled)
+        steps.begin(drawn(config, steps.data), [1e-3] * 4)
+        for i in range(4):
+            steps.take(i)
+        return [*state.moving(), steps.totals]
+
+    wanted = trained(Settled(compile=False, graph=False))
+    with pytest.warns(
+        UserWarning, match="steps are eager, because .* fails on this machine: RuntimeError: no C compiler$"
+    ) as said:
+        found = trained(Settled(compile=True, graph=False))
+    assert len(said) == 1
+    assert given_up == [config]
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        trained(Settled(compile=True, graph=False, insists=True))
+
+
+def test_a_step_that_fails_later_or_for_want_of_memory_fails(tiny, data_of, monkeypatch):
+    config = tiny(epochs=1)
+    steps = step.Steps(TrainingState(config, torch.device("cpu")), data_of(config), Settled(compile=True, graph=False))
+    steps.begin(drawn(config, steps.data), [1e-3] * 4)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+
+    steps.losses = full
+    with pytest.raises(torch.OutOfMemoryError):
+        steps.take(0)
+    steps.losses = step.drawn_losses
+    steps.take(0)
+    steps.losses = broken_forward
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        steps.take(1)

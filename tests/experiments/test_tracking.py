@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
+from capsnet.execution import Execution, Settled
 from capsnet.state import EpochMetrics
 from experiments import tracking
 from experiments.journal import Journal, folder_of
@@ -110,6 +111,25 @@ def test_a_journal_told_twice_leaves_one_run_and_one_row_of_each_epoch(mlruns: P
     [run] = store.runs()
     assert journal.record.run_id == run.run_id
     assert store.history(run.run_id, "train_loss") == [(1, 0.5)]
+
+
+def test_a_run_says_how_its_steps_were_taken_even_where_compiling_failed(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a CUDA device without a C compiler."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("no C compiler")
+
+    given_up: set[object] = set()
+    monkeypatch.setattr("capsnet.execution._not_compiled", given_up)
+    monkeypatch.setattr("capsnet.step._compiled", lambda _: fails)
+    monkeypatch.setattr(Execution, "settle", lambda *_: Settled(compile=not given_up, graph=False))
+    with pytest.warns(UserWarning, match="steps are eager"):
+        store, run_id = trained(mlruns, read_grid(str(tiny)))
+    found = mlflow.MlflowClient(store.uri).get_run(run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["steps"] == "eager"
 
 
 def test_who_dies_before_mlflow_knows_the_parameters_leaves_no_second_run(
