@@ -79,7 +79,7 @@ def choose(workers: int | None, gpus_per_run: float, address: str, device: str, 
         return _cluster(workers, gpus_per_run, address, device, runs)
     chosen = choose_device(device)
     gpus, cores = _gpus() if chosen.type == "cuda" else 0, len(os.sched_getaffinity(0))
-    most = int(gpus / gpus_per_run) if gpus else cores
+    most = _holds(gpus, gpus_per_run, "this machine") if gpus else cores
     number = _default(most, gpus, runs) if workers is None else workers
     if number == 0:
         return Engine(Inline(), device=str(chosen))
@@ -92,6 +92,13 @@ def choose(workers: int | None, gpus_per_run: float, address: str, device: str, 
     alone = _alone(session, gpus, gpus_per_run, number) if number > 1 else None
     executor, threads = Ray(session, 1, gpus_per_run if gpus else 0), max(1, cores // number)
     return Engine(executor, number, chosen.type, threads, alone, max(1, gpus))
+
+
+def _holds(gpus: int, gpus_per_run: float, where: str) -> int:
+    """Runs that so many GPUs hold at once. A share is of one card: four cards hold four runs of 0.75, not five."""
+    if gpus_per_run > gpus:
+        raise InputError(f"--gpus-per-run {gpus_per_run:g} can't be had: {where} has {gpus} GPUs")
+    return gpus * int(1 / gpus_per_run) if gpus_per_run < 1 else int(gpus / gpus_per_run)
 
 
 def _alone(session: Session, gpus: int, gpus_per_run: float, cpus: int) -> Ray | None:
@@ -123,7 +130,7 @@ def _cluster(workers: int | None, gpus_per_run: float, address: str, device: str
     gpus = 0 if device == "cpu" else found.gpus
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not gpus):
         raise InputError(f"--device {device} can't be had: the cluster at {address} has {gpus} GPUs; choices: auto, cpu, cuda")
-    most = int(gpus / gpus_per_run) if gpus else found.cpus
+    most = _holds(gpus, gpus_per_run, f"the cluster at {address}") if gpus else found.cpus
     number = min(most, max(runs, 1)) if workers is None else workers
     if not 1 <= number <= most:
         what = f"{gpus} GPUs with --gpus-per-run {gpus_per_run:g}" if gpus else f"{found.cpus} CPUs"

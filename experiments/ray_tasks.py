@@ -52,6 +52,8 @@ class Session:
         self.address, self.resources = address, resources
         self.vital: list[psutil.Process] = []  # processes without which nothing goes on
         self.started = False
+        self.running: dict[Future[Any], Any] = {}  # of all executors -> Ray's reference
+        self.tasks: dict[tuple[Callable[..., Any], float, float], Any] = {}  # and what it needs -> Ray's remote function
 
     def start(self) -> None:
         """Connect; for this machine alone, only when there is something to run."""
@@ -86,15 +88,35 @@ class Session:
         here = ray.get_runtime_context().get_node_id()
         return any(node["Alive"] and node["NodeID"] == here for node in ray.nodes())
 
-    def restart(self) -> None:
-        """Start Ray on this machine anew.
+    def heal(self) -> None:
+        """If Ray died on this machine, lose what is running and start Ray anew.
 
         Raises:
             InputError: it is a cluster, which isn't ours.
         """
+        if self.alive():
+            return
+        self.leave(5.0, cancel=True)
+        for future in list(self.running):
+            if self.running.pop(future, None) is not None:
+                future.set_exception(LostError("Ray's node on this machine died"))
+        self.tasks.clear()
         if self.address != "local":
             raise InputError(f"the Ray cluster at {self.address} has lost its node on this machine; the same command goes on")
         self.start()
+
+    def leave(self, grace: float, *, cancel: bool) -> None:
+        """Interrupt what is running, as Ctrl-C would, give it so many seconds to save, and leave Ray."""
+        if not self.started:
+            return
+        import ray
+
+        for _ in range(2):  # a worker that is still importing may lose the first interruption
+            for reference in list(self.running.values()) if cancel else ():
+                ray.cancel(reference)
+            concurrent.futures.wait(list(self.running), grace / 2)
+        ray.shutdown()
+        self.started = False
 
 
 @dataclass(frozen=True)
@@ -122,8 +144,6 @@ class Ray(Executor):
 
     def __init__(self, session: Session, cpus: float, gpus: float) -> None:
         self.session, self.cpus, self.gpus = session, cpus, gpus
-        self._running: dict[Future[Any], Any] = {}  # -> Ray's reference
-        self._tasks: dict[Callable[..., Any], Any] = {}  # -> Ray's remote function
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         """Hand the function to Ray, which runs it when there is room. It is sent, and so are what it takes and returns."""
@@ -131,50 +151,28 @@ class Ray(Executor):
             self.session.start()  # before the import, which reads the token
         import ray
 
-        if function not in self._tasks:  # Ray sends a function once, and its name after that
+        running, tasks, task = self.session.running, self.session.tasks, (function, self.cpus, self.gpus)
+        if task not in tasks:  # Ray sends a function once, and its name after that
             # whether to try again is the launch's decision, the same for every executor
-            self._tasks[function] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
-        reference = self._tasks[function].remote(*args, **kwargs)
+            tasks[task] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
+        reference = tasks[task].remote(*args, **kwargs)
         future: Future[Any] = Future()
 
         def ended(done: "Future[Any]") -> None:
-            if self._running.pop(future, None) is None:
+            if running.pop(future, None) is None:
                 return  # it was given up
             if fault := done.exception():
                 future.set_exception(_translated(fault))
             else:
                 future.set_result(done.result())
 
-        self._running[future] = reference
+        running[future] = reference
         reference.future().add_done_callback(ended)
         return future
 
-    def heal(self) -> None:
-        """If Ray died on this machine, lose what is running and start Ray anew."""
-        if self.session.alive():
-            return
-        self._leave(5.0, cancel=True)
-        for future in list(self._running):
-            if self._running.pop(future, None) is not None:
-                future.set_exception(LostError("Ray's node on this machine died"))
-        self._tasks.clear()
-        self.session.restart()
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Interrupt what is running, as Ctrl-C would, give it time to save, and leave Ray."""
-        self._leave(GRACE if wait else 0.0, cancel=cancel_futures)
-
-    def _leave(self, grace: float, *, cancel: bool) -> None:
-        if not self.session.started:
-            return
-        import ray
-
-        for _ in range(2):  # a worker that is still importing may lose the first interruption
-            for reference in list(self._running.values()) if cancel else ():
-                ray.cancel(reference)
-            concurrent.futures.wait(list(self._running), grace / 2)
-        ray.shutdown()
-        self.session.started = False
+        """Leave Ray, which ends what any executor of the session has running; with time to save, if it is to be cancelled."""
+        self.session.leave(GRACE if wait else 0.0, cancel=cancel_futures)
 
 
 def _translated(fault: BaseException) -> BaseException:

@@ -74,6 +74,7 @@ def sleep_on(folder: Path) -> None:
         for _ in range(6000):
             time.sleep(0.01)
     except KeyboardInterrupt:
+        time.sleep(1)  # as a large network takes
         (folder / "saved").touch()
         raise
 
@@ -262,13 +263,13 @@ def test_ray_is_started_anew_when_its_node_dies(ray: Engine, tmp_path: Path) -> 
     executor = ray.executor
     assert isinstance(executor, Ray)
     assert executor.submit(add, 1, 2).result() == 3
-    executor.heal()  # it is well: nothing happens
+    executor.session.heal()  # it is well: nothing happens
     lost = executor.submit(sleep_on, tmp_path)
     while not (tmp_path / "begun").exists():
         time.sleep(0.05)
     next(process for process in executor.session.vital if process.name() == "raylet").kill()
     time.sleep(0.5)
-    executor.heal()
+    executor.session.heal()
     assert isinstance(lost.exception(timeout=0), LostError)
     assert executor.submit(add, 1, 2).result() == 3
 
@@ -305,12 +306,18 @@ REFUSED: dict[str, tuple[tuple[Any, ...], list[str]]] = {
     "inline on a cluster": ((0, 1.0, "host:6379", "auto"), ["--workers 0", "--address host:6379"]),
     "no port": ((None, 1.0, "host", "auto"), ["--address must be HOST:PORT", "'host'"]),
     "a client's address": ((None, 1.0, "ray://host:10001", "auto"), ["--address must be HOST:PORT"]),
+    "more GPUs than there are": ((None, 2.0, "", "cuda"), ["--gpus-per-run 2", "this machine has 1 GPUs"]),
     "nobody there": ((None, 1.0, "127.0.0.1:9", "auto"), ["no Ray cluster", "127.0.0.1:9", "docs/cluster.md"]),
 }
 
 
 @pytest.mark.parametrize(("arguments", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_an_engine_that_cannot_be_had_is_refused(arguments: tuple[Any, ...], words: list[str]) -> None:
+def test_an_engine_that_cannot_be_had_is_refused(
+    arguments: tuple[Any, ...], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "cuda" in arguments:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     start = time.monotonic()
     with pytest.raises(InputError) as error:
         choose(*arguments, 4)
@@ -333,7 +340,7 @@ def test_what_suits_the_machine(monkeypatch: pytest.MonkeyPatch, cores: int, run
 
 @pytest.mark.parametrize(
     ("gpus", "share", "slots", "alone"),
-    [(1, 1.0, 1, False), (1, 0.25, 4, True), (4, 1.0, 4, False), (4, 0.5, 8, True), (4, 2, 2, False)],
+    [(1, 1.0, 1, False), (1, 0.25, 4, True), (4, 1.0, 4, False), (4, 0.5, 8, True), (4, 0.75, 4, True), (4, 2, 2, False)],
 )
 def test_gpus_are_shared_out(monkeypatch: pytest.MonkeyPatch, gpus: int, share: float, slots: int, alone: bool) -> None:
     import torch
@@ -366,17 +373,20 @@ def test_whether_an_address_is_this_machine(address: str, here: bool) -> None:
 
 
 @pytest.mark.slow
-def test_shutdown_interrupts_and_leaves_nothing_running(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alone", [False, True], ids=["beside others", "alone"])
+def test_shutdown_interrupts_and_leaves_nothing_running(tmp_path: Path, alone: bool) -> None:
     """The last test of this file: it ends its Ray."""
     import ray as library
 
     library.shutdown()  # of the fixture, if it is there
     patch = pytest.MonkeyPatch()
     patch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    with choose(1, 1.0, "", "cpu", 4) as engine:
+    with choose(2, 1.0, "", "cpu", 4) as engine:
         patch.undo()
         assert isinstance(engine.executor, Ray)
-        engine.executor.submit(sleep_on, tmp_path)
+        busy = engine.alone if alone else engine.executor
+        assert busy
+        busy.submit(sleep_on, tmp_path)
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)
         start = time.monotonic()
