@@ -1,6 +1,7 @@
 """Where a number comes from: the code, the packages and the machine it was made with."""
 
 import hashlib
+import os
 import platform
 import subprocess
 from functools import cache
@@ -13,20 +14,24 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "mlflow")
 
 @cache  # of the code that this process runs, whatever is edited meanwhile
 def git_commit() -> str:
-    """The commit of this code, with ``-dirty-`` and a digest if it was changed since.
+    """The commit of this code, with ``-dirty-`` and a digest if it was changed since, or has modules that git doesn't know.
 
     ``release-0.1.0`` of what was installed as a wheel, which may lie in somebody else's repository; else ``unknown``.
     """
     here = Path(__file__).parent
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=30)
+    def git(*arguments: str) -> bytes:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, check=True, timeout=30)
         return done.stdout.strip()
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        commit, changes = git("rev-parse", "HEAD"), git("diff", "HEAD", "--no-ext-diff")
-        return commit + (f"-dirty-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
+        commit, changes = os.fsdecode(git("rev-parse", "HEAD")), git("diff", "HEAD", "--no-ext-diff")
+        root = Path(os.fsdecode(git("rev-parse", "--show-toplevel")))
+        names = git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", ":/capsnet/*.py", ":/experiments/*.py")
+        for name in filter(None, names.split(b"\0")):
+            changes += name + b"\0" + (root / os.fsdecode(name)).read_bytes()
+        return commit + (f"-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return _release()
 
