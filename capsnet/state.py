@@ -148,7 +148,7 @@ class TrainingState:
 
         Raises:
             DamagedError: the file is torn or corrupt.
-            InputError: it is of another format, or of a config that this version doesn't accept.
+            InputError: it is of another format, or of a config or a network that this version hasn't.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -166,6 +166,12 @@ class TrainingState:
         if metadata.pop("sha256", "") != _checksum(tensors, metadata):
             raise DamagedError(f"{path} is corrupt: its checksum doesn't fit its contents")
         state = cls(from_params(json.loads(metadata["config"])), device)
+        wanted = {f"model.{name}": tensor.shape for name, tensor in state.model.state_dict().items()}
+        if wanted != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("model.")}:
+            raise InputError(
+                f"{path} has other weights than this version's network: use the version that wrote it, or delete it to train "
+                "from the beginning"
+            )
         state._restore(tensors)
         state.history = [EpochMetrics(**metrics) for metrics in json.loads(metadata["history"])]
         return state

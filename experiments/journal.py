@@ -180,19 +180,25 @@ class Journal:
 
     def epochs_done(self, config: RunConfig) -> int:
         """How many epochs of the config's are done with, for whoever looks on: all if it stopped before the last."""
-        whole = self._tail()[:-1]  # what stands behind the last end of a line is nothing, or half a line
-        last: dict[str, Any] = json.loads(whole[-1]) if whole else {"epoch": 0, "validation_error": None}
+        last: dict[str, Any] = {"epoch": 0, "validation_error": None}
+        for line in reversed(self._tail()[:-1]):  # what stands behind the last end of a line is nothing, or half a line
+            with suppress(ValueError):  # a power cut leaves zeros
+                last = json.loads(line)
+                break
         return config.epochs if config.stops_at(last["validation_error"]) else int(last["epoch"])
 
     def _tail(self) -> list[bytes]:
         try:
             with (self.folder / "history.jsonl").open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - TAIL))
-                lines = file.read().split(b"\n")
+                size, length = file.seek(0, os.SEEK_END), TAIL
+                while True:
+                    file.seek(max(0, size - length))
+                    lines = file.read().split(b"\n")
+                    if size <= length or len(lines) > 2:  # the first is a part of one, and after the last end there is none
+                        return lines[1:] if size > length else lines
+                    length *= 2
         except OSError:
             return []
-        return lines[1:] if size > TAIL else lines
 
     def remove(self) -> None:
         """Delete the journal, at once for whoever looks, of a run that MLflow has whole or that has no use any more."""

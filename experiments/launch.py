@@ -1,7 +1,7 @@
 """A launch: what is not settled yet of a grid goes through the one loop, next config -> submit -> record the outcome."""
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
@@ -19,7 +19,7 @@ from experiments.progress import Display, display, tell_failed, tell_untold
 from experiments.provenance import git_commit
 from experiments.ray_tasks import Ray
 from experiments.record import Ending, now
-from experiments.runlog import RunLog
+from experiments.runlog import GoneError, RunLog
 from experiments.sources import Grid, parse_grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, REASON, Store, TrackedRun, answering
@@ -27,6 +27,7 @@ from experiments.worker import Job, Outcome, Place, acknowledge, kind, run
 
 Work = Callable[[Job, Place], Outcome]
 Following = Callable[[], Job | None]
+Old = dict[RunConfig, list[TrackedRun]]  # runs of other code
 
 RETRIES = 3  # of a run that its surroundings failed
 PAUSE = 2.0  # seconds before the first of them; twice as many before the next
@@ -84,7 +85,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
                 summary.finished += not outcome.failure
                 if job.config in old and not outcome.failure:
                     with suppress(*FAULTS):  # else the next launch with --fresh does it
-                        store.supersede(old.pop(job.config).run_id)
+                        _supersede(store, old.pop(job.config))
                 if outcome.failure:
                     summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
         interrupted = False
@@ -102,7 +103,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     return summary
 
 
-def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary, Known]:
+def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary, Old]:
     """What there is to do, what is known already, and the runs of other code that speak until they are replaced."""
     known, old = _without_other_code(configs, place.store) if wish.fresh else (by_config(place.store.runs())[0], {})
     due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
@@ -121,20 +122,27 @@ def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:
     return not is_settled(found) or (retry_failed and state(found) != "finished")
 
 
-def _without_other_code(configs: list[tuple[str, RunConfig]], store: Store) -> tuple[Known, Known]:
-    """What is known, less the runs of these configs that another commit trained; and those of them that still speak."""
-    wanted, runs, old = {config for _, config in configs}, list(store.runs()), Known()
+def _without_other_code(configs: list[tuple[str, RunConfig]], store: Store) -> tuple[Known, Old]:
+    """What is known, less the runs of these configs that another commit trained; and those that spoke or would speak next."""
+    wanted, runs = {config for _, config in configs}, list(store.runs())
+    old: Old = defaultdict(list)
     while True:
         known, _ = by_config(runs)
         other = {config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags)}
         if not other:
             break
-        old = other | old
+        for config, found in other.items():
+            old[config].append(found)
         gone = {found.run_id for found in other.values()}
         runs = [found for found in runs if found.run_id not in gone]
     for config in [config for config in old if state(known.get(config)) == "finished"]:  # a launch before was cut off
-        store.supersede(old.pop(config).run_id)
+        _supersede(store, old.pop(config))
     return known, old
+
+
+def _supersede(store: Store, runs: Iterable[TrackedRun]) -> None:
+    for found in runs:
+        store.supersede(found.run_id)
 
 
 def is_of_other_code(tags: Mapping[str, str]) -> bool:
@@ -217,7 +225,7 @@ def _through(
         done = wait(running, min(soon, LOOK), return_when=FIRST_COMPLETED).done
         ended = [(running.pop(future), _outcome(future)) for future in done]
         if isinstance(executor, Ray) and (not done or any(outcome.failure == "infrastructure" for _, outcome in ended)):
-            executor.heal()  # before anything is handed to a node that is dead
+            executor.session.heal()  # before anything is handed to a node that is dead
         for job, outcome in ended:
             tries[job.name] += outcome.failure == "infrastructure"
             if outcome.failure != "infrastructure":
@@ -266,7 +274,7 @@ def _told(job: Job, outcome: Outcome, shown: Display) -> Outcome:
 def _given_up(job: Job, outcome: Outcome, place: Place) -> Outcome:
     """Record the failure of a run whose worker can't do it any more."""
     journal = Journal(folder_of(place.checkpoints, job.config))
-    with suppress(BusyError, InputError, *FAULTS), journal.held():
+    with suppress(BusyError, InputError, GoneError, *FAULTS), journal.held():
         if journal.begun:
             ending = Ending("FAILED", now(), outcome.failure, outcome.reason)
             journal.update(ending=ending, told=False)

@@ -12,7 +12,7 @@ from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError, unknown
 from capsnet.variants import Variant, parse
 from experiments.samplers import PRUNERS, SAMPLERS, SINGLE
-from experiments.sources import Grid, make_grid, read_document, read_mapping, read_named
+from experiments.sources import MOST_SEEDS, Grid, make_grid, read_document, read_mapping, read_named
 from experiments.space import Space, read_space
 
 SHIPPED = Path(__file__).parent / "searches"
@@ -36,7 +36,6 @@ OBJECTIVES = {
 }
 """What can be minimised, all of it known without the test set."""
 
-MOST_SEEDS = 10_000  # of the trials and the confirmation
 PRUNED_BY = "validation_error"  # the objective that each epoch has
 MESSAGES = 20  # what is wrong with the corners of a space: one wrong value may be told of many
 

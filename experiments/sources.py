@@ -24,6 +24,7 @@ SHORT = {
     "lr_schedule": "schedule",
 }
 """What names of runs call the fields that are varied most: of a name, MLflow shows some twenty letters."""
+MOST_SEEDS = 10_000  # of a grid, or of a search's trial and its confirmation
 SEEDS = "seeds are given by the grid's key 'seeds'"
 
 
@@ -193,6 +194,9 @@ def _list(value: Any, place: str, faults: list[str]) -> list[Any]:
 
 
 def _seeds(value: Any, place: str, faults: list[str]) -> list[int]:
+    if isinstance(value, int) and value > MOST_SEEDS:
+        faults.append(f"seeds of {place} must be {MOST_SEEDS} at most")
+        return [0]
     seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
     whole = isinstance(seeds, list) and all(
         isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds

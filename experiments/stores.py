@@ -7,6 +7,7 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
@@ -17,7 +18,7 @@ import psutil
 from filelock import FileLock
 
 from capsnet import cli
-from capsnet.errors import InputError
+from capsnet.errors import InputError, brief
 
 NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
 
@@ -89,15 +90,18 @@ def answers(uri: str, seconds: float = 10.0) -> None:
 
     Of a database it is asked only whether its host listens; a file is taken to be there.
     """
-    if not is_server(uri):
-        place = urlsplit(uri)
-        if place.hostname and (port := place.port or PORTS.get(place.scheme.partition("+")[0])):
-            socket.create_connection((place.hostname, port), timeout=seconds).close()
-        return
-    parts = urlsplit(uri.rstrip("/") + "/health")
-    nameless = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))  # urllib knows no user:password@
-    with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
-        urlopen(nameless, timeout=seconds).close()
+    try:
+        if not is_server(uri):
+            place = urlsplit(uri)
+            if place.hostname and (port := place.port or PORTS.get(place.scheme.partition("+")[0])):
+                socket.create_connection((place.hostname, port), timeout=seconds).close()
+            return
+        parts = urlsplit(uri.rstrip("/") + "/health")
+        nameless = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))  # urllib knows no user:password@
+        with suppress(HTTPError):  # it answers, and whether it lets us in is for MLflow to find out
+            urlopen(nameless, timeout=seconds).close()
+    except (HTTPException, ValueError) as error:  # what answers is no web server, or the address is none
+        raise ConnectionError(brief(error)) from None
 
 
 def write_ahead(uri: str) -> None:

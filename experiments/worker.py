@@ -27,7 +27,7 @@ from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.record import EPOCHS, FURTHER, OTHER_R, DataSource, Ending, Record, now
 from experiments.recorder import PATIENCE, Recorder
-from experiments.runlog import RunLog
+from experiments.runlog import GoneError, RunLog
 from experiments.sources import brief_label
 from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, Store
 
@@ -142,7 +142,7 @@ def _told(ending: Ending, place: Place, journal: Journal) -> tuple[Ending, str]:
     try:
         if not journal.record.told:
             RunLog(place.store, journal, monitored=False).push()
-    except FAULTS as fault:
+    except (GoneError, *FAULTS) as fault:
         return ending, stores.shown(brief(fault, 120))
     return ending, ""
 
@@ -169,9 +169,9 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
             ending = Ending("FAILED", now(), kind(fault), f"{type(fault).__name__}: {fault}")
         except BaseException:  # Ctrl-C, or SIGTERM
             patience = 3.0
-            with suppress(OSError):
-                trainer.keep()
-                journal.update(ending=Ending("KILLED", now()))
+            for leave in (trainer.keep, lambda: journal.update(ending=Ending("KILLED", now()))):
+                with suppress(Exception):  # on a disk that is full: safetensors has an error of its own for it
+                    leave()
             raise
         with suppress(OSError):  # on a disk that is full: MLflow and the launch are told nevertheless
             told = {TRIAL_STATE: trial_state(ending.failure, ending.reason)} if job.trial else {}

@@ -2,7 +2,7 @@
 
 import json
 import random
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -173,6 +173,19 @@ def test_a_tensor_of_another_type_or_shape_is_refused(trained, tmp_path, cpu):
         rewrite(tmp_path / "a", lambda _, tensors, c=change: tensors.update({"conv": c(tensors.pop("model.conv.weight"))}))
         rewrite(tmp_path / "a", lambda _, tensors: tensors.update({"model.conv.weight": tensors.pop("conv")}))
         with pytest.raises(InputError, match="is corrupt: its checksum"):
+            TrainingState.load(tmp_path / "a", cpu)
+
+
+def test_weights_of_another_network_are_refused(trained, tmp_path, cpu):
+    """As after an edit of the code while the run was interrupted."""
+    snapshot = trained.snapshot()
+    for tensors in (
+        {**snapshot.tensors, "model.conv.bias": torch.zeros(3)},
+        {**snapshot.tensors, "model.scale": torch.zeros(3)},
+        {name: tensor for name, tensor in snapshot.tensors.items() if name != "model.conv.bias"},
+    ):
+        replace(snapshot, tensors=tensors).save(tmp_path / "a")
+        with pytest.raises(InputError, match=r"a has other weights than this version's network: .* or delete it"):
             TrainingState.load(tmp_path / "a", cpu)
 
 

@@ -135,6 +135,89 @@ def test_a_journal_that_cannot_be_used_now_is_not_called_lost(mlruns: Path, what
     assert "superseded" not in run.tags
 
 
+def test_a_run_that_was_deleted_in_mlflow_ends_no_launch(mlruns: Path) -> None:
+    """Its worker died, or its journal says that it settled: MLflow is told, and has no such run."""
+    from experiments.launch import _given_up
+    from experiments.worker import Outcome, run
+
+    store, job = opened(mlruns), Job("cell", config_of(ONE))
+    place = Place(store, mlruns / "checkpoints" / store.key, "tiny", "", Path("nowhere"), "cpu")
+    journal = Journal(folder_of(place.checkpoints, job.config))
+    with journal.held():
+        journal.begin(Record(job.config.to_params(), "r", "", TAGS))
+    sync(store, place.checkpoints)
+    with journal.held():
+        store.client.delete_run(journal.record.run_id)
+    lost = Outcome("", 0.0, failure="infrastructure", reason="a worker died")
+    assert _given_up(job, lost, place) == lost
+    with journal.held():
+        journal.append(row(1))
+        journal.update(ending=Ending("FINISHED", 1, results={"test_error": 1.0, "parameters": 1}), told=False)
+    outcome = run(job, place)
+    assert outcome.test_error == 1.0
+    assert "has been deleted in MLflow" in outcome.untold
+
+
+def test_who_is_stopped_on_a_full_disk_is_stopped_and_noted(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Safetensors has an error of its own for it, which is no OSError."""
+    from experiments.worker import run
+
+    def stopped(self: _Trainer) -> None:
+        raise KeyboardInterrupt
+
+    def full(self: _Trainer) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    store, job = opened(mlruns), Job("cell", config_of(ONE))
+    place = Place(store, mlruns / "checkpoints" / store.key, "tiny", "", Path("nowhere"), "cpu")
+    monkeypatch.setattr(_Trainer, "finish", stopped)
+    monkeypatch.setattr(_Trainer, "keep", full)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, place)
+    [found] = store.runs()
+    assert found.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("lines", "done"),
+    [
+        (b"", 0),
+        (b'{"epoch": 1, "validation_error": null}\n', 1),
+        (b'{"epoch": 1, "validation_error": null}\n{"epoch": 2, "va', 1),
+        (b'{"epoch": 1, "validation_error": null}\n\0\0\0\0\n', 1),  # what a power cut leaves
+        (b'{"epoch": 7, "validation_error": null, "logit_changes": [' + b"0.12345, " * 3000 + b"0]}\n", 7),
+        (b'{"epoch": 8, "validation_error": null, "logit_changes": [' + b"0.12345, " * 3000 + b"0]}\n" + b"\0" * 9000, 8),
+    ],
+    ids=["nothing", "one", "a half", "zeros", "hundreds of passes", "and zeros"],
+)
+def test_who_looks_on_sees_the_last_epoch_that_is_whole(tmp_path: Path, lines: bytes, done: int) -> None:
+    journal = Journal(tmp_path)
+    (tmp_path / "history.jsonl").write_bytes(lines)
+    assert journal.epochs_done(config_of(ONE)) == done
+
+
+def test_what_answers_as_no_web_server_does_is_away(mlruns: Path) -> None:
+    """A port where something else listens, and addresses that are none."""
+    import socket
+    import threading
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        with pytest.raises(OSError, match="SSH"):
+            stores.answers(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        thread.join()
+    for uri in ("http://localhost:50oo", "postgresql://localhost:50oo/db"):
+        with pytest.raises(OSError, match="50oo"):
+            stores.answers(uri)
+
+
 def test_sync_gives_a_parent_its_end_that_was_left_open(mlruns: Path) -> None:
     launched(mlruns, ONE)
     store = opened(mlruns)

@@ -20,6 +20,7 @@ from experiments.known import by_config, state
 from experiments.launch import Wish
 from experiments.locks import ALL, Launchers, Shard
 from experiments.sources import parse_grid, read_grid
+from experiments.tracking import SUPERSEDED
 from tests.experiments.conftest import TINY, launched, logged, opened
 from tests.experiments.test_resume import checkpoint_appears, running, words
 
@@ -117,6 +118,23 @@ def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 0
 
 
+def test_fresh_replaces_all_that_other_code_finished(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launch before may have been cut off before it could say that the first is superseded."""
+    from experiments import launch, worker
+
+    text = TINY.replace("seeds: 2", "seeds: 1")
+    for commit in ("first", "second", "third"):
+        for module in (launch, worker):
+            monkeypatch.setattr(module, "git_commit", lambda commit=commit: commit)
+        assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
+        store = opened(mlruns)
+        assert {run.tags["git_commit"] for run in by_config(store.runs())[0].values()} == {commit}
+        if commit == "second":
+            for run in store.runs():
+                if SUPERSEDED in run.tags:
+                    store.client.delete_tag(run.run_id, SUPERSEDED)
+
+
 class _Stopped(Inline):
     """Ctrl-C comes before the second run."""
 
@@ -207,7 +225,7 @@ def test_a_full_disk_fails_the_run_with_the_reason_and_leaves_the_last_good_chec
     small.mkdir()
     config = next(read_grid(str(tiny)).configs)[1]
     TrainingState(config, torch.device("cpu")).save(tmp_path / "begun")
-    size = 3 * (tmp_path / "begun").stat().st_size // 1024  # KiB; with Adam's two moments for each weight
+    size = (tmp_path / "begun").stat().st_size // 1024  # KiB
     script = f"""
         mount -t tmpfs -o size={10 * size}k none {small} || exit 77
         dd if=/dev/zero of={small}/filler bs=1k count={8 * size + size // 2} status=none

@@ -143,6 +143,7 @@ BAD = {
     "base and axes": ("base: {epochs: 1}\naxes: {epochs: [2]}", ["epochs", "both in base and in axes"]),
     "seed as an axis": ("axes: {seed: [1, 2]}", ["seed", "'seeds'"]),
     "no seeds": ("base: {epochs: 1}\nseeds: 0", ["seeds", "0"]),
+    "seeds without end": ("base: {epochs: 1}\nseeds: 1099511627776", ["seeds", "10000 at most"]),
     "a seed twice": ("base: {epochs: 1}\nseeds: [1, 1]", ["seeds", "different"]),
     "seeds as text": ("base: {epochs: 1}\nseeds: six", ["seeds", "'six'"]),
     "true is no number of seeds": ("base: {epochs: 1}\nseeds: true", ["seeds", "True"]),
