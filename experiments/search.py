@@ -96,7 +96,9 @@ class Search:
         chosen = dict(itertools.islice(distinct.items(), self.confirm.top))
         if self.confirm.defaults:
             chosen[make_config(self.base, self.name)] = dict(self.base)
-        return make_grid(f"{self.name}-confirm", f"The best trials of the search {self.name}.", list(chosen.values()), seeds)
+        # the experiment's tables and pages are of this grid, so it says what the search asked
+        told = f"The best trials of the search {self.name}, trained again on fresh seeds.\n\n{self.description}"
+        return make_grid(f"{self.name}-confirm", told, list(chosen.values()), seeds)
 
 
 def read_search(name: str) -> Search:

@@ -491,6 +491,13 @@ def test_the_best_are_confirmed_on_seeds_that_no_trial_had(per_trial: int, seeds
         assert not set(found) & set(range(per_trial))
 
 
+def test_what_the_confirmation_is_described_with_is_what_the_search_asked() -> None:
+    search = read_search("quick")
+    description = search.confirmation([{}]).description
+    assert description.startswith("The best trials of the search quick, trained again")
+    assert description.endswith(search.description)
+
+
 @pytest.mark.parametrize("top", [1, 3, 5, 9])
 def test_as_many_are_confirmed_as_are_wanted_the_best_first(top: int) -> None:
     search, best = search_of(confirm=f"{{top: {top}}}"), points(5)
