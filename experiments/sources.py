@@ -66,14 +66,20 @@ def read_named(name: str, folder: Path, what: str) -> tuple[str, str, str]:
     Raises:
         InputError: there is no such file, or it can't be read.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = Path(name)
     shipped = sorted(p.stem for p in folder.glob("*.yaml"))
-    if path.parent == folder and path.stem not in shipped:
-        raise InputError(unknown(what, name, shipped) + ", or the path of a .yaml file")
+    if not name.endswith((".yaml", ".yml")):
+        if name not in shipped:
+            near = f"; did you mean {name}.yaml?" if Path(f"{name}.yaml").is_file() else ""
+            if path.name == name and not path.is_file():
+                raise InputError(f"{unknown(what, name, shipped)}, or the path of a .yaml file{near}")
+            raise InputError(f"the {what} {name} is no .yaml file{near}; shipped ones: {', '.join(shipped)}")
+        path = folder / f"{name}.yaml"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the {what} {path} can't be read: {error}; shipped ones: {', '.join(shipped)}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the {what} {path} can't be read: {why}; shipped ones: {', '.join(shipped)}") from None
     return text, path.stem, str(path)
 
 

@@ -175,6 +175,20 @@ def test_an_unknown_grid_lists_the_shipped_ones(tmp_path: Path) -> None:
         read_grid(str(tmp_path / "none.yaml"))
 
 
+def test_what_is_no_yaml_file_is_called_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes.md", "mine.yaml", "grids/mine.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("base: {}")
+    for name in ("notes.md", "grids/notes.md", "./paper"):
+        with pytest.raises(InputError, match=rf"^the grid {name} is no .yaml file; shipped ones: .*quick"):
+            read_grid(name)
+    with pytest.raises(InputError, match=r"the grid grids/mine is no .yaml file; did you mean grids/mine.yaml\?"):
+        read_grid("grids/mine")
+    with pytest.raises(InputError, match=r"unknown grid 'mine'; .*the path of a .yaml file; did you mean mine.yaml\?"):
+        read_grid("mine")
+
+
 def test_the_grid_of_losses_varies_the_constants_of_the_margin_loss() -> None:
     losses = [config.variant("loss") for _, config in read_grid("losses").configs]
     values = [tuple(sorted(loss.arguments.items())) for loss in losses if loss.name == "margin"]
