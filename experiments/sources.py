@@ -145,11 +145,17 @@ def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
     labels = [label(first, varying) for first in firsts]
     before: dict[RunConfig, int] = {}
     for i, first in enumerate(firsts):
-        if (same := before.setdefault(first, i)) != i:
-            raise InputError(f"{place} has two equal cells, the {same + 1}. and the {i + 1}.: {labels[i]}")
+        if (same := before.setdefault(counted(first), i)) != i:
+            which = f"{place} has two equal cells, the {same + 1}. and the {i + 1}.: {labels[i]}"
+            raise InputError(which if first == firsts[same] else f"{which} trains on the same images as {labels[same]}")
     if len(set(labels)) < len(labels):  # they differ behind the digits that are shown
         labels = [label(first, varying, digits=17) for first in firsts]
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
+
+
+def counted(config: RunConfig) -> RunConfig:
+    """The config with the number of images that a train_size of 0 stands for: of equal ones one training tells all."""
+    return config.model_copy(update={"train_size": config.training_images})
 
 
 def label(config: RunConfig, names: Sequence[str], digits: int = 4) -> str:

@@ -515,6 +515,13 @@ def test_equal_configs_count_once() -> None:
     assert [(c.lr_schedule[:4], c.learning_rate) for c in configs] == [("step", 0.001), ("expo", 0.25), ("expo", 0.5)]
 
 
+def test_all_images_and_as_many_count_once() -> None:
+    search = search_of(confirm="{top: 3}")
+    every = search.config({}, 0).training_images
+    _, configs = confirmed(search, [{"train_size": every}, {"train_size": 0}, {"train_size": every - 1}])
+    assert [config.training_images for config in configs] == [every, every - 1]
+
+
 def test_the_defaults_are_confirmed_beside_the_best_where_they_are_wanted() -> None:
     search, best = search_of(confirm="{top: 2, defaults: true}"), points(3)
     _, configs = confirmed(search, best)

@@ -139,6 +139,10 @@ BAD = {
         "axes: {lr_schedule: ['step(gamma=0.5, every=2)', 'step(every=2,gamma=.5)']}",
         ["two equal cells"],
     ),
+    "all images and as many": (
+        "base: {dataset: digits, validation_size: 500, conv_kernel: 5, primary_kernel: 5}\naxes: {train_size: [0, 300, 937]}",
+        ["two equal cells, the 1. and the 3.: train_size=937 trains on the same images as train_size=0"],
+    ),
     "also repeats a cell": ("axes: {epochs: [2, 3]}\nalso: [{epochs: 3}]", ["two equal cells", "epochs=3"]),
     "base and axes": ("base: {epochs: 1}\naxes: {epochs: [2]}", ["epochs", "both in base and in axes"]),
     "seed as an axis": ("axes: {seed: [1, 2]}", ["seed", "'seeds'"]),
