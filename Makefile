@@ -79,7 +79,8 @@ report: $(READY) ## make the report of an experiment again, one HTML file (the o
 ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 	@# in the background, where Ctrl-C is ignored but by who asks for it: its web server raises it anew at its end, and all tell of it
 	@case "$$MLFLOW_TRACKING_URI" in \
-	http*) echo "MLFLOW_TRACKING_URI names a server: open it in a browser" ;; \
+	http*) address=$$(printf %s "$$MLFLOW_TRACKING_URI" | sed -e 's#//[^/@]*@#//#' -e 's#/*$$##'); \
+		echo "MLFLOW_TRACKING_URI names a server; open $$address/#/experiments?workflowType=machine_learning" ;; \
 	*) $(PY) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null || \
 		{ echo "error: port $(PORT) is taken, by another make ui perhaps; name another one: make ui PORT=5001" >&2; exit 2; }; \
 		echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; \

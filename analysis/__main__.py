@@ -24,7 +24,7 @@ Example: python -m analysis quick --where routing_iterations=3
 
 Of one run, from its weights: python -m analysis figures RUN_ID
 
-Of two runs, image by image: python -m analysis compare RUN_ID RUN_ID"""
+Of two runs, image by image: python -m analysis compare RUN_ID OTHER_ID"""
 
 
 @dataclass(frozen=True)

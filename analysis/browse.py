@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.cells import varying
 from capsnet.errors import brief
 from experiments import stores
-from experiments.tracking import FAULTS, KIND, NOTE
+from experiments.tracking import FAULTS, KIND, NOTE, NOTE_LENGTH
 
 if TYPE_CHECKING:
     from analysis.report import Asked
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 SHARED, DOMAIN = "mlflow.sharedViewState.", "mlflow.experimentKind"  # the latter chooses MLflow's pages for training
 RUNS, MEANS = "runs", "means"  # the views' keys in addresses
-LIMIT = 19_000  # characters of a description; an experiment's tag has 20,000
 
 
 def address(experiment_id: str) -> str:
@@ -71,7 +70,9 @@ def note(grids: Mapping[str, str], table: str) -> str:
     asked = "\n\n".join(f"{name}: {description.strip()}" for name, description in grids.items())
     where = "\n\n".join(f"The whole report, with figures, is an artifact of the run *{name}*." for name in grids)
     whole = f"{asked}\n\n{table.strip()}\n\n{where}"
-    return whole if len(whole) <= LIMIT else f"{asked[: LIMIT // 2]}\n\nThe table is too long for this page.\n\n{where}"
+    if len(whole) <= NOTE_LENGTH:
+        return whole
+    return f"{asked[: NOTE_LENGTH // 2]}\n\nThe table is too long for this page.\n\n{where}"
 
 
 def view(runs: pd.DataFrame) -> dict[str, Any]:

@@ -21,15 +21,15 @@ It asks whether these two networks differ, not whether two settings do: for that
 
 Example: python -m analysis compare 0123abcd 4567cdef"""
 
-RunId = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_ID", help="of a finished run, or its first characters")]
-
 
 @dataclass(frozen=True)
 class Compare:
     """The flags of ``python -m analysis compare``."""
 
-    first: RunId
-    second: RunId
+    first: Annotated[
+        str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_ID", help="of a finished run, or its first characters")
+    ]
+    second: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER_ID", help="of the run to compare it with")]
     mlruns: Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")] = Path("mlruns")
 
 

@@ -29,8 +29,7 @@ class Published(BaseModel):
     protocol: str
     ensemble: Annotated[int, Field(ge=2)] | None = None  # so many networks answered together; None: each on its own
     test_set: str = ""  # further test set that it is the error on; empty: the data set's own
-    # field -> value as the table of runs has it; several: any of them; None: no configuration here is this cell
-    match: dict[str, Any] | list[dict[str, Any]] | None
+    match: dict[str, Any] | list[dict[str, Any]]  # field -> value as the table of runs has it; several: any of them
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration, field -> value as in the table of runs, is this cell."""
@@ -39,7 +38,7 @@ class Published(BaseModel):
     @property
     def matches(self) -> list[dict[str, Any]]:
         """The configurations that are this cell."""
-        return [self.match] if isinstance(self.match, dict) else self.match or []
+        return [self.match] if isinstance(self.match, dict) else self.match
 
 
 def load(path: Path = PATH) -> tuple[Published, ...]:
@@ -59,8 +58,10 @@ def load(path: Path = PATH) -> tuple[Published, ...]:
     for entry in entries:
         if entry.test_set and entry.test_set not in TEST_SETS:
             raise InputError(unknown("test set", entry.test_set, TEST_SETS, f"{entry.name!r} of {path}"))
+        if not entry.matches:
+            raise InputError(f"match of {entry.name!r} in {path} is an empty list, so no table can show it")
     checked = [[_checked(match, f"{entry.name!r} in {path}") for match in entry.matches] for entry in entries]
-    return tuple(entry.model_copy(update={"match": made or None}) for entry, made in zip(entries, checked, strict=True))
+    return tuple(entry.model_copy(update={"match": made}) for entry, made in zip(entries, checked, strict=True))
 
 
 def find(config: Mapping[str, Any], published: Iterable[Published], test_set: str = "") -> Published | None:
@@ -78,7 +79,7 @@ def find(config: Mapping[str, Any], published: Iterable[Published], test_set: st
 def _checked(match: dict[str, Any], whose: str) -> dict[str, Any]:
     """The match with its values as the table of runs has them."""
     if not match:
-        raise InputError(f"match of {whose} is empty and would be every configuration; write null for none")
+        raise InputError(f"match of {whose} is empty and would be every configuration")
     # next to nothing held out: a small data set may have too few images, and some schedules need one, pairs two
     config = make_config({"validation_size": 2, **match}, f"match of {whose}").model_dump()
     return {k: json.dumps(config[k]) if isinstance(config[k], tuple) else config[k] for k in match}

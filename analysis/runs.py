@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ TAGS = ("git_commit", "hardware", "versions")
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
 TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
 LISTED = 12  # values that a message lists at most
+COMMANDS = ("figures", "compare")  # of python -m analysis, which takes any other word for an experiment
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,9 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
         if store is None:
             there = Store.names(folder)
             nothing = f"no experiment {name!r}: nothing is launched yet"
-            raise InputError(unknown("experiment", name, there) if there else nothing)
+            meant = get_close_matches(name, COMMANDS, n=1)
+            command = f"; or did you mean the command {cli.called(f'python -m analysis {meant[0]}')}?" if meant else ""
+            raise InputError((unknown("experiment", name, there) if there else nothing) + command)
         stores[name] = store
     return stores
 

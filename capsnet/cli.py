@@ -18,7 +18,7 @@ from rich.markup import escape
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from capsnet.config import CHOICES, FIELDS, VARIANTS, RunConfig
-from capsnet.errors import InputError
+from capsnet.errors import InputError, unknown
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -141,6 +141,11 @@ def parse(
     if chosen := subcommands.get(words[0] if words else ""):
         # by itself, since tyro would send who mistakes one of its flags to the help of all subcommands
         return parse(chosen, f"{prog} {words[0]}", None, words[1:], switches=switches)
+    if subcommands and words and not words[0].startswith(("-h", "--help", "--tyro-")):
+        # tyro would take the word for one flag among others
+        fault = f"a command must come before {words[0]}; choices: {', '.join(subcommands)}"
+        fault = fault if words[0].startswith("-") else unknown("command", words[0], subcommands)
+        raise InputError(f"{fault}; {called(prog)} --help lists all")
     style = tyro.conf.FlagCreatePairsOff if switches else tyro.conf.FlagConversionOff
     if is_installed():
         prog, description = called(prog), called(description or getdoc(command) or "")

@@ -83,7 +83,7 @@ class Costs:
         for config, run in timed.items():
             if run.tags.get("hardware", "unknown hardware") != self.hardware:
                 continue
-            network, images = _keys(config)
+            network, images = keys(config)
             rate = run.metrics["images_per_second"]
             self._rate[network, images].append(rate)
             self._scaled[network].append(rate)
@@ -91,11 +91,11 @@ class Costs:
                 self._wall[network, images].append(wall / epochs_of(config, run))
         for config, run in known.items():
             if "parameters" in run.metrics:
-                self._parameters[_keys(config, FEEDING)[0]] = int(run.metrics["parameters"])
+                self._parameters[keys(config, FEEDING)[0]] = int(run.metrics["parameters"])
 
     def pace(self, config: RunConfig) -> Pace | None:
         """The pace of whole runs of alike configs, or else of training alone, or else scaled by images; or None."""
-        network, images = _keys(config)
+        network, images = keys(config)
         if walls := self._wall.get((network, images)):
             return Pace(median(walls), len(walls), whole=True)
         alike = self._rate.get((network, images))
@@ -105,7 +105,7 @@ class Costs:
 
     def parameters(self, config: RunConfig) -> int | None:
         """The number of the network's parameters, if a run of the same network has finished."""
-        return self._parameters.get(_keys(config, FEEDING)[0])
+        return self._parameters.get(keys(config, FEEDING)[0])
 
 
 def epochs_of(config: RunConfig, run: "TrackedRun") -> int:
@@ -123,7 +123,7 @@ def checkpoint_bytes(parameters: int) -> int:
     return 2 * 3 * 4 * parameters
 
 
-def _keys(config: RunConfig, without: frozenset[str] = frozenset()) -> tuple[Hashable, Hashable]:
+def keys(config: RunConfig, without: frozenset[str] = frozenset()) -> tuple[Hashable, Hashable]:
     """What one image costs depends on the first, and how many images an epoch and a test have is the second."""
     decoder = config.reconstruction_weight > 0
     merged = {"reconstruction_weight": decoder, "decoder_hidden": config.decoder_hidden if decoder else ()}

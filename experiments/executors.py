@@ -34,6 +34,11 @@ class Engine:
         """Whether a worker that dies is replaced."""
         return isinstance(self.executor, Ray)
 
+    @property
+    def cores(self) -> int:
+        """Of the CPU that are busy when every slot is."""
+        return self.slots * (self.threads or len(os.sched_getaffinity(0)))
+
     def __enter__(self) -> "Engine":
         return self
 

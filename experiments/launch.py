@@ -7,12 +7,12 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from capsnet.cli import console, escaped
+from capsnet.cli import console, escaped, note
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
-from experiments import interrupts
+from experiments import arithmetic, interrupts
 from experiments.executors import Engine
-from experiments.journal import BusyError, Journal, folder_of
+from experiments.journal import BusyError, Journal, folder_of, look
 from experiments.known import Known, by_config, is_settled, state
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import Display, display, tell_failed, tell_untold
@@ -78,6 +78,8 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     part = "" if wish.shard.is_all else f"shard {wish.shard}: "
     where = f"experiment {escaped(store.name)} in {escaped(store.shown)}"
     console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")
+    if place.device == "cpu":
+        note(arithmetic.remarks(((job.config, _epochs_left(job, place)) for job in todo), engine.cores))
     interrupted = True
     try:
         with display(len(configs), summary.before) as shown:
@@ -116,6 +118,11 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
             line = f"{Job(cell, config).name}: {reason} (run {found.run_id}, before; --retry-failed trains it again)"
             summary.failed.append(line)
     return todo, summary, old
+
+
+def _epochs_left(job: Job, place: Place) -> int:
+    done, _ = look(place.checkpoints, job.config) or (0, False)
+    return job.config.epochs - done
 
 
 def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:

@@ -12,7 +12,7 @@ from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError, unknown
 from capsnet.variants import Variant, parse
 from experiments.samplers import PRUNERS, SAMPLERS, SINGLE
-from experiments.sources import MOST_SEEDS, Grid, make_grid, read_document, read_mapping, read_named
+from experiments.sources import MOST_SEEDS, Grid, counted, make_grid, read_document, read_mapping, read_named
 from experiments.space import Space, read_space
 
 SHIPPED = Path(__file__).parent / "searches"
@@ -91,11 +91,13 @@ class Search:
             best: values of the space, the best first; those that make an equal config count once.
         """
         seeds = range(self.seeds_per_trial, self.seeds_per_trial + self.confirm.seeds)
-        distinct = {make_config({**self.base, **values}, self.name): {**self.base, **values} for values in best}
+        distinct = {counted(make_config({**self.base, **values}, self.name)): {**self.base, **values} for values in best}
         chosen = dict(itertools.islice(distinct.items(), self.confirm.top))
         if self.confirm.defaults:
-            chosen[make_config(self.base, self.name)] = dict(self.base)
-        return make_grid(f"{self.name}-confirm", f"The best trials of the search {self.name}.", list(chosen.values()), seeds)
+            chosen[counted(make_config(self.base, self.name))] = dict(self.base)
+        # the experiment's tables and pages are of this grid, so it says what the search asked
+        told = f"The best trials of the search {self.name}, trained again on fresh seeds.\n\n{self.description}"
+        return make_grid(f"{self.name}-confirm", told, list(chosen.values()), seeds)
 
 
 def read_search(name: str) -> Search:

@@ -67,14 +67,20 @@ def read_named(name: str, folder: Path, what: str) -> tuple[str, str, str]:
     Raises:
         InputError: there is no such file, or it can't be read.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    path = Path(name)
     shipped = sorted(p.stem for p in folder.glob("*.yaml"))
-    if path.parent == folder and path.stem not in shipped:
-        raise InputError(unknown(what, name, shipped) + ", or the path of a .yaml file")
+    if not name.endswith((".yaml", ".yml")):
+        if name not in shipped:
+            near = f"; did you mean {name}.yaml?" if Path(f"{name}.yaml").is_file() else ""
+            if path.name == name and not path.is_file():
+                raise InputError(f"{unknown(what, name, shipped)}, or the path of a .yaml file{near}")
+            raise InputError(f"the {what} {name} is no .yaml file{near}; shipped ones: {', '.join(shipped)}")
+        path = folder / f"{name}.yaml"
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the {what} {path} can't be read: {error}; shipped ones: {', '.join(shipped)}") from None
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"the {what} {path} can't be read: {why}; shipped ones: {', '.join(shipped)}") from None
     return text, path.stem, str(path)
 
 
@@ -140,11 +146,17 @@ def _cells(chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
     labels = [label(first, varying) for first in firsts]
     before: dict[RunConfig, int] = {}
     for i, first in enumerate(firsts):
-        if (same := before.setdefault(first, i)) != i:
-            raise InputError(f"{place} has two equal cells, the {same + 1}. and the {i + 1}.: {labels[i]}")
+        if (same := before.setdefault(counted(first), i)) != i:
+            which = f"{place} has two equal cells, the {same + 1}. and the {i + 1}.: {labels[i]}"
+            raise InputError(which if first == firsts[same] else f"{which} trains on the same images as {labels[same]}")
     if len(set(labels)) < len(labels):  # they differ behind the digits that are shown
         labels = [label(first, varying, digits=17) for first in firsts]
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
+
+
+def counted(config: RunConfig) -> RunConfig:
+    """The config with the number of images that a train_size of 0 stands for: of equal ones one training tells all."""
+    return config.model_copy(update={"train_size": config.training_images})
 
 
 def label(config: RunConfig, names: Sequence[str], digits: int = 4) -> str:

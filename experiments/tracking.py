@@ -35,6 +35,7 @@ NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PAGE = 1000  # runs that a search returns at once
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
+NOTE_LENGTH = 19_000  # characters of it; an experiment's tag has 20,000
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 CONTEXT = "mlflow.data.context"  # what a run uses a data set for, as MLflow shows it
 KEY, SUPERSEDED = "journal", "superseded"
@@ -251,7 +252,10 @@ class Store:
         return [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)]
 
     def parent(self, grid: str, text: str, description: str, kind: str = "grid") -> str:
-        """The run id of a grid's or search's parent run, made at its first launch and opened again at each later one."""
+        """The run id of a grid's or search's parent run, made at its first launch and opened again at each later one.
+
+        The first also describes the experiment, until the analysis does, with what came out.
+        """
         parents = search(self.client, [self.experiment_id], f"tags.{KIND} = '{kind}'")
         found = next((run for run in parents if run.data.tags[GRID] == grid), None)
         tags = {KIND: kind, GRID: grid, NOTE: description}
@@ -261,6 +265,8 @@ class Store:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}"
         self.client.log_batch(run_id, tags=[RunTag(LAUNCHED, stamp), RunTag(NOTE, description)])
         self.client.log_text(run_id, text, f"{kind}.yaml")
+        if description and NOTE not in self.client.get_experiment(self.experiment_id).tags:
+            self.describe({NOTE: f"{grid}: {description}"[:NOTE_LENGTH]})
         return run_id
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:

@@ -287,11 +287,12 @@ def chaos(
 
 
 def main() -> None:
-    """``python -m tests.chaos --kills 200 --seed 7``."""
-    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=15)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=["grid", "search"])
+    """``python -m tests.chaos --kills 200 --seed 7``: a grid, then a search."""
+    example = "Example: python -m tests.chaos --kills 15 --only grid"
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.splitlines()[0], epilog=example)
+    parser.add_argument("--kills", type=int, default=15, metavar="N", help="of each, the grid and the search (default: 15)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of what is killed, and when (default: 0)")
+    parser.add_argument("--only", choices=["grid", "search"], help="one of the two (default: both)")
     arguments = parser.parse_args()
     for name, kind in (("grid", Chaos), ("search", SearchChaos)):
         if arguments.only in (None, name):

@@ -1,7 +1,9 @@
 """What the documents name is there."""
 
 import ast
+import csv
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,32 @@ def test_files_and_functions_that_are_named_exist(path):
             *_, last = name.split(".")
             source = (ROOT / file).read_text()
             assert re.search(rf"^\s*(?:def|class) {last}\b|^{last}\b.* = ", source, re.MULTILINE), f"{file}:{name}"
+
+
+def seconds_of(path):
+    """From the first run's start to the last one's end, less pauses of two minutes in which nothing trained."""
+    with path.open(newline="", encoding="utf-8") as file:
+        ends = [(datetime.fromisoformat(row["ended"]).timestamp(), float(row["seconds"])) for row in csv.DictReader(file)]
+    total, until = 0.0, float("-inf")
+    for start, end in sorted((end - seconds, end) for end, seconds in ends):
+        total += max(0.0, end - (start if start - until > 120 else until))
+        until = max(until, end)
+    return round(total)
+
+
+def test_times_of_the_results_are_those_of_the_runs():
+    text = (ROOT / "results" / "README.md").read_text()
+    [small] = [line for line in text.splitlines() if line.startswith("| ten small grids")]
+    for path in sorted((ROOT / "results" / "measured").glob("*/runs.csv")):
+        name, seconds = path.parent.name, seconds_of(path)
+        if f"[{name}](" in small:
+            assert f"{name} {seconds:,} s" in small
+            continue
+        [line] = [line for line in text.splitlines() if line.startswith(f"| [{name}](")]
+        minutes, hours = divmod(seconds, 60), divmod(seconds // 60, 60)
+        told = f"{hours[0]} h {hours[1]} min" if hours[0] else f"{minutes[0]} min"
+        told += f" {minutes[1]} s" if not hours[0] and minutes[1] else ""
+        assert (told if seconds >= 120 else f"{seconds} s") in line.rpartition(" | ")[2], name
 
 
 def test_the_readme_links_every_document():

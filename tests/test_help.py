@@ -21,6 +21,7 @@ COMMANDS = [
     "analysis figures",
     "analysis compare",
     "benchmarks",
+    "tests.chaos",
 ]
 
 

@@ -31,8 +31,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def served(folder: Path, port: int) -> "subprocess.Popen[str]":
+def served(folder: Path, port: int, uri: str = "") -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment |= {"MLFLOW_TRACKING_URI": uri} if uri else {}
     words = ["make", "-f", str(ROOT / "Makefile"), "ui", f"PORT={port}"]
     told = subprocess.STDOUT
     return subprocess.Popen(
@@ -92,3 +93,14 @@ def test_a_port_that_is_taken_is_an_error_before_an_address_is_told(folder: Path
     assert server.returncode == 2
     assert f"error: port {port} is taken, by another make ui perhaps; name another one: make ui PORT=5001" in said
     assert "serving" not in said
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [("http://there:8080", "http://there:8080"), ("https://me:secret@there/mlflow/", "https://there/mlflow")],
+)
+def test_a_server_that_is_named_has_an_address_to_open_without_a_password(folder: Path, uri: str, address: str) -> None:
+    server = served(folder, free_port(), uri)
+    said, _ = server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert said == f"MLFLOW_TRACKING_URI names a server; open {address}/#/experiments?workflowType=machine_learning\n"

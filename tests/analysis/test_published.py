@@ -160,9 +160,11 @@ ENTRY = "- {name: x, value: 0.3, sd: null, n: 3, source: s, protocol: p, match: 
         (ENTRY % "{rooting_iterations: 3}", "did you mean 'routing_iterations'"),
         (ENTRY % "{routing_iterations: three}", "routing_iterations"),
         (ENTRY % "{dataset: mnits}", "mnits"),
-        (ENTRY.replace("match", "test_set: afnist, match") % "null", "unknown test set 'afnist'.* did you mean 'affnist'"),
+        (ENTRY.replace("match", "test_set: afnist, match") % "{seed: 0}", "unknown test set 'afnist'.* did you mean 'affnist'"),
         (ENTRY % "{}", "empty"),
-        (ENTRY.replace("0.3", "much") % "null", "0.value"),
+        (ENTRY % "null", "0.match"),  # which no table could show
+        (ENTRY % "[]", "no table can show it"),
+        (ENTRY.replace("0.3", "much") % "{routing_iterations: 3}", "0.value"),
         ("- {name: x}", "source"),
         ("name: x", "tuple"),
         ("- {a: 1, a: 2}", "duplicate"),
@@ -232,6 +234,6 @@ def test_a_cell_of_a_small_data_set_needs_no_validation_images(tmp_path):
 
 def test_an_ensemble_of_one_is_refused(tmp_path):
     path = tmp_path / "published.yaml"
-    path.write_text(ENTRY.replace("n: 3", "n: 3, ensemble: 1") % "null")
+    path.write_text(ENTRY.replace("n: 3", "n: 3, ensemble: 1") % "{routing_iterations: 3}")
     with pytest.raises(InputError, match=r"entry 0\.ensemble"):
         published.load(path)

@@ -159,6 +159,8 @@ def test_an_unknown_experiment_lists_those_that_there_are(mlruns: Path, tmp_path
         read_runs("f", mlruns)
     with pytest.raises(InputError, match="nothing has been launched yet"):
         read_runs("", tmp_path)
+    with pytest.raises(InputError, match=r"unknown experiment 'figure'; choices: e; or did you mean .* analysis figures\?"):
+        read_runs("figure", mlruns)
 
 
 def test_what_has_other_names_has_other_folders() -> None:

@@ -56,6 +56,21 @@ def test_a_subcommands_mistake_points_to_its_own_help(words, said):
     assert str(error.value).endswith(f"; python -m experiments {words.split()[0]} --help lists all")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("rn quick", "unknown command 'rn'; did you mean 'run'? (choices: plan, run, search, sync)"),
+        ("quick", "unknown command 'quick'; choices: plan, run, search, sync"),
+        ("--workers 2 run quick", "a command must come before --workers; choices: plan, run, search, sync"),
+        ("", "Expected one of {plan, run, search, sync}"),
+    ],
+)
+def test_a_command_that_is_not_there_is_told_with_those_that_are(words, said):
+    with pytest.raises(InputError) as error:
+        cli.parse(EXPERIMENTS, "python -m experiments", "", words.split(), switches=True)
+    assert str(error.value) == f"{said}; python -m experiments --help lists all"
+
+
 def test_numbers_are_read_as_before():
     words = "--decoder-hidden 5 6 --test-routing-iterations --learning-rate 1e-3 --epochs 7"
     config = cli.parse(Command, "python -m capsnet", "", words.split()).config

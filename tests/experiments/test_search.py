@@ -491,6 +491,13 @@ def test_the_best_are_confirmed_on_seeds_that_no_trial_had(per_trial: int, seeds
         assert not set(found) & set(range(per_trial))
 
 
+def test_what_the_confirmation_is_described_with_is_what_the_search_asked() -> None:
+    search = read_search("quick")
+    description = search.confirmation([{}]).description
+    assert description.startswith("The best trials of the search quick, trained again")
+    assert description.endswith(search.description)
+
+
 @pytest.mark.parametrize("top", [1, 3, 5, 9])
 def test_as_many_are_confirmed_as_are_wanted_the_best_first(top: int) -> None:
     search, best = search_of(confirm=f"{{top: {top}}}"), points(5)
@@ -506,6 +513,13 @@ def test_equal_configs_count_once() -> None:
     best += [{"learning_rate": rate} for rate in (0.25, 0.25, 0.5, 0.75)]
     _, configs = confirmed(search, best)
     assert [(c.lr_schedule[:4], c.learning_rate) for c in configs] == [("step", 0.001), ("expo", 0.25), ("expo", 0.5)]
+
+
+def test_all_images_and_as_many_count_once() -> None:
+    search = search_of(confirm="{top: 3}")
+    every = search.config({}, 0).training_images
+    _, configs = confirmed(search, [{"train_size": every}, {"train_size": 0}, {"train_size": every - 1}])
+    assert [config.training_images for config in configs] == [every, every - 1]
 
 
 def test_the_defaults_are_confirmed_beside_the_best_where_they_are_wanted() -> None:

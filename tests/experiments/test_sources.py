@@ -139,6 +139,10 @@ BAD = {
         "axes: {lr_schedule: ['step(gamma=0.5, every=2)', 'step(every=2,gamma=.5)']}",
         ["two equal cells"],
     ),
+    "all images and as many": (
+        "base: {dataset: digits, validation_size: 500, conv_kernel: 5, primary_kernel: 5}\naxes: {train_size: [0, 300, 937]}",
+        ["two equal cells, the 1. and the 3.: train_size=937 trains on the same images as train_size=0"],
+    ),
     "also repeats a cell": ("axes: {epochs: [2, 3]}\nalso: [{epochs: 3}]", ["two equal cells", "epochs=3"]),
     "base and axes": ("base: {epochs: 1}\naxes: {epochs: [2]}", ["epochs", "both in base and in axes"]),
     "seed as an axis": ("axes: {seed: [1, 2]}", ["seed", "'seeds'"]),
@@ -174,6 +178,20 @@ def test_an_unknown_grid_lists_the_shipped_ones(tmp_path: Path) -> None:
         read_grid("papr")
     with pytest.raises(InputError, match=r"none.yaml can't be read"):
         read_grid(str(tmp_path / "none.yaml"))
+
+
+def test_what_is_no_yaml_file_is_called_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes.md", "mine.yaml", "grids/mine.yaml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("base: {}")
+    for name in ("notes.md", "grids/notes.md", "./paper"):
+        with pytest.raises(InputError, match=rf"^the grid {name} is no .yaml file; shipped ones: .*quick"):
+            read_grid(name)
+    with pytest.raises(InputError, match=r"the grid grids/mine is no .yaml file; did you mean grids/mine.yaml\?"):
+        read_grid("grids/mine")
+    with pytest.raises(InputError, match=r"unknown grid 'mine'; .*the path of a .yaml file; did you mean mine.yaml\?"):
+        read_grid("mine")
 
 
 def test_the_grid_of_losses_varies_the_constants_of_the_margin_loss() -> None:

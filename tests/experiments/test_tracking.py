@@ -204,6 +204,23 @@ def test_a_parent_is_kept_across_launches_and_holds_the_grid(mlruns: Path) -> No
     assert store.client.get_run(first).data.tags["mlflow.note.content"] == "what it answers"
 
 
+def test_an_experiment_is_described_from_its_first_launch_until_something_else_describes_it(mlruns: Path) -> None:
+    store = opened(mlruns)
+
+    def described() -> str | None:
+        return store.client.get_experiment(store.experiment_id).tags.get("mlflow.note.content")
+
+    store.parent("g", "base: {}", "")
+    assert described() is None
+    store.parent("g", "base: {}", "Why?" + "x" * 30_000)  # MLflow would refuse it whole
+    assert str(described()).startswith("g: Why?x")
+    store.parent("h", "base: {}", "Another question")
+    assert str(described()).startswith("g: Why?x")
+    store.describe({"mlflow.note.content": "with its table"})
+    store.parent("g", "base: {}", "Why?")
+    assert described() == "with its table"
+
+
 def test_the_experiment_launched_last_is_known(mlruns: Path) -> None:
     assert Store.latest(mlruns) is None
     for name in ("a", "b"):

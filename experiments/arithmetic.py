@@ -1,0 +1,48 @@
+"""What training comes to in arithmetic, so that a launch on CPU cores can say beforehand that it will take days."""
+
+from collections.abc import Hashable, Iterable
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from capsnet.cli import called
+from capsnet.config import RunConfig
+from capsnet.models import make
+from experiments.costs import FEEDING, keys
+from experiments.overview import duration
+
+PACE = 1.5e11  # FLOP/s of a core: on two of a Xeon with AVX-512 the paper's network trained 255 images/s (docs/speed.md)
+LONG = 12 * 3600.0  # seconds that a launch may take without a word: mnist-full, which is meant for a CPU, has 1.7 h by PACE
+
+
+def flops(config: RunConfig) -> int:
+    """Of one training image: 2 per multiply-add of matrix products and convolutions; the way back is twice the way forward.
+
+    The paper's network: 1.25e9. Nothing is computed, and no memory taken.
+    """
+    with FakeTensorMode(), FlopCounterMode(display=False) as counter:
+        network = make(config)
+        images = torch.empty(1, *config.shape, requires_grad=True)  # of which the plain convolutions are taken
+        vectors = network.encode(images, torch.zeros(1, 2, dtype=torch.int64))
+        if network.decoder:
+            network.reconstruct(vectors, torch.zeros(1, dtype=torch.int64))
+    return 3 * counter.get_total_flops()
+
+
+def remarks(left: Iterable[tuple[RunConfig, int]], cores: int) -> list[str]:
+    """A line if configs with so many epochs left take so many CPU cores longer than LONG."""
+    counted: dict[Hashable, int] = {}
+    total = 0
+    for config, epochs in left:
+        network, _ = keys(config, FEEDING)
+        if network not in counted:
+            counted[network] = flops(config)
+        total += counted[network] * config.training_images * epochs
+    if (seconds := total / (PACE * cores)) <= LONG:
+        return []
+    return [
+        f"on a CPU this may take {duration(seconds)}: {total / 1e15:,.0f} PFLOP of training are left, and a core does some "
+        f"{PACE / 1e9:.0f} GFLOP/s (cores here: {cores}). A CUDA device is faster; fewer seeds, epochs or images (train_size) "
+        f"are less. Ctrl-C ends it, {called('python -m experiments plan')} shows what is left, and the same command goes on"
+    ]

@@ -1,0 +1,55 @@
+"""What a launch without a CUDA device says of its length: counted as benchmarks count, for what is left, and else nothing."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.floors import work
+from capsnet.config import RunConfig
+from experiments import arithmetic
+from experiments.sources import read_grid
+from tests.experiments.conftest import launched
+
+
+@pytest.mark.parametrize("changes", [{}, {"routing_iterations": 1}, {"reconstruction_weight": 0}, {"precision": "bf16"}])
+def test_flops_are_those_of_the_benchmarks(changes: dict[str, object]) -> None:
+    config = RunConfig(**{"dataset": "mnist", **changes})  # type: ignore[arg-type]
+    parts = {name: part.flops for name, part in work(config).items()}
+    parts["conv1"] = parts["conv1"] * 3 // 2  # whose images need no gradient, which is not counted here
+    # routing that keeps no votes in memory makes them anew in each pass
+    assert arithmetic.flops(config) == pytest.approx(sum(parts.values()), rel=0.03 if config.routing_iterations > 1 else 1e-3)
+
+
+def test_plain_networks_are_counted_too_and_no_random_number_is_drawn() -> None:
+    before = torch.get_rng_state()
+    config = RunConfig(model="cnn", dropout=0.5, loss="cross_entropy", reconstruction_weight=0.0)
+    assert arithmetic.flops(config) == pytest.approx(11.8e9, rel=0.01)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("grid", "told"), [("paper", True), ("table1", True), ("mnist-full", False), ("mnist-small", False)])
+def test_grids_for_a_gpu_are_told_of_and_those_for_a_cpu_are_not(grid: str, told: bool) -> None:
+    left = [(config, config.epochs) for _, config in read_grid(grid).configs]
+    assert bool(arithmetic.remarks(left, cores=2)) == told
+
+
+def test_what_is_left_and_the_cores_count() -> None:
+    config = next(config for _, config in read_grid("mnist-full").configs)
+    [line] = arithmetic.remarks([(config, 240)], cores=1)
+    hours = arithmetic.flops(config) * config.training_images * 240 / arithmetic.PACE / 3600
+    assert f"may take {hours:.0f} h: 18 PFLOP" in line
+    assert "(cores here: 1)" in line
+    assert arithmetic.remarks([(config, 24)], cores=1) == arithmetic.remarks([(config, 240)], cores=8) == []
+
+
+def test_a_launch_says_it_before_the_first_run_of_what_it_has_to_train(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(arithmetic, "PACE", 1.0)
+    launched(mlruns, tiny.read_text(), "e")
+    said = capsys.readouterr()
+    assert "0 of them settled already" in said.out
+    assert said.err.count("note: on a CPU this may take") == 1
+    launched(mlruns, tiny.read_text(), "e")
+    assert "on a CPU" not in capsys.readouterr().err
