@@ -111,11 +111,6 @@ def texts_of(setting: Mapping[str, Any]) -> list[str]:
     return [value_text(axis, value) if axis in means else "—" for axis, value in setting.items()]
 
 
-def read_by(runs: pd.DataFrame, axis: str) -> "pd.Series[bool]":
-    """Whether the axis means something to each run's model."""
-    return runs["model"].map({name: axis not in facts.unread for name, facts in MODELS.items()}).astype(bool)
-
-
 def varying(runs: pd.DataFrame) -> list[str]:
     """The axes: the fields with more than one value, in the order of RunConfig. The seed is none.
 
