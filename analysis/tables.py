@@ -26,6 +26,7 @@ from analysis.cells import (
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, axes_of, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
+from analysis.references import grouped
 from analysis.statistics import MOST_PAIRS, t_interval
 from analysis.table1 import paper_form
 from analysis.wording import (
@@ -298,15 +299,11 @@ def _reached(comparisons: Comparisons) -> str:
 
 
 def _compared(comparisons: Comparisons) -> str:
-    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``."""
-    counts = {
-        name: sum(d.comparison.difference.n > 0 for d in part.differences) for name, part in comparisons.by_dataset.items()
-    }
-    if len(counts) == 1:
-        [count] = counts.values()
-        return f"{count} comparison{'s' * (count != 1)}"
-    first, *rest = ((count, name) for name, count in counts.items() if count)
-    return f"{first[0]} comparison{'s' * (first[0] != 1)} on {first[1]}" + "".join(f" and {n} on {name}" for n, name in rest)
+    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``; ``0 comparisons`` where no pair is finished."""
+    made = [d for d in comparisons.differences if d.comparison.difference.n]
+    (first, count), *rest = [(name, len(each)) for name, each in grouped(made, lambda d: d.cell).items()] or [("", 0)]
+    on = f" on {first}" * (len(comparisons.by_dataset) > 1 and count > 0)
+    return f"{count} comparison{'s' * (count != 1)}{on}" + "".join(f" and {n} on {name}" for name, n in rest)
 
 
 def _partly(text: str, n: int, of: int) -> str:
