@@ -161,6 +161,27 @@ def test_an_unknown_experiment_lists_those_that_there_are(mlruns: Path, tmp_path
         read_runs("", tmp_path)
 
 
+def test_grids_that_cannot_be_read_are_left_out_with_a_note(mlruns: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mlruns"
+    shutil.copytree(mlruns, folder)
+    store = Store.open("e", folder, create=False)
+    assert store is not None
+    died = store.client.create_run(store.experiment_id, tags={"kind": "grid", "grid": "died"}).info.run_id
+    old = store.parent("old", "base: {gone: 1}", "")  # of another version, as runs of one may be
+    found = read_runs("e", folder)
+    assert len(found.runs) == 4
+    assert [grid.name for grid in found.grids["e"]] == ["g"]
+    assert f"grid 'died' planned can't be read: run {died} has no grid.yaml" in found.strangers[died]
+    assert "grid 'old' planned can't be read: unknown key 'gone' in base of grid old" in found.strangers[old]
+    other = Store.open("f", folder, create=True)
+    assert other is not None
+    other.client.create_run(other.experiment_id, tags={"kind": "grid", "grid": "h"})
+    with pytest.raises(
+        InputError, match=r"'f' holds no run of a grid, and what grid 'h' planned can't be read: .*; experiments"
+    ):
+        read_runs("f", folder)
+
+
 def test_what_has_other_names_has_other_folders() -> None:
     names = ["a/b", "a_b", "a b", "a:b", "a_where_r=1", "a+b", ".a", "_a"]
     folders = {
