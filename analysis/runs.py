@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from analysis.cells import value_text
 from capsnet import cli
@@ -219,7 +220,7 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
     value: Any = "0" if (column, text) == ("train_size", "all") else text
     if column in VARIANTS:
         value = parse(text, VARIANTS[column], column).text
-    elif column in FIELDS and FIELDS[column].annotation is not str:
+    elif is_numeric_dtype(there) or (column in FIELDS and FIELDS[column].annotation is not str):
         try:
             value = json.loads(value)
         except json.JSONDecodeError:
