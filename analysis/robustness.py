@@ -144,7 +144,8 @@ def stopping(cells: Sequence[Cell]) -> list[str]:
     if not wanted:
         return []
     missed = [f"{len(seeds)} of {cell.error.n} ({setting_text(cell)})" for cell in wanted if (seeds := never(cell))]
-    said = f"never reached it, and are counted as they ended: {'; '.join(missed)}" if missed else "all finished ones reached it"
+    said = "all finished ones reached it" if any(cell.error.n for cell in wanted) else "none has finished"
+    said = f"never reached it, and are counted as they ended: {'; '.join(missed)}" if missed else said
     return [f"Runs were to stop at the validation error stop_at_error: {said}."]
 
 
