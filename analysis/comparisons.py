@@ -117,7 +117,8 @@ class Comparisons:
     @property
     def in_reach(self) -> bool:
         """Whether the cell with the most pairs could reach significance at all, after Holm's correction."""
-        return any(map(_in_reach, grouped(self.differences, lambda difference: difference.cell).values()))
+        families = grouped(self.differences, lambda difference: difference.cell).values()
+        return any(in_reach([difference.comparison for difference in family]) for family in families)
 
     @cached_property
     def by_dataset(self) -> "Mapping[str, Comparisons]":
@@ -195,9 +196,10 @@ def ranks(cells: Sequence[Cell]) -> tuple[list[float], list[int]]:
     return found, seeds
 
 
-def _in_reach(differences: Sequence[Difference]) -> bool:
-    compared = [d.comparison for d in differences if d.comparison.difference.n]
-    return bool(compared) and min(c.smallest_p for c in compared) * len(compared) <= ALPHA
+def in_reach(family: Sequence[Comparison]) -> bool:
+    """Whether any comparison could be significant at all, whatever the data, when corrected for those that have pairs."""
+    known = [made for made in family if made.difference.n]
+    return bool(known) and min(made.smallest_p for made in known) * len(known) <= ALPHA
 
 
 def _of_one(whole: Comparisons, name: str, members: Sequence[Cell]) -> Comparisons:

@@ -26,7 +26,8 @@ from analysis.cells import (
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, axes_of, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
-from analysis.references import grouped
+from analysis.references import dataset_of, grouped
+from analysis.sentences import needed
 from analysis.statistics import MOST_PAIRS, t_interval
 from analysis.table1 import paper_form
 from analysis.wording import (
@@ -262,10 +263,9 @@ def _reach_notes(comparisons: Comparisons) -> list[str]:
     least, count = min(c.smallest_p for c in compared), len(compared)
     corrected = f" and {p_text(min(1.0, least * count))} after the correction" if count > 1 and least < 1 else ""
     pairs = max(c.difference.n for c in compared)
-    needed = math.ceil(math.log2(2 * count / ALPHA))
     return [
         f"Significance is out of reach: the least p that {pairs} pair{'s' * (pairs > 1)} can give is {p_text(least)}"
-        f"{corrected}; {needed} seeds would be needed for {ALPHA:g}."
+        f"{corrected}; {needed(count)} seeds would be needed for {ALPHA:g}."
     ]
 
 
@@ -322,7 +322,7 @@ def _difference_row(difference: Difference, comparisons: Comparisons) -> list[st
     results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
     results += [p_text(made.p), p_text(difference.p_holm)]
     # nothing can be detected where no p can be small enough
-    in_reach = comparisons.by_dataset[str(difference.cell.runs["dataset"].iloc[0])].in_reach
+    in_reach = comparisons.by_dataset[dataset_of(difference.cell)].in_reach
     detectable = made.detectable > 0 and in_reach
     results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if detectable else "—")
     said = verdict(difference) if in_reach else "out of reach"
