@@ -160,7 +160,7 @@ def _reported(
         cli.console.print("MLflow keeps the report of a whole experiment against its usual reference only, so not this one")
         return path
     table = markdown(tables.accuracy(comparisons, found.runs))
-    for fault in [*report.log(found, path), *browse.log(found, report.asked_of(found)[0], table)]:
+    for fault in [*report.log(found, path), *browse.log(found, report.asked_of(found), table)]:
         _warn("missing", fault)
     return path
 

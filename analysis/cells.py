@@ -78,6 +78,12 @@ def text_of(value: Any) -> str:
     return shortened(str(value))
 
 
+def is_default(field: str, value: Any) -> bool:
+    """Whether a field has the value that it has where none is given."""
+    default = FIELDS[field].default
+    return text_of(value) == text_of(list(default) if isinstance(default, tuple) else default)
+
+
 def value_text(field: str, value: Any) -> str:
     """A value of a field for readers: ``all`` of a train_size of 0, which are all images but validation's."""
     return "all" if (field, value) == ("train_size", 0) else text_of(value)
@@ -109,11 +115,6 @@ def texts_of(setting: Mapping[str, Any]) -> list[str]:
     """The value of every axis as text, a dash where it means nothing to the cell's model."""
     means = told(setting)
     return [value_text(axis, value) if axis in means else "—" for axis, value in setting.items()]
-
-
-def read_by(runs: pd.DataFrame, axis: str) -> "pd.Series[bool]":
-    """Whether the axis means something to each run's model."""
-    return runs["model"].map({name: axis not in facts.unread for name, facts in MODELS.items()}).astype(bool)
 
 
 def varying(runs: pd.DataFrame) -> list[str]:
@@ -188,7 +189,7 @@ def widest(runs: pd.DataFrame, axes: list[str]) -> str:
 def constants(runs: pd.DataFrame) -> dict[str, Any]:
     """Fields with one value that has to be told: it is not the default, or no error can be judged without it."""
     values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*_several(runs), "seed")}
-    return {k: v for k, v in values.items() if k in ALWAYS_TOLD or text_of(v) != _default(k)}
+    return {k: v for k, v in values.items() if k in ALWAYS_TOLD or not is_default(k, v)}
 
 
 def cells(runs: pd.DataFrame, published: Iterable[Published] = ()) -> list[Cell]:
@@ -251,8 +252,3 @@ def outcomes(runs: pd.DataFrame) -> "pd.Series[str]":
     outcome = outcome.where(runs["status"] != "failed", runs["failure"].astype(object).fillna("failed"))
     # a run whose result didn't reach the tracking store has no number, but must not vanish from the count
     return outcome.where(~((outcome == "finished") & runs["test_error"].isna()), "without test error").replace(OUTCOMES)
-
-
-def _default(field: str) -> str:
-    default = FIELDS[field].default
-    return text_of(list(default) if isinstance(default, tuple) else default)

@@ -6,7 +6,7 @@ Errors on different data sets have neither difference nor order: each data set h
 """
 
 import itertools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import statistics
-from analysis.cells import Cell, followers, in_order, told, varying
+from analysis.blocks import by_seed, complete, paired
+from analysis.cells import Cell, followers, varying
 from analysis.predictions import Answers, named, read_answers, taken_for, wrong
 from analysis.references import choose_references, grouped
 from analysis.statistics import Comparison, Estimate
@@ -116,7 +117,8 @@ class Comparisons:
     @property
     def in_reach(self) -> bool:
         """Whether the cell with the most pairs could reach significance at all, after Holm's correction."""
-        return any(map(_in_reach, grouped(self.differences, lambda difference: difference.cell).values()))
+        families = grouped(self.differences, lambda difference: difference.cell).values()
+        return any(in_reach([difference.comparison for difference in family]) for family in families)
 
     @cached_property
     def by_dataset(self) -> "Mapping[str, Comparisons]":
@@ -160,8 +162,8 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
             answers = against if cell is reference else _answers(cell, stores, digests, faults)
             images[i] = _images(answers) if answers else None
             if reference and cell is not reference:
-                values, others = _pairs(cell, reference)
-                found[i] = cell, statistics.compare(values, others), _difference(answers, against)
+                compared = statistics.compare(*paired(cell.by_seed, reference.by_seed))
+                found[i] = cell, compared, _difference(answers, against)
         adjusted = statistics.holm([comparison.p for _, comparison, _ in found.values()])
         for (i, (cell, made, seen)), p in zip(found.items(), adjusted, strict=True):
             differences[i] = Difference(cell, made, float(p), seen)
@@ -187,16 +189,17 @@ def ranks(cells: Sequence[Cell]) -> tuple[list[float], list[int]]:
     found, seeds = [float("nan")] * len(cells), [0] * len(cells)
     able = [(i, cell) for i, cell in enumerate(cells) if cell.error.n]
     for members in grouped(able, lambda pair: pair[1]).values():
-        errors = _by_seed([cell for _, cell in members])
-        if len(errors):
-            for (i, _), rank in zip(members, statistics.ranks(errors), strict=True):
-                found[i], seeds[i] = float(rank), len(errors)
+        errors = paired(*(cell.by_seed for _, cell in members))
+        if errors.size:
+            for (i, _), rank in zip(members, statistics.ranks(errors.T), strict=True):
+                found[i], seeds[i] = float(rank), errors.shape[1]
     return found, seeds
 
 
-def _in_reach(differences: Sequence[Difference]) -> bool:
-    compared = [d.comparison for d in differences if d.comparison.difference.n]
-    return bool(compared) and min(c.smallest_p for c in compared) * len(compared) <= ALPHA
+def in_reach(family: Sequence[Comparison]) -> bool:
+    """Whether any comparison could be significant at all, whatever the data, when corrected for those that have pairs."""
+    known = [made for made in family if made.difference.n]
+    return bool(known) and min(made.smallest_p for made in known) * len(known) <= ALPHA
 
 
 def _of_one(whole: Comparisons, name: str, members: Sequence[Cell]) -> Comparisons:
@@ -237,12 +240,6 @@ def _images(answers: Answers) -> Images:
     return Images(interval, ensemble, labels, votes, answers.scores.mean(axis=0), pairs)
 
 
-def _pairs(cell: Cell, reference: Cell) -> tuple[Float[ndarray, " pairs"], Float[ndarray, " pairs"]]:
-    """Test errors of the seeds that both have finished."""
-    errors = _by_seed([cell, reference])
-    return errors[:, 0], errors[:, 1]
-
-
 def _difference(answers: Answers | None, reference: Answers | None) -> Estimate | None:
     if answers is None or reference is None or not np.array_equal(answers.labels, reference.labels):
         return None
@@ -254,58 +251,19 @@ def _difference(answers: Answers | None, reference: Answers | None) -> Estimate 
     return statistics.bootstrap_difference(one, other, np.random.default_rng(SEED))
 
 
-def _by_seed(cells: Sequence[Cell]) -> Float[ndarray, "seeds cells"]:
-    """Test errors of the seeds that every cell has finished."""
-    found = [cell.by_seed for cell in cells]
-    seeds = sorted(set.intersection(*(set(errors) for errors in found))) if found else []
-    return np.array([[errors[seed] for errors in found] for seed in seeds], dtype=float).reshape(len(seeds), len(cells))
-
-
 def axes_of(cells: Sequence[Cell]) -> list[str]:
     """What can have an effect: a data set is no treatment of another, nor is what follows another axis one beside it."""
     following = followers([cell.setting for cell in cells])
     return [axis for axis in cells[0].setting if axis != "dataset" and axis not in following] if cells else []
 
 
-def varied_alone(cells: Sequence[Cell], axis: str) -> bool:
-    """Whether cells with all values of the axis were planned beside otherwise equal settings, as they aren't by a search."""
-    following = followers([cell.setting for cell in cells])
-    able = [cell.setting for cell in cells if axis in told(cell.setting)]
-    blocks: dict[tuple[Any, ...], set[Any]] = {}
-    for setting in able:
-        blocks.setdefault(setting_beside(setting, (axis,), following), set()).add(setting[axis])
-    return {setting[axis] for setting in able} in blocks.values()
-
-
-def setting_beside(setting: Mapping[str, Any], axes: Collection[str], following: Mapping[str, str]) -> tuple[Any, ...]:
-    """The values of all other axes: what is equal in a block. What follows one of the axes is a part of it."""
-    read = told(setting)
-    return tuple(read.get(axis) for axis in setting if axis not in axes and following.get(axis) not in axes)
-
-
 def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
-    """Of the combinations of the axes' values.
-
-    A block is a seed at one setting of all other axes. Only blocks that are whole count, those of a seed are averaged, and
-    the seeds are what intervals count: a failed run costs its block, not its seed, and a value with which no run finished costs
-    itself.
-    """
-    following = followers([cell.setting for cell in cells])
-    cells = [cell for cell in cells if cell.error.n and told(cell.setting).keys() >= set(axes)]
-    levels = [in_order(axis, (cell.setting[axis] for cell in cells)) for axis in axes]
-    combinations = list(itertools.product(*levels))
-    blocks: dict[tuple[Any, ...], dict[tuple[Any, ...], Cell]] = {}  # setting of the other axes -> values -> cell
-    for cell in cells:
-        blocks.setdefault(setting_beside(cell.setting, axes, following), {})[tuple(cell.setting[axis] for axis in axes)] = cell
-    by_seed: dict[int, list[list[float]]] = {}
-    for block in blocks.values():
-        if len(block) == len(combinations):
-            errors = [block[values].by_seed for values in combinations]
-            for seed in set.intersection(*map(set, errors)):
-                by_seed.setdefault(seed, []).append([each[seed] for each in errors])
-    if not by_seed or min(map(len, levels)) < 2:
+    """Of the combinations of the axes' values, over the blocks that have all of them."""
+    levels, blocks = complete(cells, axes)
+    if not blocks or min(map(len, levels)) < 2:
         return []
-    means = np.array([np.mean(by_seed[seed], axis=0) for seed in sorted(by_seed)]).reshape(-1, *map(len, levels))
+    combinations = list(itertools.product(*levels))
+    means = by_seed(blocks, len(combinations)).reshape(-1, *map(len, levels))
     found: Iterable[Estimate] = (
         statistics.main_effects(means) if len(axes) == 1 else itertools.chain(*statistics.interaction(means))
     )

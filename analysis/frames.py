@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.cells import sorted_runs, text_of, tidy, varying
 from analysis.comparisons import Comparisons, Effect, ranks
+from analysis.references import dataset_of
 
 
 def of_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -38,7 +39,7 @@ def of_differences(comparisons: Comparisons) -> pd.DataFrame:
     rows = []
     for difference in comparisons.differences:
         made, seen = difference.comparison, difference.images
-        reference = comparisons.references[str(difference.cell.runs["dataset"].iloc[0])][0].setting
+        reference = comparisons.references[dataset_of(difference.cell)][0].setting
         rows.append(
             {
                 **difference.cell.setting,

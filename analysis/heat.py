@@ -92,8 +92,7 @@ def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
         if not {ROWS, COLUMNS} <= told(cell.setting).keys():
             continue
         rest = tuple(value for axis, value in cell.setting.items() if axis not in (ROWS, COLUMNS, FACET))
-        errors = dict(zip(cell.runs["seed"][cell.finished.index], cell.finished, strict=True))
-        found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = errors
+        found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = cell.by_seed
     common = sorted(set.intersection(*(set(by_rest) for by_rest in found.values())))
     estimates = {}
     for square, by_rest in found.items():

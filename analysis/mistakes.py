@@ -15,6 +15,7 @@ from numpy import ndarray
 from analysis import heat
 from analysis.cells import Cell, config_of
 from analysis.comparisons import Comparisons, Images
+from analysis.references import dataset_of
 from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, by_dataset, wrapped, write_all
 from analysis.wording import setting_text
 from capsnet.config import RunConfig
@@ -94,7 +95,7 @@ def seen(comparisons: Comparisons) -> Seen:
     groups: dict[tuple[str, bytes], list[tuple[Cell, Images]]] = {}
     for cell, images in zip(comparisons.cells, comparisons.images, strict=True):
         if images is not None:
-            groups.setdefault((cell.runs["dataset"].iloc[0], images.labels.tobytes()), []).append((cell, images))
+            groups.setdefault((dataset_of(cell), images.labels.tobytes()), []).append((cell, images))
     if not groups:
         raise NothingToDrawError(NO_PREDICTIONS)
     group = max(groups.values(), key=len)  # the first of the largest, in the table's order

@@ -1,6 +1,8 @@
 """Every plot of an experiment: test error by cell and by axis, effects, fields of numbers, and what changes by epoch."""
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,9 +12,10 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
-from analysis.cells import Cell, followers_note, in_order, legend, name_of, read_by, texts_of, value_text
+from analysis.blocks import Values, by_seed, complete, rows_beside, varied_alone
+from analysis.cells import Cell, followers_note, in_order, legend, name_of, texts_of, value_text
 from analysis.cells import cells as all_cells
-from analysis.comparisons import Comparisons, Effect, axes_of, main_effects, varied_alone
+from analysis.comparisons import Comparisons, Effect, axes_of, main_effects
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
 from analysis.rows import Group, Row
@@ -90,27 +93,36 @@ def by_cell(comparisons: Comparisons) -> list[Figure]:
 
 
 def by_axis(runs: pd.DataFrame) -> list[Figure]:
-    """Test error by each axis that was varied alone: its runs, the mean and its interval over seeds.
+    """Test error by each axis that was varied alone: runs, their mean and its interval over seeds.
 
-    Of any other axis, as all of a search, a value's mean would be that of other settings than another value's.
+    Those runs count whose seed has finished with every value at otherwise equal settings. Of others, as of all of a search, a
+    value's mean would be that of other settings than another value's.
 
     Raises:
-        NothingToDrawError: no run is finished, no axis was varied alone, or there are too many values.
+        NothingToDrawError: no run is finished, no axis was varied alone or has a seed that finished with every value, or there
+            are too many values.
     """
-    finished = by_epoch.finished_of(runs)
     planned = all_cells(runs)
-    alone = {axis: varied_alone(planned, axis) for axis in planned[0].setting}
-    if alone and not any(alone.values()):
+    _some_finished(planned)
+    axes = [*planned[0].setting]
+    alone = [axis for axis in axes if varied_alone(planned, axis)]
+    if axes and not alone:
         raise NothingToDrawError("no axis was varied alone: none has cells with all of its values beside equal settings")
-    axes: list[str | None] = [axis for axis, is_alone in alone.items() if is_alone] or [None]
-    if (count := sum(runs[axis].nunique() for axis in axes if axis)) > MOST_CELLS:
+    if (count := sum(runs[axis].nunique() for axis in alone)) > MOST_CELLS:
         raise NothingToDrawError(f"the axes have {count} values, too many to stand one below the other; --where chooses some")
-    groups = [_of_axis(runs, finished, axis) for axis in axes]
-    pooled = ", each the mean over the other axes" if len(alone) > 1 else ""
-    missing = [name_of(axis) for axis, is_alone in alone.items() if not is_alone]
-    pooled += f"; without {' and '.join(missing)}, not varied alone" if missing else ""
-    said = Said(ERROR, "one run", f"{_told(row.estimate for g in groups for row in g.rows)} over n seeds{pooled}")
-    return draw(groups, said, least=0.0)
+    made = {axis: _of_axis(planned, [axis]) for axis in alone} if axes else {"": _of_axis(planned, [])}
+    groups = {axis: group for axis, group in made.items() if any(row.estimate for row in group.rows)}
+    if not groups:
+        raise NothingToDrawError(heat.NO_DESIGN)
+    rows = [row for group in groups.values() for row in group.rows]
+    pooled = ", each the mean over the other axes" if len(axes) > 1 else ""
+    if axes and any(" of " in row.texts[-1] for row in rows):
+        pooled += "; a seed counts where it finished with every value"
+    lacking = {"not varied alone": [axis for axis in axes if axis not in alone]}
+    lacking["for want of a seed that finished with every value"] = [axis for axis in alone if axis not in groups]
+    pooled += "".join(f"; without {' and '.join(map(name_of, names))}, {why}" for why, names in lacking.items() if names)
+    said = Said(ERROR, "one run", f"{_told(row.estimate for row in rows)} over n seeds{pooled}")
+    return draw(list(groups.values()), said, least=0.0)
 
 
 def effects(cells: Sequence[Cell]) -> list[Figure]:
@@ -140,19 +152,25 @@ def effects(cells: Sequence[Cell]) -> list[Figure]:
     return draw(groups, Said("effect on the test error (percentage points)", estimate=told, line="no effect"), 0.0)
 
 
-def _of_axis(runs: pd.DataFrame, finished: pd.DataFrame, axis: str | None) -> Group:
+def _of_axis(cells: Sequence[Cell], axes: Sequence[str]) -> Group:
+    """Of the values of one axis; of none, where nothing varies, all runs."""
+    levels, blocks = complete(cells, axes)
+    finished = list(itertools.product(*levels))
+    # runs of one seed share data order and first weights: the seed is the unit that was repeated, not the run
+    means = by_seed(blocks, len(finished))
+    planned: Counter[Values] = Counter()
+    for row in rows_beside(cells, axes):
+        planned.update({values: len(cell.runs) for values, cell in row.items()})
     rows = []
-    if axis:  # the models to which it means something
-        runs, finished = runs[read_by(runs, axis)], finished[read_by(finished, axis)]
-    for value in in_order(axis, runs[axis]) if axis else [None]:
-        planned = len(runs) if axis is None else int((runs[axis] == value).sum())
-        part = finished if axis is None else finished[finished[axis] == value]
-        # runs of one seed share data order and first weights: the seed is the unit that was repeated, not the run
-        estimate = t_interval(part.groupby("seed")["test_error"].mean())
-        count = f"{len(part)}" if len(part) == planned else f"{len(part)} of {planned}"
-        texts = (value_text(axis, value) if axis else "all", str(estimate.n), count)
-        rows.append(Row(texts, tuple(part["test_error"]), estimate if estimate.n else None))
-    return Group(((legend([axis]) or name_of(axis)) if axis else "", "n", "runs"), rows)
+    for values in itertools.product(*(in_order(axis, (value for [value] in planned)) for axis in axes)):
+        points, estimate = [], None
+        if blocks and values in finished:
+            place = finished.index(values)
+            points, estimate = [errors[place] for block in blocks for errors in block.values()], t_interval(means[:, place])
+        count = f"{len(points)}" if len(points) == planned[values] else f"{len(points)} of {planned[values]}"
+        texts = (*map(value_text, axes, values), str(estimate.n if estimate else 0), count)
+        rows.append(Row(texts if axes else ("all", *texts), tuple(points), estimate))
+    return Group((legend(axes) or " ".join(map(name_of, axes)), "n", "runs"), rows)
 
 
 def _some_finished(cells: Sequence[Cell]) -> None:

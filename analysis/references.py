@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from analysis.cells import NAMES, Cell, name_of, text_of, told, value_text
-from capsnet.config import FIELDS, VARIANTS
+from analysis.cells import NAMES, Cell, is_default, name_of, text_of, told, value_text
+from capsnet.config import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
 from experiments.sources import SHORT
@@ -39,7 +39,7 @@ def choose_reference(cells: Sequence[Cell]) -> tuple[Cell | None, str]:
         return None, ""
     # what a cell's model doesn't read has its default, and makes the cell no nearer to the paper's
     settings = [{axis: value for axis, value in told(cell.setting).items() if axis != "dataset"} for cell in cells]
-    own = [[pair for pair in setting.items() if _is_default(*pair)] for setting in settings]
+    own = [[pair for pair in setting.items() if is_default(*pair)] for setting in settings]
     whole = [len(mine) == len(setting) for mine, setting in zip(own, settings, strict=True)]
     place = max(range(len(cells)), key=lambda i: (whole[i], len(own[i])))
     chosen, near = cells[place], ", ".join(_told(*pair) for pair in own[place])
@@ -88,11 +88,6 @@ def _label(cell: Cell) -> str:
 
 def _told(axis: str, value: Any) -> str:
     return f"{name_of(axis)} {value_text(axis, value)}"
-
-
-def _is_default(axis: str, value: Any) -> bool:
-    default = FIELDS[axis].default
-    return text_of(list(default) if isinstance(default, tuple) else default) == text_of(value)
 
 
 def dataset_of(cell: Cell) -> str:

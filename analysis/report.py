@@ -33,7 +33,6 @@ from capsnet import cli
 from capsnet.errors import brief
 from experiments import stores
 from experiments.overview import duration
-from experiments.sources import parse_grid
 from experiments.tracking import FAULTS
 
 NAME = "report.html"
@@ -61,7 +60,7 @@ def write(
     """Write the report.
 
     Args:
-        found: the runs; their stores are asked for grids, data sets, power, and the seconds of what didn't finish.
+        found: the runs; their stores are asked for data sets, power, and the seconds of what didn't finish.
         comparisons: of their cells.
         figures: what is to be shown; files that are no PNG or GIF are passed over.
         folder: where it goes.
@@ -107,7 +106,6 @@ def render(
     spent, unknown = expenses.of_runs(comparisons.cells, found.stores)
     total = sum(spent.values(), Expense())
     sources, missing = origins(found)
-    asked, gone = asked_of(found)
     lines = roster(found, comparisons.cells, spent)
     environment = Environment(
         autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -124,14 +122,14 @@ def render(
         method=findings.METHOD if comparisons.reference else "",
         legend=legend(comparisons.cells[0].setting),
         facts=_facts(found, comparisons, total),
-        asked=asked,
+        asked=asked_of(found),
         where=where,
         tables=_tables(found, comparisons, spent),
         illustrations=illustrations,
         lines=lines,
         failed=[line for line in lines if line.outcome not in (FINISHED, WAITING)],
         waiting=[line for line in lines if line.outcome == WAITING],
-        faults=[*comparisons.faults, *unread, *unknown, *missing, *gone, *(f"not drawn: {reason}" for reason in undrawn)],
+        faults=[*comparisons.faults, *unread, *unknown, *missing, *(f"not drawn: {reason}" for reason in undrawn)],
         cost=expenses.told(total),
         origins=sources,
         local=[stores.browsing(store.uri) for store in found.stores.values() if not stores.is_server(store.uri)][:1],
@@ -178,19 +176,13 @@ def _lowest(comparisons: Comparisons) -> list[tuple[str, str]]:
     return said
 
 
-def asked_of(found: Runs) -> tuple[list[Asked], list[str]]:
-    """The grids, and which can't be read."""
-    asked: list[Asked] = []
-    faults: list[str] = []
-    for name, store in found.stores.items():
-        try:
-            for grid, text in store.grids():
-                described = parse_grid(text, grid, f"grid {grid}").description
-                parts = [part for part in re.split(r"\n\s*\n", described) if part.strip()]
-                asked.append(Asked(grid, name, parts, text.strip()))
-        except FAULTS as error:
-            faults.append(f"the grids of {name} can't be read: {stores.shown(brief(error))}")
-    return asked, faults
+def asked_of(found: Runs) -> list[Asked]:
+    """The grids of all experiments."""
+    return [
+        Asked(grid.name, name, [part for part in re.split(r"\n\s*\n", grid.description) if part.strip()], grid.text.strip())
+        for name, grids in found.grids.items()
+        for grid in grids
+    ]
 
 
 def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense]) -> dict[str, Markup]:

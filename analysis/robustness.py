@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.blocks import paired
 from analysis.captions import footer, in_brackets, slug
 from analysis.cells import Cell, name_of, outcomes, text_of, texts_of
 from analysis.comparisons import ALPHA, Comparisons
@@ -100,9 +102,9 @@ def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:
         if reference is None or cell is reference:
             continue
         for name, column in tested(comparisons).items():
-            one, other = _errors(cell, column), _errors(reference, column)
-            if seeds := sorted(set(one) & set(other)):
-                found.append((cell, name, statistics.compare([one[s] for s in seeds], [other[s] for s in seeds])))
+            pairs = paired(_errors(cell, column), _errors(reference, column))
+            if pairs.size:
+                found.append((cell, name, statistics.compare(*pairs)))
     return found
 
 
@@ -124,8 +126,7 @@ def _counted(families: Mapping[str, Sequence[object]]) -> str:
 
 def _own(cell: Cell, reference: Cell) -> list[str]:
     """Difference of the errors on the own test set, paired by seed, and its interval."""
-    one, other = cell.by_seed, reference.by_seed
-    difference = t_interval([one[seed] - other[seed] for seed in sorted(set(one) & set(other))])
+    difference = t_interval(np.subtract(*paired(cell.by_seed, reference.by_seed)))
     return [
         signed_text(difference.mean, difference) if difference.n else "—",
         "all equal" if difference.sd == 0 else interval_text(difference, signed=True),
@@ -134,8 +135,7 @@ def _own(cell: Cell, reference: Cell) -> list[str]:
 
 def gap(cell: Cell, column: str) -> Estimate:
     """The error in a column minus the own test error of the same runs, in percentage points."""
-    there, own = _errors(cell, column), cell.by_seed
-    return t_interval([there[seed] - own[seed] for seed in sorted(set(there) & set(own))])
+    return t_interval(np.subtract(*paired(_errors(cell, column), cell.by_seed)))
 
 
 def stopping(cells: Sequence[Cell]) -> list[str]:
@@ -144,7 +144,8 @@ def stopping(cells: Sequence[Cell]) -> list[str]:
     if not wanted:
         return []
     missed = [f"{len(seeds)} of {cell.error.n} ({setting_text(cell)})" for cell in wanted if (seeds := never(cell))]
-    said = f"never reached it, and are counted as they ended: {'; '.join(missed)}" if missed else "all finished ones reached it"
+    said = "all finished ones reached it" if any(cell.error.n for cell in wanted) else "none has finished"
+    said = f"never reached it, and are counted as they ended: {'; '.join(missed)}" if missed else said
     return [f"Runs were to stop at the validation error stop_at_error: {said}."]
 
 

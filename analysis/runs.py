@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from analysis.cells import value_text
 from capsnet import cli
@@ -16,9 +17,9 @@ from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.registry import TEST_SETS
 from capsnet.variants import parse
-from experiments.known import by_config, state
+from experiments.known import by_config, read_grids, state
 from experiments.record import EPOCHS, FURTHER, OTHER_R
-from experiments.sources import parse_grid
+from experiments.sources import Grid
 from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, TrackedRun
 
 CURVES = (
@@ -58,14 +59,16 @@ class Runs:
             ``epochs_trained`` are the epochs of a finished run, fewer than its ``epochs`` if it stopped at an error. Where a
             run was tested at another r there are columns ``test_error_r1`` and so on; where on a further test set,
             ``test_error_affnist`` and so on.
-        strangers: (run id -> why) of runs that are left out because they are of no config of this version.
+        strangers: (run id -> why) of what is left out: runs of no config of this version, grids that can't be read.
         repeated: finished runs of configs for which another one, that finished before, speaks.
+        grids: (experiment -> its grids), as they stood at their last launches.
     """
 
     stores: Mapping[str, Store]
     runs: pd.DataFrame
     strangers: Mapping[str, str]
     repeated: int = 0
+    grids: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
 
     @property
     def experiment(self) -> str:
@@ -102,6 +105,8 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     stores = _open([experiments] if isinstance(experiments, str) else experiments, folder)
     found: list[TrackedRun] = []
     strangers: dict[str, str] = {}
+    unread: dict[str, str] = {}  # grids
+    grids: dict[str, Sequence[Grid]] = {}
     planned: dict[RunConfig, str] = {}  # where it is
     places: dict[str, str] = {}  # run id -> experiment
     for name, store in stores.items():
@@ -109,16 +114,17 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
         found += runs
         strangers |= others
         places |= dict.fromkeys((run.run_id for run in runs), name)
-        for grid, text in store.grids():
-            for _, config in parse_grid(text, grid, f"grid {grid}").configs:
-                planned.setdefault(config, name)
+        by_parent, faults = read_grids(store)
+        grids[name] = [*by_parent.values()]
+        unread |= faults
+        planned |= {config: name for grid in grids[name] for _, config in grid.configs if config not in planned}
     known, alien = by_config(found)
     # a search's trials are no results: what selection has seen is too good to be true, and its best are confirmed by a grid
     trials = sum(TRIAL in run.tags for run in known.values())
     known = {config: run for config, run in known.items() if config in planned or TRIAL not in run.tags}
     configs = sorted(known.keys() | planned, key=lambda config: tuple(vars(config).values()))
     if not configs:
-        raise _nothing(list(stores), trials, folder)
+        raise _nothing(list(stores), trials, folder, [*unread.values()])
     rows = [_row(config, known.get(config), planned.get(config, "")) for config in configs]
     frame = pd.DataFrame(rows)
     frame["experiment"] = frame["run_id"].map(places).fillna(frame["experiment"])
@@ -130,7 +136,7 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     speaking = {run.run_id for run in known.values()}
     silent = [run for run in found if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
     repeated = sum(state(run) == "finished" and run.run_id not in alien for run in silent)
-    return Runs(stores, frame.reset_index(drop=True), {**strangers, **alien}, repeated)
+    return Runs(stores, frame.reset_index(drop=True), {**unread, **strangers, **alien}, repeated, grids)
 
 
 def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
@@ -151,14 +157,15 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
     return stores
 
 
-def _nothing(names: Sequence[str], trials: int, folder: Path) -> InputError:
+def _nothing(names: Sequence[str], trials: int, folder: Path, unread: Sequence[str]) -> InputError:
     name = "+".join(names)
     if trials:
         return UnconfirmedError(
             f"experiment {name!r} holds {trials} runs of a search's trials, and no trial is confirmed yet: no table"
         )
     there = ", ".join(Store.names(folder)) or "none"
-    return InputError(f"experiment {name!r} holds no run of a grid; experiments that do: {there}")
+    but = "".join(f", and {why}" for why in unread)
+    return InputError(f"experiment {name!r} holds no run of a grid{but}; experiments that do: {there}")
 
 
 def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str, Any]:
@@ -217,7 +224,7 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
     value: Any = "0" if (column, text) == ("train_size", "all") else text
     if column in VARIANTS:
         value = parse(text, VARIANTS[column], column).text
-    elif column in FIELDS and FIELDS[column].annotation is not str:
+    elif is_numeric_dtype(there) or (column in FIELDS and FIELDS[column].annotation is not str):
         try:
             value = json.loads(value)
         except json.JSONDecodeError:

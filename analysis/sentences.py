@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.cells import Cell, name_of, value_text
 from analysis.cells import told as meant  # by a setting; what is told here is a comparison
-from analysis.comparisons import ALPHA
+from analysis.comparisons import ALPHA, in_reach
 from analysis.statistics import Comparison
 from analysis.wording import decimals_of, error_text, interval_text, p_text, signed_text
 
@@ -97,7 +97,7 @@ def missed(made: Sequence[Comparison]) -> str:
 def out_of_reach(family: Sequence[Comparison]) -> str:
     """Says so if none of the comparisons could show a difference, whatever the data; else empty."""
     known = [made for made in family if made.difference.n]
-    if not known or min(made.smallest_p for made in known) * len(known) <= ALPHA:
+    if not known or in_reach(known):
         return ""
     pairs, least = max(made.difference.n for made in known), min(made.smallest_p for made in known)
     corrected = f", corrected {p_text(min(1.0, least * len(known)))}" if len(known) > 1 else ""

@@ -10,6 +10,7 @@ from analysis.captions import dictations, footer, in_brackets, published_notes, 
 from analysis.cells import Cell, constants, name_of, text_of, told, value_text, varying
 from analysis.comparisons import Comparisons, Images
 from analysis.formats import Table
+from analysis.references import dataset_of
 from analysis.statistics import Estimate
 from analysis.wording import error_text, interval_text
 from capsnet.registry import DATASETS as KNOWN
@@ -46,7 +47,7 @@ def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     for cell, images in zip(comparisons.cells, comparisons.images, strict=True):
         row = _row(cell, axes)
         _, by_dataset = found.setdefault((row.method, *map(row.settings.get, axes)), (row, {}))
-        by_dataset[str(cell.runs["dataset"].iloc[0])] = cell, images
+        by_dataset[dataset_of(cell)] = cell, images
     weights = sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
     yes_or_no = len(weights) < 2
     papers = [name for name in datasets if any(cell.published for cell in comparisons.by_dataset[name].cells)]

@@ -26,6 +26,8 @@ from analysis.cells import (
 from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, axes_of, compare, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
+from analysis.references import dataset_of, grouped
+from analysis.sentences import needed
 from analysis.statistics import MOST_PAIRS, t_interval
 from analysis.table1 import paper_form
 from analysis.wording import (
@@ -261,10 +263,9 @@ def _reach_notes(comparisons: Comparisons) -> list[str]:
     least, count = min(c.smallest_p for c in compared), len(compared)
     corrected = f" and {p_text(min(1.0, least * count))} after the correction" if count > 1 and least < 1 else ""
     pairs = max(c.difference.n for c in compared)
-    needed = math.ceil(math.log2(2 * count / ALPHA))
     return [
         f"Significance is out of reach: the least p that {pairs} pair{'s' * (pairs > 1)} can give is {p_text(least)}"
-        f"{corrected}; {needed} seeds would be needed for {ALPHA:g}."
+        f"{corrected}; {needed(count)} seeds would be needed for {ALPHA:g}."
     ]
 
 
@@ -298,15 +299,11 @@ def _reached(comparisons: Comparisons) -> str:
 
 
 def _compared(comparisons: Comparisons) -> str:
-    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``."""
-    counts = {
-        name: sum(d.comparison.difference.n > 0 for d in part.differences) for name, part in comparisons.by_dataset.items()
-    }
-    if len(counts) == 1:
-        [count] = counts.values()
-        return f"{count} comparison{'s' * (count != 1)}"
-    first, *rest = ((count, name) for name, count in counts.items() if count)
-    return f"{first[0]} comparison{'s' * (first[0] != 1)} on {first[1]}" + "".join(f" and {n} on {name}" for n, name in rest)
+    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``; ``0 comparisons`` where no pair is finished."""
+    made = [d for d in comparisons.differences if d.comparison.difference.n]
+    (first, count), *rest = [(name, len(each)) for name, each in grouped(made, lambda d: d.cell).items()] or [("", 0)]
+    on = f" on {first}" * (len(comparisons.by_dataset) > 1 and count > 0)
+    return f"{count} comparison{'s' * (count != 1)}{on}" + "".join(f" and {n} on {name}" for name, n in rest)
 
 
 def _partly(text: str, n: int, of: int) -> str:
@@ -325,7 +322,7 @@ def _difference_row(difference: Difference, comparisons: Comparisons) -> list[st
     results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
     results += [p_text(made.p), p_text(difference.p_holm)]
     # nothing can be detected where no p can be small enough
-    in_reach = comparisons.by_dataset[str(difference.cell.runs["dataset"].iloc[0])].in_reach
+    in_reach = comparisons.by_dataset[dataset_of(difference.cell)].in_reach
     detectable = made.detectable > 0 and in_reach
     results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if detectable else "—")
     said = verdict(difference) if in_reach else "out of reach"

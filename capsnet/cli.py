@@ -1,4 +1,4 @@
-"""What the command lines of all three packages share: flags made from RunConfig, the terminal, and how a command ends."""
+"""What the command lines of all packages share: flags made from RunConfig, the terminal, and how a command ends."""
 
 import re
 import sys

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
-Arrays = tuple[np.ndarray, np.ndarray]
+from capsnet.datasets import Arrays
 
 REACH = 4  # pixels by which a digit is moved, and that its canvas has more on each side
 TEST_PAIRS = 10  # of each test digit
@@ -29,13 +29,6 @@ def of_mnist(folder: Path) -> tuple[Arrays, Arrays]:
 def of_digits(folder: Path) -> tuple[Arrays, Arrays]:
     """The same of scikit-learn's digits, which need no files: 24 x 24 pixels, on which the digits overlap as much or more."""
     return _of("digits", folder)
-
-
-def moved_parts(dataset: str, folder: Path) -> UInt8[np.ndarray, "pairs 2 height width"]:
-    """The two moved digits of every test pair; ``dataset`` is the one that the digits are taken from."""
-    _, (images, labels) = _singles(dataset, folder)
-    first, second, moved = recipe(labels, "test", TEST_PAIRS)
-    return np.stack([_moved(images[which], moved[:, i]) for i, which in enumerate((first, second))], axis=1)
 
 
 def _of(dataset: str, folder: Path) -> tuple[Arrays, Arrays]:

@@ -1,6 +1,6 @@
 """The named variants whose code needs torch, and where that code is, so that names are checked without importing it.
 
-To add one, write the function and its line here. Schedules and augmentations, whose code needs no torch to be imported,
+To add one, write the function and its line here. Schedules, augmentations and losses, whose code needs no torch to be imported,
 register themselves in their own files.
 """
 

@@ -296,11 +296,11 @@ def sync(command: Sync) -> int:
     for store in Store.all(command.mlruns):
         if folder := folders.pop(store.key, None):
             found = push(store, folder)
-            left += len(found.faults) + len(found.unreadable)
+            untold = found.faults + found.unreadable + end_parents(store, Launchers(command.mlruns, store.name, store.key))
+            left += len(untold)
             busy = f"; {found.busy} are being trained, and tell it themselves" if found.busy else ""
             cli.console.print(f"{cli.escaped(store.name)}: {found.told} runs that MLflow didn't know the latest of{busy}")
-            end_parents(store, Launchers(command.mlruns, store.name, store.key))
-            tell_untold(found.faults + found.unreadable)
+            tell_untold(untold)
     for folder in folders.values():
         left += 1
         cli.errors.print(

@@ -1,12 +1,30 @@
-"""What an experiment already knows of a config: the runs that were logged, matched to whole configs."""
+"""What an experiment already knows: its grids, and of a config the runs that were logged, matched to whole configs."""
 
 from collections.abc import Iterable
 
 from capsnet.config import RunConfig, from_params
-from capsnet.errors import InputError
-from experiments.tracking import FAILURE, SUPERSEDED, TrackedRun
+from capsnet.errors import InputError, brief
+from experiments.sources import Grid, parse_grid
+from experiments.tracking import FAILURE, SUPERSEDED, Store, TrackedRun
 
 Known = dict[RunConfig, TrackedRun]
+
+
+def read_grids(store: Store, *, running: bool = False) -> tuple[dict[str, Grid], dict[str, str]]:
+    """Each grid by its parent run's id, as it stood at its last launch, and (run id -> reason) of those that can't be read.
+
+    Args:
+        store: the experiment's.
+        running: those alone whose parent run has no end.
+    """
+    grids: dict[str, Grid] = {}
+    unread: dict[str, str] = {}
+    for run_id, name in store.parents(running=running):
+        try:
+            grids[run_id] = parse_grid(store.grid(run_id), name, f"grid {name}")
+        except InputError as error:
+            unread[run_id] = f"what grid {name!r} planned can't be read: {brief(error)}; launching it again mends that"
+    return grids, unread
 
 
 def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:

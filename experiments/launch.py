@@ -9,18 +9,18 @@ from dataclasses import dataclass, field, replace
 
 from capsnet.cli import console, escaped, note
 from capsnet.config import RunConfig
-from capsnet.errors import InputError
-from experiments import arithmetic, interrupts
+from capsnet.errors import InputError, brief
+from experiments import arithmetic, interrupts, stores
 from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of, look
-from experiments.known import Known, by_config, is_settled, state
+from experiments.known import Known, by_config, is_settled, read_grids, state
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import Display, display, tell_failed, tell_untold
 from experiments.provenance import git_commit
 from experiments.ray_tasks import Ray
 from experiments.record import Ending, now
 from experiments.runlog import GoneError, RunLog
-from experiments.sources import Grid, parse_grid
+from experiments.sources import Grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, REASON, Store, TrackedRun, answering
 from experiments.worker import Job, Outcome, Place, acknowledge, kind, run
@@ -311,11 +311,17 @@ def _status(grid: Grid, store: Store) -> str:
     return "KILLED" if states & {"new", "interrupted", "running"} else "FAILED"
 
 
-def end_parents(store: Store, launchers: Launchers) -> None:
-    """Give the parent runs that no launcher is at any more the end that they could not be given."""
+def end_parents(store: Store, launchers: Launchers) -> list[str]:
+    """Give parent runs that no launcher is at any more the end that they could not be given; a line for each without one."""
     with launchers.mutex():
-        if not any(launchers.held()):
-            for run_id, name, text in store.open_parents():
-                store.end(run_id, _status(parse_grid(text, name, f"grid {name}"), store))
+        if any(launchers.held()):
+            return []
+        try:
+            grids, unread = read_grids(store, running=True)
+            for run_id, grid in grids.items():
+                store.end(run_id, _status(grid, store))
             for run_id in store.open_searches():
                 store.end(run_id, "KILLED")
+        except FAULTS as error:
+            return [f"how the grids of {store.name} ended: {stores.shown(brief(error))}"]
+        return [f"how run {run_id} ended: {reason}" for run_id, reason in unread.items()]

@@ -212,14 +212,20 @@ class Store:
                 others[run.info.run_id] = f"{run.info.run_name!r} was logged by something else"
         return found, others
 
-    def grids(self) -> Iterator[tuple[str, str]]:
-        """The (name, YAML) of each grid launched into the experiment, as it stood at its last launch."""
-        yield from ((name, text) for _, name, text in self._parents())
-
-    def parents(self) -> Iterator[tuple[str, str]]:
-        """The (run id, name) of each grid's parent run."""
-        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'"):
+    def parents(self, *, running: bool = False) -> Iterator[tuple[str, str]]:
+        """The (run id, name) of each grid's parent run; if ``running``, of those that have no end."""
+        unended = " and attributes.status = 'RUNNING'" * running
+        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'{unended}"):
             yield run.info.run_id, run.data.tags[GRID]
+
+    def grid(self, run_id: str) -> str:
+        """The YAML of a grid, as it stood at its last launch.
+
+        Raises:
+            MissingError: its parent run has none: the first launch died before it was kept, or somebody deleted it.
+        """
+        with TemporaryDirectory() as folder:
+            return self.artifact(run_id, "grid.yaml", Path(folder)).read_text(encoding="utf-8", errors="replace")
 
     def datasets(self) -> dict[str, list[tuple[str, str]]]:
         """Run id -> (name, SHA-256) of what each child run has read: its data set, then further test sets by their names."""
@@ -233,19 +239,10 @@ class Store:
                 found[run.info.run_id] = [(data.name, profile.get("sha256", data.digest)) for data, profile in profiles]
         return found
 
-    def open_parents(self) -> Iterator[tuple[str, str, str]]:
-        """The (run id, name, YAML) of each grid whose parent run has no end."""
-        return self._parents(" and attributes.status = 'RUNNING'")
-
     def open_searches(self) -> Iterator[str]:
         """The run id of each search whose run has no end."""
         for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'search' and attributes.status = 'RUNNING'"):
             yield run.info.run_id
-
-    def _parents(self, filtered: str = "") -> Iterator[tuple[str, str, str]]:
-        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'grid'{filtered}"):
-            path = self.client.download_artifacts(run.info.run_id, "grid.yaml")
-            yield run.info.run_id, run.data.tags[GRID], Path(path).read_text(encoding="utf-8")
 
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         """The (epoch, value) rows of one metric of a run."""

@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file
 
 from capsnet.config import FIELDS
-from experiments.known import by_config
+from experiments.known import by_config, read_grids
 from experiments.sources import parse_grid
 from experiments.study import _storage
 from experiments.tracking import Store
@@ -223,8 +223,9 @@ class SearchChaos(Chaos):
         assert not runs, "runs of trials that there are not"
         confirmed = {run.run_id: run for run in tracked if "trial" not in run.tags}
         assert {run.status for run in confirmed.values()} == {"FINISHED"}
-        [(_, text)] = store.grids()
-        wanted = {config for _, config in parse_grid(text, "confirm", "confirm").configs}
+        grids, _ = read_grids(store)
+        [grid] = grids.values()
+        wanted = {config for _, config in grid.configs}
         assert wanted <= {config for config, run in known.items() if run.run_id in confirmed}, "not all are confirmed"
         assert len(wanted) == 4
         assert store.client.get_model_version_by_alias("capsnet", "champion").run_id in confirmed

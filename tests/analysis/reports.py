@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from analysis.runs import Runs
+from experiments.sources import parse_grid
 from tests.analysis.conftest import QUICK, QUICK_BASE, row
 
 YAML = """\
@@ -53,10 +54,6 @@ class Shelf:
         if self.away:
             raise ConnectionError(f"no answer from {self.uri}")
 
-    def grids(self) -> Iterator[tuple[str, str]]:
-        self._ask()
-        yield from self.texts.items()
-
     def parents(self) -> Iterator[tuple[str, str]]:
         self._ask()
         yield from ((f"parent-{name}", name) for name in self.texts)
@@ -88,7 +85,10 @@ def made(runs: pd.DataFrame, store: Shelf | None = None, strangers: dict[str, st
     """Runs as they are read from a store."""
     runs = runs.assign(hardware="2 cores", versions="torch 2.15", parameters=7.0) if "hardware" not in runs else runs
     shelves: Any = {name: store or Shelf() for name in sorted(runs["experiment"].unique())}
-    return Runs(shelves, runs, strangers or {}, repeated)
+    grids = {
+        name: [parse_grid(*pair, "") for pair in ((t, g) for g, t in shelf.texts.items())] for name, shelf in shelves.items()
+    }
+    return Runs(shelves, runs, strangers or {}, repeated, grids)
 
 
 def failed(runs: pd.DataFrame, place: int, outcome: str, reason: str | None = None) -> None:

@@ -268,6 +268,16 @@ def test_tables_of_several_data_sets_say_of_which_each_number_is(make_runs):
     assert [row[:3] for row in effects.rows] == [[d, "r", r] for d in ("fashion_mnist", "mnist") for r in "123"]
 
 
+def test_tables_of_several_data_sets_of_which_nothing_has_finished(make_runs, fail, tmp_path):
+    runs = make_runs(BOTH, seeds=3)
+    fail(runs, list(runs.index), "planned", None)
+    assert "corrected for 0 comparisons." in tables.differences(compare(cells(runs), {}), runs).notes[0]
+    assert tables.write(compare(cells(runs), {}), runs, tmp_path)
+    runs = make_runs(BOTH, seeds=3)
+    fail(runs, list(runs.index[runs["dataset"] == "mnist"]), "planned", None)
+    assert "corrected for 2 comparisons on fashion_mnist." in tables.differences(compare(cells(runs), {}), runs).notes[0]
+
+
 def test_a_data_set_with_one_cell_is_not_compared(make_runs):
     runs = pd.concat([make_runs(TWO), make_runs({}, base={"dataset": "fashion_mnist"})], ignore_index=True)
     made = compare(cells(runs), {})

@@ -6,7 +6,7 @@ import pytest
 from analysis import tables
 from analysis.cells import cells, dictated, texts_of, told, varying
 from analysis.comparisons import main_effects
-from analysis.contrasts import _contrasts, _measured
+from analysis.contrasts import _contrasts
 from analysis.heat import squares
 from analysis.published import load
 from analysis.sentences import against, setting
@@ -76,7 +76,7 @@ def test_a_model_without_routing_says_nothing_of_its_effects(table1):
     assert {k: v.mean for k, v in squares(cells(table1)).items()} == {k: v.mean for k, v in squares(cells(capsules)).items()}
     judged = tables.judged(table1, published=())
     for asked in ({"model": [("cnn", "capsnet")]}, {"routing_iterations": [(3, 1)]}):
-        [contrast] = _contrasts(_measured(judged), asked)
+        [contrast] = _contrasts(judged.cells, asked)
         assert contrast.settings == (0 if "model" in asked else 2)
 
 

@@ -170,7 +170,40 @@ def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     [figure] = plots.by_axis(quick)
     assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations", "reconstruction weight", "lr schedule"]
     assert "each the mean over the other axes" in texts(figure)
-    assert table(figure.axes[0])[1:] == [["1", "3", "16 of 18"], ["3", "3", "18"]]
+    # two seeds of one setting didn't finish with r = 1, so that their runs with r = 3 have nothing beside them
+    assert table(figure.axes[0])[1:] == [["1", "3", "16 of 18"], ["3", "3", "16 of 18"]]
+    assert "a seed counts where it finished with every value" in " ".join(texts(figure).split())
+
+
+def test_a_failed_run_mixes_no_other_axis_into_a_mean(make_runs, fail):
+    """Where r makes no difference, none is drawn, whichever runs are missing."""
+    errors = [(20.0 if size == 50 else 2.0) + seed / 10 for _ in (1, 3) for size in (50, 800) for seed in range(6)]
+    runs = make_runs({"routing_iterations": [1, 3], "train_size": [50, 800]}, seeds=6, errors=errors)
+    fail(runs, [12, 13, 14, 15, 16])  # r = 3 with 50 images: the last seed alone is left
+    [figure] = plots.by_axis(runs)
+    panel = figure.axes[1]
+    assert table(panel)[1:] == [["1", "6", "7 of 12"], ["3", "6", "7 of 12"]]
+    assert [x for x, _ in marks(panel, "means")] == pytest.approx([np.mean([2, 2.1, 2.2, 2.3, 2.4, 11.5])] * 2)
+    assert sorted(x for x, _ in marks(panel, "points")) == pytest.approx(sorted([*errors[6:12], 20.5] * 2))
+
+
+def test_a_value_with_which_nothing_finished_costs_itself(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 2, 3], "epochs": [2, 3]}, seeds=2)
+    fail(runs, [4, 5, 6, 7])
+    [figure] = plots.by_axis(runs)
+    assert table(figure.axes[0])[1:] == [["1", "2", "4"], ["2", "0", "0 of 4"], ["3", "2", "4"]]
+
+
+def test_an_axis_of_which_no_seed_has_every_value_is_named(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 3]}, seeds=2)
+    fail(runs, [2, 3, 4, 5])  # r = 1 has 2 epochs, r = 3 has 3
+    with pytest.raises(NothingToDrawError, match="no cells that have all values of an axis beside equal settings"):
+        plots.by_axis(runs)
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 3]}, seeds=2)
+    fail(runs, [0, 2, 5, 7])  # r = 1 has seed 1, r = 3 seed 0
+    [figure] = plots.by_axis(runs)
+    assert [table(panel)[0][0] for panel in figure.axes] == ["epochs"]
+    assert "without r, for want of a seed that finished with every value" in " ".join(texts(figure).split())
 
 
 def test_only_axes_that_were_varied_alone_have_a_panel(make_runs):

@@ -363,12 +363,11 @@ def test_a_store_that_is_away_is_asked_once_and_the_report_is_made_all_the_same(
     failed(quick, 3, "killed")
     store = Shelf("http://me:secret@there", away=True)
     words = Page(rendered(made(quick, store))).words
-    assert store.asked == 3  # for its grids, its data sets, and what its runs took
+    assert store.asked == 2  # for its data sets, and what its runs took
     assert (
         "What could not be read or drawn: "
         "seconds and power of runs of quick can't be read: no answer from http://me:***@there" in words
     )
-    assert "the grids of quick can't be read" in words
     assert "the data sets of quick can't be read" in words
     assert "How long 36 runs trained is not known of each of them." in words
 

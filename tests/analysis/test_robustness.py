@@ -66,6 +66,9 @@ def test_who_did_not_reach_the_error_is_named(runs):
     runs["validation_error"] = 0.77
     notes = tables.ablation(judged(runs, published=()), runs).notes
     assert "Runs were to stop at the validation error stop_at_error: all finished ones reached it." in notes
+    runs["status"] = "planned"
+    notes = tables.ablation(judged(runs, published=()), runs).notes
+    assert "Runs were to stop at the validation error stop_at_error: none has finished." in notes
 
 
 def test_without_such_a_wish_nothing_is_said_of_it(make_runs):

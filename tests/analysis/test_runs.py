@@ -88,6 +88,9 @@ def test_columns_have_types_even_where_nothing_has_run(mlruns: Path) -> None:
         (["seed=0", "seed=1", "routing_iterations=1"], [(1, 0), (1, 1)]),
         (["status=finished"], [(1, 0)]),
         (["failure=diverged"], [(1, 1)]),
+        (["test_error=0.5"], [(1, 0)]),
+        (["parameters=7"], [(1, 0)]),
+        (["epochs_trained=2", "seconds=4.0"], [(1, 0)]),
         (["capsule_bias=false", "seed=1"], [(1, 1), (3, 1)]),
         (["decoder_hidden=[512,1024]", "seed=1"], [(1, 1), (3, 1)]),
         (["reconstruction_weight=5e-4", "seed=1"], [(1, 1), (3, 1)]),
@@ -109,6 +112,8 @@ def test_a_filter_for_any_column(mlruns: Path, where: list[str], left: list[tupl
         (["routing_iterations=three"], "there are: 1, 3"),
         (["routing_iterations=true"], "there are: 1, 3"),
         (["capsule_bias=0"], "there are: false"),
+        (["parameters=8"], "no run has --where parameters=8; there are: 7$"),
+        (["parameters=many"], "there are: 7"),
         (["lr_schedule=exponental(gamma=0.96, every=2000)"], "did you mean 'exponential'"),
         (["status=finished", "seed=1"], "no run of e has all of --where status=finished --where seed=1"),
     ],
@@ -161,6 +166,27 @@ def test_an_unknown_experiment_lists_those_that_there_are(mlruns: Path, tmp_path
         read_runs("", tmp_path)
     with pytest.raises(InputError, match=r"unknown experiment 'figure'; choices: e; or did you mean .* analysis figures\?"):
         read_runs("figure", mlruns)
+
+
+def test_grids_that_cannot_be_read_are_left_out_with_a_note(mlruns: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mlruns"
+    shutil.copytree(mlruns, folder)
+    store = Store.open("e", folder, create=False)
+    assert store is not None
+    died = store.client.create_run(store.experiment_id, tags={"kind": "grid", "grid": "died"}).info.run_id
+    old = store.parent("old", "base: {gone: 1}", "")  # of another version, as runs of one may be
+    found = read_runs("e", folder)
+    assert len(found.runs) == 4
+    assert [grid.name for grid in found.grids["e"]] == ["g"]
+    assert f"grid 'died' planned can't be read: run {died} has no grid.yaml" in found.strangers[died]
+    assert "grid 'old' planned can't be read: unknown key 'gone' in base of grid old" in found.strangers[old]
+    other = Store.open("f", folder, create=True)
+    assert other is not None
+    other.client.create_run(other.experiment_id, tags={"kind": "grid", "grid": "h"})
+    with pytest.raises(
+        InputError, match=r"'f' holds no run of a grid, and what grid 'h' planned can't be read: .*; experiments"
+    ):
+        read_runs("f", folder)
 
 
 def test_what_has_other_names_has_other_folders() -> None:

@@ -50,15 +50,15 @@ def test_a_test_pair_is_two_moved_digits_added_and_clipped():
     digits, labels = singles(1)
     _, (images, pair_labels) = multimnist.of_digits(NOWHERE)
     first, second, by = multimnist.recipe(labels, "test", 10)
-    parts = multimnist.moved_parts("digits", NOWHERE)
+    limits = []
     assert images.dtype == np.uint8
     assert images.shape == (3600, 24, 24)
     for i in range(0, 3600, 97):
         one, other = moved(digits[first[i]], *by[i, 0]), moved(digits[second[i]], *by[i, 1])
         assert np.array_equal(images[i], np.minimum(one.astype(int) + other, 255))
-        assert np.array_equal(parts[i], [one, other])
+        limits.append(((images[i] == 255).sum(), ((one == 255) | (other == 255)).sum()))
         assert pair_labels[i].tolist() == [labels[first[i]], labels[second[i]]]
-    assert (images == 255).sum() > (parts == 255).any(axis=1).sum(), "somewhere two strokes together reach the limit"
+    assert any(together > alone for together, alone in limits), "somewhere two strokes together reach the limit"
 
 
 def test_test_pairs_are_of_different_classes_and_ten_of_each_digit():

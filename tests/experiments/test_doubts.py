@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,13 +16,16 @@ from capsnet.errors import InputError
 from capsnet.state import EpochMetrics, TrainingState
 from experiments import stores
 from experiments.journal import Journal, folder_of
+from experiments.known import read_grids
 from experiments.launch import end_parents
 from experiments.locks import ALL, Launchers
 from experiments.record import Ending, Record
 from experiments.sources import parse_grid
 from experiments.sync import sync
+from experiments.tracking import Store
 from experiments.worker import Job, Place, _Trainer, kind
-from tests.experiments.conftest import TINY, launched, opened
+from tests.experiments.conftest import TINY, Command, launched, opened
+from tests.services import TrackingServer
 
 ONE = TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
 TAGS = {"git_commit": "", "versions": "", "hardware": ""}
@@ -228,6 +233,44 @@ def test_sync_gives_a_parent_its_end_that_was_left_open(mlruns: Path) -> None:
         assert store.client.get_run(parent).info.status == "RUNNING"  # somebody is at it
     end_parents(store, launchers)
     assert store.client.get_run(parent).info.status == "FINISHED"
+
+
+def test_a_grid_that_cannot_be_read_keeps_sync_from_no_other_experiment(mlruns: Path, command: Command) -> None:
+    first, second = (opened(mlruns, name) for name in ("first", "second"))
+    for store in (first, second):
+        (mlruns / "checkpoints" / store.key).mkdir(parents=True)
+    died = first.client.create_run(first.experiment_id, tags={"kind": "grid", "grid": "died"}).info.run_id
+    old, fine = first.parent("old", "base: {gone: 1}", ""), first.parent("fine", ONE, "")
+    last = second.parent("last", ONE, "")
+    done = command("sync")
+    assert done.returncode == 1
+    errors = " ".join(done.stderr.split())
+    assert f"how run {died} ended: what grid 'died' planned can't be read: run {died} has no grid.yaml" in errors
+    assert f"how run {old} ended: what grid 'old' planned can't be read: unknown key 'gone'" in errors
+    assert "Traceback" not in errors
+    states = {run_id: first.client.get_run(run_id).info.status for run_id in (died, old, fine, last)}
+    assert states == {died: "RUNNING", old: "RUNNING", fine: "KILLED", last: "KILLED"}
+
+
+def test_a_store_that_goes_away_keeps_sync_from_no_other_experiment(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("it is away")
+
+    monkeypatch.setattr(Store, "parents", away)
+    store = opened(mlruns)
+    assert end_parents(store, Launchers(mlruns, "tiny", store.key)) == ["how the grids of tiny ended: it is away"]
+
+
+def test_a_grid_that_a_server_holds_is_read_and_no_copy_is_left(
+    mlflow_server: Callable[..., TrackingServer], mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server().uri)
+    store, copies = opened(mlruns), tmp_path / "copies"
+    parent = store.parent("g", ONE, "")
+    copies.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
+    assert read_grids(store) == ({parent: parse_grid(ONE, "g", "grid g")}, {})
+    assert not list(copies.iterdir())
 
 
 def test_what_is_known_late_of_a_run_reaches_mlflow(mlruns: Path) -> None:

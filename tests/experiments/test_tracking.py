@@ -200,7 +200,8 @@ def test_a_parent_is_kept_across_launches_and_holds_the_grid(mlruns: Path) -> No
     store.end(first, "FINISHED")
     assert store.parent("it's", "base: {epochs: 2}", "what it answers") == first
     assert store.client.get_run(first).info.status == "RUNNING"
-    assert list(store.grids()) == [("it's", "base: {epochs: 2}")]
+    assert list(store.parents()) == list(store.parents(running=True)) == [(first, "it's")]
+    assert store.grid(first) == "base: {epochs: 2}"
     assert store.client.get_run(first).data.tags["mlflow.note.content"] == "what it answers"
 
 
