@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from analysis.cells import Cell, followers, in_order, told
+from analysis.cells import Cell, axes_read, followers, in_order
 
 Values = tuple[Any, ...]  # one of each axis
 Row = Mapping[Values, Cell]  # the cells at one setting of all other axes
@@ -27,7 +27,7 @@ def rows_beside(cells: Sequence[Cell], axes: Sequence[str]) -> list[Row]:
     following = followers([cell.setting for cell in cells])
     rows: dict[Values, dict[Values, Cell]] = {}
     for cell in cells:
-        means = told(cell.setting)
+        means = axes_read(cell.setting)
         if means.keys() >= set(axes):
             rest = (means.get(axis) for axis in cell.setting if axis not in axes and following.get(axis) not in axes)
             rows.setdefault(tuple(rest), {})[tuple(cell.setting[axis] for axis in axes)] = cell

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from analysis.cells import Cell, dictated, legend, name_of, outcomes, text_of, told, value_text
+from analysis.cells import Cell, axes_read, dictated, legend, name_of, outcomes, text_of, value_text
 from analysis.published import Published
 
 MODEL_TITLES = {
@@ -64,7 +64,7 @@ def dictations(runs: pd.DataFrame) -> list[str]:
     said, fields = [], dictated(runs)
     for by in dict.fromkeys(fields.values()):
         for values, part in runs.groupby([*by]):
-            means = told(
+            means = axes_read(
                 dict(zip(by, values, strict=True)) | {field: part[field].iloc[0] for field, of in fields.items() if of == by}
             )
             own = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in means.items() if k not in (*by, *TABLE1))

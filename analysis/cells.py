@@ -105,7 +105,7 @@ def sorted_runs(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     return runs.sort_values(by, kind="stable", key=lambda column: column.map(lambda value: place(str(column.name), value)))
 
 
-def told(setting: Mapping[str, Any]) -> dict[str, Any]:
+def axes_read(setting: Mapping[str, Any]) -> dict[str, Any]:
     """The axes that mean something to a cell's model, which may be one of several, with their values."""
     unread = MODELS[setting["model"]].unread if "model" in setting else ()
     return {axis: value for axis, value in setting.items() if axis not in unread}
@@ -113,7 +113,7 @@ def told(setting: Mapping[str, Any]) -> dict[str, Any]:
 
 def texts_of(setting: Mapping[str, Any]) -> list[str]:
     """The value of every axis as text, a dash where it means nothing to the cell's model."""
-    means = told(setting)
+    means = axes_read(setting)
     return [value_text(axis, value) if axis in means else "—" for axis, value in setting.items()]
 
 
@@ -156,7 +156,7 @@ def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         settings: of the cells, all with the same axes.
     """
     axes = list(settings[0]) if settings else []
-    read = [told(setting) for setting in settings]
+    read = [axes_read(setting) for setting in settings]
 
     def settled(axis: str, by: str) -> bool:
         if any(by not in each for each in read if axis in each) or len({each.get(by) for each in read}) == len(read):

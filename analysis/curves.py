@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import Cell, cells, legend, place, sorted_runs, told, varying
+from analysis.cells import Cell, axes_read, cells, legend, place, sorted_runs, varying
 from analysis.style import (
     COLOURS,
     COLUMN,
@@ -156,7 +156,7 @@ def _fill(
 
 
 def _title(plan: Plan, value: tuple[object, ...], across: int) -> str:
-    text = ", ".join(named(*pair) for pair in told(dict(zip(plan.facets, value, strict=True))).items())
+    text = ", ".join(named(*pair) for pair in axes_read(dict(zip(plan.facets, value, strict=True))).items())
     return wrapped(text, (PAGE if across > 1 else COLUMN) / across - 0.5)
 
 
@@ -180,7 +180,7 @@ def _facets(every: Sequence[Cell], fields: Sequence[str]) -> tuple[str, ...]:
     An axis that means nothing to one of several models has panels only beside the models: no panel's title says how a plain
     network routes.
     """
-    foreign = {field for cell in every for field in cell.setting.keys() - told(cell.setting).keys()}
+    foreign = {field for cell in every for field in cell.setting.keys() - axes_read(cell.setting).keys()}
     sizes = range(1, len(fields) + 1) if len(fields) <= 10 else (1, 2, len(fields))  # not all of a million choices
     choices = [chosen for size in sizes for chosen in itertools.combinations(fields, size)]
     choices = [chosen for chosen in choices if "model" in chosen or foreign.isdisjoint(chosen)]
@@ -194,7 +194,7 @@ def _groups(every: Sequence[Cell], fields: Sequence[str], facets: Sequence[str])
     groups: dict[str, list[Cell]] = {}
     for cell in sorted(every, key=lambda cell: [place(field, cell.setting[field]) for field in own]):  # stable
         groups.setdefault(
-            ", ".join(named(*pair) for pair in told(cell.setting).items() if pair[0] in own) or "all runs", []
+            ", ".join(named(*pair) for pair in axes_read(cell.setting).items() if pair[0] in own) or "all runs", []
         ).append(cell)
     return groups
 

@@ -79,7 +79,7 @@ def table(cells: Sequence[Cell], spent: Mapping[str, Expense]) -> Table:
     return Table("cost-by-cell", caption, [*axes, *header], rows, len(axes), [])
 
 
-def told(total: Expense) -> list[str]:
+def lines_of(total: Expense) -> list[str]:
     """What all runs took, in sentences."""
     if not total.runs:
         return ["No run has begun."]

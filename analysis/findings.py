@@ -20,6 +20,7 @@ from analysis.sentences import (
     against,
     claim,
     count,
+    finding_of,
     listed,
     missed,
     needed,
@@ -29,7 +30,6 @@ from analysis.sentences import (
     setting,
     some,
     support,
-    told,
 )
 from analysis.statistics import Comparison
 from analysis.wording import interval_text
@@ -178,7 +178,7 @@ def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int], follow: str) ->
         for each in of_axis:
             others = listed(name_of(other) for other in axes if other != axis)
             over = f", averaged over {each.settings} settings of {others}" if each.settings > 1 else ""
-            said.append(told(_pair(each), each.comparison, each.p_holm, family, over))
+            said.append(finding_of(_pair(each), each.comparison, each.p_holm, family, over))
     lead = (
         "Each two values of an axis, at otherwise equal settings. A seed counts with the settings in which it finished with "
         "both. p is corrected by Holm's method for the pairs of one axis."
@@ -220,7 +220,7 @@ def _by_cell(comparisons: Comparisons, reference: Cell) -> Chapter:
         f"reference has not.{corrected} {out_of_reach(family)}"
     )
     said = [
-        told(against(each.cell.setting, reference.setting), each.comparison, each.p_holm, family)
+        finding_of(against(each.cell.setting, reference.setting), each.comparison, each.p_holm, family)
         for each in comparisons.differences
     ]
     return Chapter("Each cell against the reference", lead.strip(), said)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, in_order, legend, name_of, text_of, told, value_text
+from analysis.cells import Cell, axes_read, in_order, legend, name_of, text_of, value_text
 from analysis.comparisons import interactions
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
@@ -89,7 +89,7 @@ def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
     """
     found: dict[Square, dict[tuple[Any, ...], dict[int, float]]] = {}
     for cell in cells:
-        if not {ROWS, COLUMNS} <= told(cell.setting).keys():
+        if not {ROWS, COLUMNS} <= axes_read(cell.setting).keys():
             continue
         rest = tuple(value for axis, value in cell.setting.items() if axis not in (ROWS, COLUMNS, FACET))
         found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = cell.by_seed

@@ -140,7 +140,7 @@ def confusion(comparisons: Comparisons) -> list[Figure]:
     texts = [[_percent(p) for p in line] for line in percent]
     names = list(map(str, range(len(table))))
     which = "the reference" if cell is comparisons.reference else "the first cell with predictions"
-    title = setting_text(cell) + (f" ({which})" if len(comparisons.cells) > 1 else "")
+    title = setting_text(cell.setting) + (f" ({which})" if len(comparisons.cells) > 1 else "")
     values = np.where(right, np.nan, percent)
     runs, each = images.runs, np.bincount(images.labels.flatten())
     note = f"% of the answers to the images of a class, in {runs} run{'s' * (runs > 1)} with "

@@ -87,7 +87,7 @@ def by_cell(comparisons: Comparisons) -> list[Figure]:
         _told(row.estimate for row in rows),
         _told(row.wider for row in rows).removeprefix("mean and "),
         f"published: {'; '.join(dict.fromkeys(cell.published.source for cell in cells if cell.published))}",
-        f"mean of the reference: {setting_text(reference)}" if reference else "",
+        f"mean of the reference: {setting_text(reference.setting)}" if reference else "",
     )
     return draw([Group(header, rows)], said, line, least=0.0)
 

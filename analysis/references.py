@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from analysis.cells import NAMES, Cell, is_default, name_of, text_of, told, value_text
+from analysis.cells import NAMES, Cell, axes_read, is_default, name_of, text_of, value_text
 from capsnet.config import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
@@ -38,7 +38,7 @@ def choose_reference(cells: Sequence[Cell]) -> tuple[Cell | None, str]:
     if len(cells) < 2:
         return None, ""
     # what a cell's model doesn't read has its default, and makes the cell no nearer to the paper's
-    settings = [{axis: value for axis, value in told(cell.setting).items() if axis != "dataset"} for cell in cells]
+    settings = [{axis: value for axis, value in axes_read(cell.setting).items() if axis != "dataset"} for cell in cells]
     own = [[pair for pair in setting.items() if is_default(*pair)] for setting in settings]
     whole = [len(mine) == len(setting) for mine, setting in zip(own, settings, strict=True)]
     place = max(range(len(cells)), key=lambda i: (whole[i], len(own[i])))

@@ -130,7 +130,7 @@ def render(
         failed=[line for line in lines if line.outcome not in (FINISHED, WAITING)],
         waiting=[line for line in lines if line.outcome == WAITING],
         faults=[*comparisons.faults, *unread, *unknown, *missing, *(f"not drawn: {reason}" for reason in undrawn)],
-        cost=expenses.told(total),
+        cost=expenses.lines_of(total),
         origins=sources,
         local=[stores.browsing(store.uri) for store in found.stores.values() if not stores.is_server(store.uri)][:1],
         again=_again(found, comparisons, where),

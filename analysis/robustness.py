@@ -80,8 +80,9 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     header = [*map(name_of, axes), "test set", "pairs", "difference on own test set (points)", "95% over seeds"]
     header += ["difference (points)", "95% over seeds", "effect size", "p", "p (Holm)"]
     several = "of its data set " * (len(comparisons.by_dataset) > 1)
+    named = ", ".join(f"({setting_text(cell.setting)})" for cell in references.values())
     caption = (
-        f"Difference to the reference {several}{', '.join(f'({setting_text(cell)})' for cell in references.values())} of the "
+        f"Difference to the reference {several}{named} of the "
         "error on further test sets, in percentage points, paired by seed, and on the networks' own test set, which tells how "
         f"equal those are that are compared; {_reached(references, sets)}.{in_brackets(axes)}"
     )
@@ -143,7 +144,7 @@ def stopping(cells: Sequence[Cell]) -> list[str]:
     wanted = [cell for cell in cells if (cell.runs["stop_at_error"] > 0).any()]
     if not wanted:
         return []
-    missed = [f"{len(seeds)} of {cell.error.n} ({setting_text(cell)})" for cell in wanted if (seeds := never(cell))]
+    missed = [f"{len(seeds)} of {cell.error.n} ({setting_text(cell.setting)})" for cell in wanted if (seeds := never(cell))]
     said = "all finished ones reached it" if any(cell.error.n for cell in wanted) else "none has finished"
     said = f"never reached it, and are counted as they ended: {'; '.join(missed)}" if missed else said
     return [f"Runs were to stop at the validation error stop_at_error: {said}."]

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.cells import Cell, name_of, value_text
-from analysis.cells import told as meant  # by a setting; what is told here is a comparison
+from analysis.cells import Cell, axes_read, name_of, value_text
 from analysis.comparisons import ALPHA, in_reach
 from analysis.statistics import Comparison
-from analysis.wording import decimals_of, error_text, interval_text, p_text, signed_text
+from analysis.wording import decimals_of, error_text, interval_text, p_text, setting_text, signed_text
 
 NAMED = 6  # things that a sentence names at most
 
@@ -31,7 +30,7 @@ class Chapter:
     findings: Sequence[Finding]
 
 
-def told(subject: str, made: Comparison, corrected: float, family: Sequence[Comparison], over: str = "") -> Finding:
+def finding_of(subject: str, made: Comparison, corrected: float, family: Sequence[Comparison], over: str = "") -> Finding:
     """That a comparison shows a difference, or that none can be claimed and how small a one would be missed.
 
     Args:
@@ -119,12 +118,12 @@ def percent(cell: Cell) -> str:
 
 def setting(values: Mapping[str, Any]) -> str:
     """``r = 3, lr schedule = constant``."""
-    return ", ".join(f"{name_of(axis)} = {value_text(axis, value)}" for axis, value in meant(values).items()) or "the only cell"
+    return setting_text(values, " = ")
 
 
 def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What a setting has that the other has not: ``r = 3 against 1``, ``r = 3 with epochs = 9 against r = 1 with ...``."""
-    values, other = meant(values), meant(other)
+    values, other = axes_read(values), axes_read(other)
     axes = [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
     if len(axes) == 1:
         [axis] = axes

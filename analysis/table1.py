@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.captions import dictations, footer, in_brackets, published_notes, published_text, slug, title_of
-from analysis.cells import Cell, constants, name_of, text_of, told, value_text, varying
+from analysis.cells import Cell, axes_read, constants, name_of, text_of, value_text, varying
 from analysis.comparisons import Comparisons, Images
 from analysis.formats import Table
 from analysis.references import dataset_of
@@ -69,7 +69,7 @@ def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
 
 def _row(cell: Cell, axes: Sequence[str]) -> Row:
     first = cell.runs.iloc[0]
-    means = told({"model": first["model"], **{axis: first[axis] for axis in axes}})
+    means = axes_read({"model": first["model"], **{axis: first[axis] for axis in axes}})
     model = str(means.pop("model"))
     return Row(title_of(model), means)
 

@@ -11,6 +11,7 @@ from analysis import ensembles, frames, robustness
 from analysis.captions import MODEL_TITLES, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
 from analysis.cells import (
     Cell,
+    axes_read,
     cells,
     constants,
     followers_note,
@@ -18,7 +19,6 @@ from analysis.cells import (
     place,
     text_of,
     texts_of,
-    told,
     value_text,
     varying,
     widest,
@@ -56,7 +56,7 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     all_cells, axes = comparisons.cells, varying(runs)
     across = widest(runs, axes) if len(axes) > 2 else None
     rows = _rows(all_cells, axes, across)
-    unread = any(len(told(cell.setting)) < len(cell.setting) for cell in all_cells)
+    unread = any(len(axes_read(cell.setting)) < len(cell.setting) for cell in all_cells)
     if across and (unread or 2 * len(all_cells) < len(rows) * runs[across].nunique()):
         across, rows = None, _rows(all_cells, axes, None)
     first = [axis for axis in TABLE1 if axis != across]
@@ -289,7 +289,7 @@ def _ranked(comparisons: Comparisons, seeds: Sequence[int]) -> str:
 
 def _referred(comparisons: Comparisons) -> str:
     """The references, and why they are."""
-    said = [f"{setting_text(cell)}; {why}" for cell, why in comparisons.references.values()]
+    said = [f"{setting_text(cell.setting)}; {why}" for cell, why in comparisons.references.values()]
     return f"({said[0]})" if len(comparisons.by_dataset) == 1 else "of its data set " + ", ".join(f"({each})" for each in said)
 
 
@@ -350,7 +350,7 @@ def _label(axis: str, config: "pd.Series[Any]", yes_or_no: bool) -> str:
     value = config[axis]
     if axis == "model":
         return MODEL_TITLES.get(value, str(value))
-    if axis not in told({"model": config["model"], axis: value}):
+    if axis not in axes_read({"model": config["model"], axis: value}):
         return "—"
     return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
 

@@ -1,16 +1,17 @@
 """Numbers as text: as many digits as their uncertainty bears, a true minus sign, never a p of 0."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from analysis.cells import Cell, name_of, told, value_text
+from analysis.cells import Cell, axes_read, name_of, value_text
 from analysis.statistics import Estimate
 
 
-def setting_text(cell: Cell) -> str:
+def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:
     """A cell by its axes: ``r 3, reconstruction weight 0.0005``."""
-    return (
-        ", ".join(f"{name_of(axis)} {value_text(axis, value)}" for axis, value in told(cell.setting).items()) or "the only cell"
-    )
+    said = [f"{name_of(axis)}{between}{value_text(axis, value)}" for axis, value in axes_read(setting).items()]
+    return ", ".join(said) or "the only cell"
 
 
 def error_text(cell: Cell) -> str:

@@ -201,11 +201,11 @@ def launch(following: Following, work: Work, place: Place, engine: Engine, shown
                 shown.again(job.name, f"{escaped(outcome.reason)}; it will be tried with nothing beside it")
                 crowded.append(job)
             else:
-                yield job, _told(job, outcome, shown)
+                yield job, _shown(job, outcome, shown)
         if not crowded or not engine.alone:
             return
         for job, outcome in _through(one_by_one(crowded), work, place, engine.alone, engine.alone_slots, shown):
-            yield job, _told(job, outcome, shown)
+            yield job, _shown(job, outcome, shown)
         crowded = []  # how they ended may bring new ones
 
 
@@ -263,7 +263,7 @@ def _outcome(future: "Future[Outcome]") -> Outcome:
     return Outcome("", 0.0, failure=kind(fault), reason=f"{type(fault).__name__}: {fault}") if fault else future.result()
 
 
-def _told(job: Job, outcome: Outcome, shown: Display) -> Outcome:
+def _shown(job: Job, outcome: Outcome, shown: Display) -> Outcome:
     told = escaped(outcome.reason) if outcome.failure else f"test error {outcome.test_error:.2f} %"
     if outcome.failure not in ("", "pruned"):
         told = f"[red]{told}[/]"

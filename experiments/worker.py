@@ -103,7 +103,10 @@ def run(job: Job, place: Place) -> Outcome:
         with journal.held():
             before = journal.record.ending if journal.begun else None
             # a run that settled is never trained again, even if who trained it died before its launch knew
-            ending, untold = _told(before, place, journal) if before and before.settled else _recorded(job, place, journal)
+            if before and before.settled:
+                ending, untold = _settled_before(before, place, journal)
+            else:
+                ending, untold = _recorded(job, place, journal)
             run_id, history = journal.record.run_id, list(journal.history)
     except (InputError, BusyError) as fault:  # the journal is of another version, or somebody else's
         return Outcome(job.run_id, time.monotonic() - started, failure=kind(fault), reason=str(fault))
@@ -137,7 +140,7 @@ def acknowledge(job: Job, place: Place) -> None:
             journal.remove()
 
 
-def _told(ending: Ending, place: Place, journal: Journal) -> tuple[Ending, str]:
+def _settled_before(ending: Ending, place: Place, journal: Journal) -> tuple[Ending, str]:
     """The ending of a run that settled before, and why MLflow doesn't know of it, if it doesn't."""
     try:
         if not journal.record.told:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.cells import cells, dictated, texts_of, told, varying
+from analysis.cells import axes_read, cells, dictated, texts_of, varying
 from analysis.comparisons import main_effects
 from analysis.contrasts import _contrasts
 from analysis.heat import squares
@@ -57,9 +57,9 @@ def test_what_comes_with_a_model_is_no_axis(table1, make_runs):
 def test_a_cell_is_named_by_what_means_something_to_it(table1):
     one, *_, last = cells(table1)
     assert last.setting == {"model": "cnn", "routing_iterations": 3, "reconstruction_weight": 0.0}
-    assert told(last.setting) == {"model": "cnn"}
+    assert axes_read(last.setting) == {"model": "cnn"}
     assert texts_of(last.setting) == ["cnn", "—", "—"]
-    assert (setting(last.setting), setting_text(last)) == ("model = cnn", "model cnn")
+    assert (setting(last.setting), setting_text(last.setting)) == ("model = cnn", "model cnn")
     assert texts_of(one.setting) == ["capsnet", "1", "0"]
     expected = "model = cnn against model = capsnet with r = 1 and reconstruction weight = 0"
     assert against(last.setting, one.setting) == expected

@@ -350,8 +350,8 @@ def test_energy_is_the_mean_power_of_all_cards_times_the_seconds_of_training(mak
     assert spent["run000"] == Expense(1, 12.5, 50 * 55_000, 500 * 12.5)
     assert np.isnan(spent["run001"].joules)
     assert faults == []
-    assert "not measured" in expenses.told(sum(spent.values(), Expense()))[1]
-    said = expenses.told(spent["run000"])
+    assert "not measured" in expenses.lines_of(sum(spent.values(), Expense()))[1]
+    said = expenses.lines_of(spent["run000"])
     assert said[0] == "1 run trained for 12 s in all, without validation and test: 2,750,000 images, 220,000 per second."
     assert said[1].startswith("Meanwhile graphics cards took 1.7 Wh.")
     table = expenses.table([cell], {"run000": spent["run000"], "run001": Expense()})
