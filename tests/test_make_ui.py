@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 def served(folder: Path, port: int, uri: str = "") -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     environment |= {"MLFLOW_TRACKING_URI": uri} if uri else {}
-    words = ["make", "-f", str(ROOT / "Makefile"), "ui", f"PORT={port}"]
+    words = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "ui", f"PORT={port}"]
     told = subprocess.STDOUT
     return subprocess.Popen(
         words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=told, text=True, start_new_session=True
