@@ -257,6 +257,7 @@ def test_where_compiling_fails_steps_are_eager_and_it_is_said(tiny, data_of, mon
 
 def test_a_step_that_fails_later_or_for_want_of_memory_fails(tiny, data_of, monkeypatch):
     config = tiny(epochs=1)
+    monkeypatch.setattr(step, "_compiled", lambda _: step.drawn_losses)
     steps = step.Steps(TrainingState(config, torch.device("cpu")), data_of(config), Settled(compile=True, graph=False))
     steps.begin(drawn(config, steps.data), [1e-3] * 4)
 
