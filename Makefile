@@ -12,6 +12,10 @@ READY := $(VENV)/.ready
 # the experiment to analyse: the one named, or the grid's, or else (empty) the one that was launched last
 NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="$${name%.yaml}"; name="$${name%.yml}"; }
 
+# $(call free,port,command,another): whether nothing listens there yet, or an error that says why it can't be used
+free = $(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1]))).close()' "$(1)" 2>/dev/null || \
+	{ echo "error: port $(1) can't be used: it is taken, by another $(2) perhaps, or is none; name another one: $(2) $(3)" >&2; exit 2; }
+
 .DEFAULT_GOAL := help
 .PHONY: help setup ablation plan search dashboard sync tables plots figures report ui bench test test-slow test-gpu chaos lint format lock clean
 
@@ -25,7 +29,7 @@ help: ## list these commands
 	@echo '  WORKERS=n                runs at once (default: what suits the machine; 0 = one after the other, in one process)'
 	@echo '  FLAGS="--fresh"          more flags; python -m experiments run --help, or of analysis or benchmarks, lists them'
 	@echo '  RUN=id                   the run that make figures pictures (default: the best one of the experiment)'
-	@echo '  PORT=n                   where make ui serves (default: 5000)'
+	@echo '  PORT=n, DASHBOARD_PORT=n where make ui and make dashboard serve (default: 5000, 8080)'
 
 setup: $(READY) ## make .venv from requirements.lock
 
@@ -49,7 +53,7 @@ ablation: $(READY) ## train what is not finished of a grid, then make its tables
 
 plan: $(READY) ## list the cells of a grid (GRID=quick by default), what is finished of them, and what the rest costs
 	@$(PY) -m experiments plan "$${GRID:-quick}" $${EXPERIMENT:+--experiment "$$EXPERIMENT"} \
-		$${WORKERS:+--workers "$$WORKERS"}
+		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS)
 
 search: $(READY) ## find good settings with Optuna, confirm the best on fresh seeds, then make their tables and report
 	@$(PY) -m experiments search $${SEARCH:+"$$SEARCH"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
@@ -58,6 +62,9 @@ search: $(READY) ## find good settings with Optuna, confirm the best on fresh se
 	$(PY) -m analysis $${EXPERIMENT:+"$$EXPERIMENT"} $${DATA:+--data "$$DATA"} && exit $$code
 
 dashboard: $(READY) ## look at the studies of searches in a browser, on this machine only
+	@[ -n "$$OPTUNA_STORAGE" ] || [ -s mlruns/optuna.db ] || \
+		{ echo "error: no search has been launched yet; make search launches one" >&2; exit 2; }
+	@$(call free,$(DASHBOARD_PORT),make dashboard,DASHBOARD_PORT=8081)
 	@exec $(VENV)/bin/optuna-dashboard --host 127.0.0.1 --port $(DASHBOARD_PORT) \
 		"$${OPTUNA_STORAGE:-sqlite:///$(CURDIR)/mlruns/optuna.db}"
 
@@ -68,7 +75,7 @@ tables: $(READY) ## make the tables of an experiment again (the one launched las
 	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only tables $(FLAGS)
 
 plots: $(READY) ## make the plots of an experiment again (the one launched last, or EXPERIMENT=)
-	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only plots $(FLAGS)
+	@$(NAME); $(PY) -m analysis $${name:+"$$name"} --only plots $${DATA:+--data "$$DATA"} $(FLAGS)
 
 figures: $(READY) ## picture what the best run's network sees and does (or that of RUN=its id), into results and MLflow
 	@$(PY) -m analysis figures $${RUN:+"$$RUN"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} $(FLAGS)
@@ -81,8 +88,7 @@ ui: $(READY) ## browse the runs in MLflow's user interface, on this machine only
 	@case "$$MLFLOW_TRACKING_URI" in \
 	http*) address=$$(printf %s "$$MLFLOW_TRACKING_URI" | sed -e 's#//[^/@]*@#//#' -e 's#/*$$##'); \
 		echo "MLFLOW_TRACKING_URI names a server; open $$address/#/experiments?workflowType=machine_learning" ;; \
-	*) $(PY) -c 'import socket; socket.create_server(("127.0.0.1", $(PORT))).close()' 2>/dev/null || \
-		{ echo "error: port $(PORT) is taken, by another make ui perhaps; name another one: make ui PORT=5001" >&2; exit 2; }; \
+	*) $(call free,$(PORT),make ui,PORT=5001) || exit 2; \
 		echo "serving on http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning (Ctrl-C ends it)"; \
 		trap 'asked=1; kill $$server' INT TERM; \
 		MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(VENV)/bin/mlflow server \

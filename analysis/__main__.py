@@ -72,6 +72,7 @@ def main() -> int:
     from analysis import browse, tables
     from analysis.origins import user_interface
     from analysis.runs import UnconfirmedError, read_runs
+    from analysis.sentences import count
 
     try:
         found = read_runs(command.experiments, command.mlruns, command.where)
@@ -82,6 +83,9 @@ def main() -> int:
         _warn("left out", f"run {run_id}: {reason}")
     if found.repeated:
         _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
+    if found.unplanned:
+        which = f"{count(found.unplanned, 'run')} of configs that no grid here has any more, as from before an edit"
+        _warn("beside the grid", f"{which}; --where leaves them out, and another experiment's name (EXPERIMENT=) begins anew")
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in comparisons.faults:
         _warn("missing", fault)

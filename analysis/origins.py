@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 import pandas as pd
 
 from analysis.runs import Runs
+from analysis.sentences import count
 from capsnet.errors import brief
 from experiments import stores as addresses
 from experiments.tracking import FAULTS, Store
@@ -46,7 +47,9 @@ def origins(found: Runs) -> tuple[list[Origin], list[str]]:
     left_out = [f"run {run_id}: {why}" for run_id, why in sorted(found.strangers.items())]
     if found.repeated:
         left_out.append(f"{found.repeated} finished runs of configs for which an earlier one speaks")
-    return [origin for origin in [*known, _listed("Left out", left_out)] if origin.entries], faults
+    beside = [f"{count(found.unplanned, 'run')} of configs that no grid here has any more"] if found.unplanned else []
+    listed = [*known, _listed("Left out", left_out), _listed("Beside the grid", beside)]
+    return [origin for origin in listed if origin.entries], faults
 
 
 def user_interface(store: Store) -> str:

@@ -62,6 +62,7 @@ class Runs:
         strangers: (run id -> why) of what is left out: runs of no config of this version, grids that can't be read.
         repeated: finished runs of configs for which another one, that finished before, speaks.
         grids: (experiment -> its grids), as they stood at their last launches.
+        unplanned: runs that none of these grids has any more, as after an edit of one; they are rows like others.
     """
 
     stores: Mapping[str, Store]
@@ -69,6 +70,7 @@ class Runs:
     strangers: Mapping[str, str]
     repeated: int = 0
     grids: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
+    unplanned: int = 0
 
     @property
     def experiment(self) -> str:
@@ -136,7 +138,8 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     speaking = {run.run_id for run in known.values()}
     silent = [run for run in found if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
     repeated = sum(state(run) == "finished" and run.run_id not in alien for run in silent)
-    return Runs(stores, frame.reset_index(drop=True), {**unread, **strangers, **alien}, repeated, grids)
+    unplanned = sum(config not in planned for config in known) if planned else 0
+    return Runs(stores, frame.reset_index(drop=True), {**unread, **strangers, **alien}, repeated, grids, unplanned)
 
 
 def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:

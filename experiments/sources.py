@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,10 @@ def read_named(name: str, folder: Path, what: str) -> tuple[str, str, str]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"the {what} {path} can't be read: {why}; shipped ones: {', '.join(shipped)}") from None
+        why, beside = getattr(error, "strerror", None) or error, [str(p) for p in path.parent.glob("*.y*ml")]
+        named = [] if str(path) in beside else get_close_matches(str(path), beside, n=1)
+        hint = f"did you mean {named[0]}?" if named else f"shipped ones: {', '.join(shipped)}"
+        raise InputError(f"the {what} {path} can't be read: {why}; {hint}") from None
     return text, path.stem, str(path)
 
 

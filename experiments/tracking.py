@@ -181,7 +181,10 @@ class Store:
         """
         uri = stores.uri(folder)
         if not re.fullmatch(r"[0-9a-f]{4,32}", run_id):
-            raise InputError(f"{run_id!r} is no run id: one has 32 characters of 0-9 and a-f, of which the first four may do")
+            hint = f"; the best run of an experiment: --experiment {run_id}" if run_id in cls.names(folder) else ""
+            raise InputError(
+                f"{run_id!r} is no run id: one has 32 characters of 0-9 and a-f, of which the first four may do{hint}"
+            )
         client = _client(uri) if stores.exists(uri) else None
         experiments = {e.experiment_id: e for e in client.search_experiments(ViewType.ALL)} if client else {}
         wanted = f"attributes.run_id LIKE '{run_id}%'"

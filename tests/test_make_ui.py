@@ -91,7 +91,8 @@ def test_a_port_that_is_taken_is_an_error_before_an_address_is_told(folder: Path
         server = served(folder, port)
         said, _ = server.communicate(timeout=60)
     assert server.returncode == 2
-    assert f"error: port {port} is taken, by another make ui perhaps; name another one: make ui PORT=5001" in said
+    assert f"error: port {port} can't be used: it is taken, by another make ui perhaps, or is none" in said
+    assert "name another one: make ui PORT=5001" in said
     assert "serving" not in said
 
 

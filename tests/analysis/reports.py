@@ -81,14 +81,20 @@ def quick() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def made(runs: pd.DataFrame, store: Shelf | None = None, strangers: dict[str, str] | None = None, repeated: int = 0) -> Runs:
+def made(
+    runs: pd.DataFrame,
+    store: Shelf | None = None,
+    strangers: dict[str, str] | None = None,
+    repeated: int = 0,
+    unplanned: int = 0,
+) -> Runs:
     """Runs as they are read from a store."""
     runs = runs.assign(hardware="2 cores", versions="torch 2.15", parameters=7.0) if "hardware" not in runs else runs
     shelves: Any = {name: store or Shelf() for name in sorted(runs["experiment"].unique())}
     grids = {
         name: [parse_grid(*pair, "") for pair in ((t, g) for g, t in shelf.texts.items())] for name, shelf in shelves.items()
     }
-    return Runs(shelves, runs, strangers or {}, repeated, grids)
+    return Runs(shelves, runs, strangers or {}, repeated, grids, unplanned)
 
 
 def failed(runs: pd.DataFrame, place: int, outcome: str, reason: str | None = None) -> None:

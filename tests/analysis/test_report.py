@@ -205,7 +205,7 @@ def test_two_builds_have_the_same_bytes_whatever_the_order(quick, tmp_path):
 def test_it_tells_what_was_asked_found_and_spent(mixed, tmp_path):
     mixed.loc[0, "git_commit"] = "fedcba9-dirty-0123abcd"
     store = Shelf(metrics={("run001", "seconds"): [(1, 2.0), (2, 3.5)]})
-    words = Page(rendered(made(mixed, store, {"run99": "'alien' is unknown"}, 2), drawn(tmp_path))).words
+    words = Page(rendered(made(mixed, store, {"run99": "'alien' is unknown"}, 2, 3), drawn(tmp_path))).words
     for said in (
         "Grid quick Does routing pay? It should. The grid as YAML description: | Does routing pay?",
         "The lowest mean test error is 4.10 ± 0.14 % (n=2 of 3; 1 not run), with r = 3.",
@@ -217,7 +217,8 @@ def test_it_tells_what_was_asked_found_and_spent(mixed, tmp_path):
         "The energy of graphics cards was not measured.",
         "fedcba9-dirty-0123abcd 1 run the code was changed since this commit",
         "digits, SHA-256 " + "9f74" * 16,
-        "Left out run run99: 'alien' is unknown 2 finished runs of configs for which an earlier one speaks",
+        "Left out run run99: 'alien' is unknown 2 finished runs of configs for which an earlier one speaks "
+        "Beside the grid 3 runs of configs that no grid here has any more",
         "To build this report again: make report EXPERIMENT=quick The same runs give the same bytes.",
         "The links work while make ui serves it. All 6 runs",
         "run001 r = 1 1 diverged — 5.5",

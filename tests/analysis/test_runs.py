@@ -143,11 +143,25 @@ def test_several_experiments_are_one_table_in_which_a_config_counts_once(mlruns:
     }
     assert [rows[key].test_error for key in ((1, 0), (1, 1), (5, 0))] == [0.5, 0.75, 1.5]
     assert found.repeated == 1
+    assert found.unplanned == 1
     assert found.experiment == "e+f"
     assert read_runs(["f", "e"], folder).runs.set_index(["routing_iterations", "seed"])["test_error"][1, 0] == 9.0
     assert set(found.curves["run_id"]) == {row.run_id for row in rows.values() if isinstance(row.run_id, str)} - {
         rows[3, 0].run_id
     }
+
+
+def test_runs_that_an_edited_grid_no_longer_has_are_counted(tmp_path: Path) -> None:
+    store = Store.open("e", tmp_path, create=True)
+    assert store is not None
+    parent = store.parent("g", GRID, "")
+    finished = Ending("FINISHED", 1, results={"test_error": 1.0})
+    logged(store, tmp_path, make_config({"epochs": 2}, "here"), finished, [EpochMetrics(*EPOCH)], parent=parent)
+    assert read_runs("e", tmp_path).unplanned == 0
+    store.parent("g", GRID.replace("epochs: 2", "epochs: 4"), "")
+    found = read_runs("e", tmp_path)
+    assert len(found.runs) == 1 + 4
+    assert found.unplanned == 1
 
 
 def test_curves_hold_every_epoch_of_every_metric(mlruns: Path) -> None:

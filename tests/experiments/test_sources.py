@@ -176,6 +176,9 @@ def test_everything_wrong_is_said_at_once_and_once() -> None:
 def test_an_unknown_grid_lists_the_shipped_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"unknown grid 'papr'; did you mean 'paper'.*mnist-small.*quick"):
         read_grid("papr")
+    (tmp_path / "mine.yaml").write_text(SMALL)
+    with pytest.raises(InputError, match=r"min.yaml can't be read: No such file or directory; did you mean .*mine.yaml\?"):
+        read_grid(str(tmp_path / "min.yaml"))
     with pytest.raises(InputError, match=r"none.yaml can't be read"):
         read_grid(str(tmp_path / "none.yaml"))
 
