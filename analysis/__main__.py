@@ -85,7 +85,10 @@ def main() -> int:
         _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
     if found.unplanned:
         which = f"{count(found.unplanned, 'run')} of configs that no grid here has any more, as from before an edit"
-        _warn("beside the grid", f"{which}; --where leaves them out, and another experiment's name (EXPERIMENT=) begins anew")
+        _warn(
+            "beside the grid",
+            f"{which}; --where leaves them out, and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
+        )
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in comparisons.faults:
         _warn("missing", fault)

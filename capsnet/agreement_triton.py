@@ -119,7 +119,7 @@ def alike(batch: int, count: int) -> tuple[int, int]:
     """A batch and a number of inputs for which the same programs are compiled, to check these and not others.
 
     What is compiled depends on the height of a tile, which tensor cores may multiply by other instructions, and on whether
-    sizes are multiples of 16. With the tallest there are a whole one and a part of another.
+    sizes are multiples of 16, or 1, which is left out here. With the tallest tile there are a whole one and a part of another.
     """
     even, odd = {16: (16, 5), 32: (32, 21), 64: (112, 70)}[min(_power(batch, 16), 64)]
     return odd if batch % 16 else even, CHECKED[count % 16 > 0]

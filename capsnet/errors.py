@@ -14,6 +14,11 @@ def brief(error: object, length: int = 300) -> str:
     return said if len(said) <= length else said[: length - 1] + "…"
 
 
+def headline(error: BaseException) -> str:
+    """``TypeError: no such thing``: what kind of error it is, and the first line of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 def unknown(what: str, name: object, choices: Iterable[str], place: str = "") -> str:
     """The message for a name that is not among the choices: the nearest one if there is one, and always the choices.
 

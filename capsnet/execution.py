@@ -49,7 +49,7 @@ class Execution:
             raise InputError("graph on captures CUDA graphs, and this is a CPU; choices here: auto, off")
         steps = config.total_steps
         return Settled(
-            compile=_settled(self.compile, cuda and steps >= WORTH_COMPILING and _cell(config) not in _not_compiled),
+            compile=_settled(self.compile, cuda and steps >= WORTH_COMPILING and cell_of(config) not in _not_compiled),
             graph=_settled(self.graph, cuda and steps >= WORTH_CAPTURING),
             insists=self.compile == "on",
         )
@@ -76,10 +76,11 @@ _not_compiled: set[RunConfig] = set()
 
 def give_up_compiling(config: RunConfig) -> None:
     """In this process ``auto`` compiles no more steps of such a config, whatever its seed: the compiler failed."""
-    _not_compiled.add(_cell(config))
+    _not_compiled.add(cell_of(config))
 
 
-def _cell(config: RunConfig) -> RunConfig:
+def cell_of(config: RunConfig) -> RunConfig:
+    """What configs that differ in the seed alone have in common: a compiled step serves them all."""
     return config.model_copy(update={"seed": 0})
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from capsnet.errors import headline
+
 OPTIONS = {"enable_fp_fusion": True}  # of the compiler: said, because its default is going to change
 
 
@@ -45,7 +47,7 @@ def fault_of(deviations: Callable[[], Mapping[str, float]], bound: float) -> str
     except Exception as error:  # whatever a compiler or driver raises
         if "out of memory" in str(error):
             raise
-        return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        return headline(error)
     return ""
 
 

@@ -19,7 +19,8 @@ from capsnet.augmentation import Augmentation
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.draws import Batch, Draws, composed, draw
-from capsnet.execution import Settled, give_up_compiling
+from capsnet.errors import headline
+from capsnet.execution import Settled, cell_of, give_up_compiling
 from capsnet.models import Network
 from capsnet.objectives import Objective, margin
 from capsnet.state import STREAMS, TrainingState
@@ -138,7 +139,7 @@ class Steps:
     def __init__(self, state: TrainingState, data: Data, settled: Settled) -> None:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
-        self.losses = _compiled(state.config.model_copy(update={"seed": 0})) if settled.compile else drawn_losses
+        self.losses = _compiled(cell_of(state.config)) if settled.compile else drawn_losses
         self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
@@ -178,8 +179,7 @@ class Steps:
         except Exception as error:  # whatever a compiler raises; no weight has been changed yet
             if not self.doubtful or "out of memory" in str(error):
                 raise
-            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-            warnings.warn(f"steps are eager, because torch.compile fails on this machine: {reason}", stacklevel=2)
+            warnings.warn(f"steps are eager, because torch.compile fails on this machine: {headline(error)}", stacklevel=2)
             give_up_compiling(config)
             self.losses = drawn_losses
             sums = differentiate(state, losses)

@@ -22,6 +22,7 @@ from mlflow.entities import Experiment, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from capsnet.cli import called
 from capsnet.errors import InputError, brief
 from experiments import stores
 
@@ -181,7 +182,8 @@ class Store:
         """
         uri = stores.uri(folder)
         if not re.fullmatch(r"[0-9a-f]{4,32}", run_id):
-            hint = f"; the best run of an experiment: --experiment {run_id}" if run_id in cls.names(folder) else ""
+            pictured = called(f"python -m analysis figures --experiment {run_id}")
+            hint = f"; the best run of an experiment: {pictured}" if run_id in cls.names(folder) else ""
             raise InputError(
                 f"{run_id!r} is no run id: one has 32 characters of 0-9 and a-f, of which the first four may do{hint}"
             )

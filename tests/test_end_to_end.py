@@ -66,6 +66,12 @@ def test_from_yaml_to_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert (made.parent / "small_rates_where_routing_iterations=1" / "accuracy.tex").exists()
     assert files() == before  # what is filtered takes the place of nothing
 
+    assert "beside the grid" not in analysed.stderr + some.stderr
+    (tmp_path / "small_rates.yaml").write_text(GRID.replace("seeds: 2", "seeds: 1"))
+    call("experiments", "run", str(tmp_path / "small_rates.yaml"), "--workers", "0")
+    edited = call("analysis", "small_rates", "--only", "tables", "--results", str(tmp_path / "edited"))
+    assert "beside the grid: 4 runs of configs that no grid here has any more" in edited.stderr
+
     unknown = call("analysis", "small_rate", "--results", str(tmp_path / "results"))
     assert unknown.returncode == 2
     assert "did you mean 'small_rates'" in unknown.stderr

@@ -295,7 +295,7 @@ def test_a_run_without_a_trained_network_is_refused_with_what_to_do(mlruns: Path
     expected = {
         "0000": r"no run '0000': the tracking store sqlite:.* has the experiments e; make ui",
         "abc": "is no run id.* may do$",
-        "e": "is no run id.*; the best run of an experiment: --experiment e$",
+        "e": "is no run id.*; the best run of an experiment: python -m analysis figures --experiment e$",
         "best": "is no run id",
         "%%%%": "is no run id",
         "0" * 33: "is no run id",
