@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet import agreement_triton
+from capsnet import agreement_launches, agreement_triton
 from capsnet.kernels import accepted
 from capsnet.layers import Routing, squash
 from capsnet.routing import dynamic, uniform
@@ -83,7 +83,7 @@ def _trusted(
     device: torch.device, batch: int, count: int, input_dim: int, classes: int, dim: int, precision: torch.dtype
 ) -> bool:
     """Whether the kernels give what they should on a device; if not, why not is told once."""
-    return _checked(device, (*agreement_triton.alike(batch, count), input_dim, classes, dim), precision)
+    return _checked(device, (*agreement_launches.alike(batch, count), input_dim, classes, dim), precision)
 
 
 @cache

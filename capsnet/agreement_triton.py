@@ -30,50 +30,24 @@ back, were there no waiting; half as much again would be no surprise. 14 launche
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet.kernels import OPTIONS, fault_of, run_on
+from capsnet.agreement_launches import Launch, Shape
+from capsnet.kernels import fault_of, run_on
 from capsnet.routing import dynamic
 
-LIMITS = {"input_dim": 32, "dim": 32, "columns": 512}  # the last: classes * dim, both padded
-CHECKED = (368, 371)  # inputs: a few for each program, and fewer for the last
 BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2}
-TUNING: dict[str, dict[str, int]] = {
-    "uniform_sums": {"rows": 64, "width": 32, "step": 32, "programs": 528, "num_warps": 4, "num_stages": 3},
-    "weighted_sums": {"rows": 32, "programs": 264, "num_warps": 8, "num_stages": 3, "maxnreg": 128},
-    "pass_gradients": {"rows": 32, "programs": 264, "num_warps": 8, "num_stages": 3, "maxnreg": 128},
-    "input_gradients": {"rows": 16, "inputs_at_once": 16, "num_warps": 4, "num_stages": 2},
-    "weight_gradients": {"rows": 16, "inputs_at_once": 16, "num_warps": 4, "num_stages": 2},
-    "squash_sums": {"step": 64, "num_warps": 2, "num_stages": 1},
-    "unsquash_gradients": {"step": 64, "num_warps": 2, "num_stages": 1},
-}
-"""How each kernel cuts its work with the paper's sizes, and the options of the compiler; other sizes take as much or less.
-
-``programs``: into about how many the inputs are cut. An H200 has 132 multiprocessors.
-"""
 
 
 def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int) -> bool:
     """Whether ``route`` takes these: device, precision, sizes. Whether its kernels can be trusted, ``self_check`` says."""
-    batch, count, input_dim = inputs.shape
-    if not (
-        _runs_on(inputs.device)
-        and weight.device == inputs.device
-        and inputs.dtype in BOUNDS
-        and weight.dtype in BOUNDS
-        and min(batch, count, iterations) >= 1
-        and input_dim <= LIMITS["input_dim"]
-        and weight.shape[2] // classes <= LIMITS["dim"]
-        and _columns(classes, weight.shape[2] // classes) <= LIMITS["columns"]
-    ):
-        return False
-    largest = _Shape(inputs, weight, classes).largest_partials
-    # they count in 32 bits
-    return max(iterations * classes * batch * count, largest, 2 * inputs.numel(), weight.numel()) < 2**31
+    placed = _runs_on(inputs.device) and weight.device == inputs.device
+    precise = inputs.dtype in BOUNDS and weight.dtype in BOUNDS
+    return placed and precise and Shape(inputs, weight, classes).supported(iterations)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a compiler can't look into it
@@ -101,7 +75,7 @@ def self_check(device: torch.device, sizes: tuple[int, int, int, int, int], prec
 
     Args:
         device: of the kernels.
-        sizes: batch, inputs, input_dim, classes, dim, the first two as :func:`alike` has them.
+        sizes: batch, inputs, input_dim, classes, dim, the first two as :func:`agreement_launches.alike` has them.
         precision: of inputs and weight.
 
     Raises:
@@ -113,16 +87,6 @@ def self_check(device: torch.device, sizes: tuple[int, int, int, int, int], prec
         return {f"in {precision}, batch {sizes[0]}, {name}": error for name, error in errors.items()}
 
     return fault_of(found, BOUNDS[precision])
-
-
-def alike(batch: int, count: int) -> tuple[int, int]:
-    """A batch and a number of inputs for which the same programs are compiled, to check these and not others.
-
-    What is compiled depends on the height of a tile, which tensor cores may multiply by other instructions, and on whether
-    sizes are multiples of 16, or 1, which is left out here. With the tallest tile there are a whole one and a part of another.
-    """
-    even, odd = {16: (16, 5), 32: (32, 21), 64: (112, 70)}[min(_power(batch, 16), 64)]
-    return odd if batch % 16 else even, CHECKED[count % 16 > 0]
 
 
 @torch.inference_mode(False)  # an evaluation may be the first to ask
@@ -160,100 +124,7 @@ def deviations(
     }
 
 
-class _Launch(NamedTuple):
-    """Of a kernel: its programs, and the values and options it is compiled with."""
-
-    grid: tuple[int, ...]
-    values: dict[str, Any]
-    options: dict[str, int]
-    chunks: int = 1  # into which the inputs are cut
-
-
-class _Shape:
-    """The sizes of a problem, and how its work is cut.
-
-    They decide the order of the sums, and with it the last bit; so they depend on nothing but sizes and precision.
-    """
-
-    def __init__(self, inputs: Tensor, weight: Tensor, classes: int) -> None:
-        self.batch, self.count, self.input_dim = inputs.shape
-        self.classes, self.dim = classes, weight.shape[2] // classes
-        self.dim_p = _power(self.dim, 16)
-        self.exact = torch.float32 in (inputs.dtype, weight.dtype)
-        self.split = self.exact and self.input_dim <= 8
-        self.sizes = {"classes": classes, "dim": self.dim, "input_dim": self.input_dim, "exact": self.exact}
-
-    def uniform(self) -> _Launch:
-        """The first pass."""
-        tuned = {**OPTIONS, **TUNING["uniform_sums"]}
-        width, step, programs = tuned.pop("width"), tuned.pop("step"), tuned.pop("programs")
-        rows = min(tuned.pop("rows"), _power(self.batch, 16))
-        columns, outputs = self.count * self.input_dim, self.classes * self.dim
-        tiles = -(-self.batch // rows), -(-outputs // width)
-        chunk = -(-columns // (step * max(1, programs // (tiles[0] * tiles[1])))) * step
-        chunks = -(-columns // chunk)
-        values = {"input_dim": self.input_dim, "classes": self.classes, "outputs": outputs, "exact": self.exact}
-        return _Launch((*tiles, chunks), {"chunk": chunk, **values, "rows": rows, "width": width, "step": step}, tuned, chunks)
-
-    def agreeing(self, kernel: str) -> _Launch:
-        """A pass after the first, or the way back through it."""
-        tuned = {**OPTIONS, **TUNING[kernel]}
-        rows, programs = min(tuned.pop("rows"), _power(self.batch, 16)), tuned.pop("programs")
-        if _columns(self.classes, self.dim) > 256 and rows > 16:
-            rows = rows // 2  # twice as wide a tile, half as high, has as many numbers
-        tiles = -(-self.batch // rows)
-        chunk = -(-self.count // max(1, programs // tiles))
-        chunks = -(-self.count // chunk)
-        depth = _power(self.input_dim, 16)  # 8 numbers and the rest of each are 16, too
-        own = {"classes_p": _power(self.classes, 2), "dim_p": self.dim_p, "depth": depth, "rows": rows, "split": self.split}
-        return _Launch((tiles, chunks), {"chunk": chunk, **self.sizes, **own}, tuned, chunks)
-
-    def gradients(self, kernel: str, passes: int) -> _Launch:
-        """Of inputs or weight."""
-        tuned = {**OPTIONS, **TUNING[kernel]}
-        input_dim_p = _power(self.input_dim, 8)
-        at_once = min(tuned.pop("inputs_at_once"), 256 // max(input_dim_p, self.dim_p))
-        rows = min(tuned.pop("rows"), _power(self.batch, 16))
-        other = -(-self.batch // rows) if kernel == "input_gradients" else self.classes
-        groups = -(-self.count // at_once)
-        own = {"dim_p": self.dim_p, "input_dim_p": input_dim_p, "rows": rows, "inputs_at_once": at_once, "passes": passes}
-        return _Launch((other, groups) if kernel == "input_gradients" else (groups, other), {**self.sizes, **own}, tuned)
-
-    def squashing(self, kernel: str, chunks: int) -> _Launch:
-        """``squash_sums`` or its gradient."""
-        tuned = {**OPTIONS, **TUNING[kernel]}
-        many = tuned.pop("step")
-        values = {"chunks": chunks, "dim": self.dim, "dim_p": self.dim_p, "step": many if chunks > 1 else 1}
-        if kernel == "squash_sums":
-            values["classes"] = self.classes
-        capsules = self.batch * self.classes
-        return _Launch((capsules,), {"capsule_count": capsules, **values}, tuned)
-
-    @property
-    def largest_partials(self) -> int:
-        launches = self.uniform(), self.agreeing("weighted_sums"), self.agreeing("pass_gradients")
-        return max(launch.chunks for launch in launches) * self.batch * self.classes * self.dim
-
-    def empty(self, like: Tensor, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=like.device)
-
-    def vectors(self, like: Tensor, *shape: int) -> Tensor:
-        return self.empty(like, *shape, self.batch, self.classes, self.dim)
-
-    def pairs(self, like: Tensor, *shape: int) -> Tensor:
-        return self.empty(like, *shape, self.count, self.classes, self.batch)
-
-
-def _power(size: int, least: int = 1) -> int:
-    return max(least, 1 << (size - 1).bit_length())
-
-
-def _columns(classes: int, dim: int) -> int:
-    """Of a tile of votes."""
-    return _power(classes, 2) * _power(dim, 16)
-
-
-def _run(kernel: Any, launch: _Launch, *arguments: Tensor | None, **sizes: int) -> None:
+def _run(kernel: Any, launch: Launch, *arguments: Tensor | None, **sizes: int) -> None:
     kernel[launch.grid](*arguments, **sizes, **launch.values, **launch.options)
 
 
@@ -264,7 +135,7 @@ def route_votes(
     """The capsules; and what the way back needs if it is to ``keep``: sums, totals, couplings, by pass, and parts of inputs."""
     from capsnet import agreement_kernels as kernels
 
-    shape = _Shape(inputs, weight, classes)
+    shape = Shape(inputs, weight, classes)
     inputs, weight, bias = inputs.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     passes, sizes = iterations - 1, {"batch": shape.batch, "count": shape.count}
     capsules, sums, totals = shape.vectors(inputs), shape.vectors(inputs, iterations), shape.vectors(inputs, passes)
@@ -323,9 +194,9 @@ def route_votes_gradients(
     classes: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of inputs and weight, and those of all weighted sums, whose sum is that of the bias."""
-    from capsnet import agreement_kernels as kernels
+    from capsnet import agreement_gradient_kernels as kernels
 
-    shape = _Shape(inputs, weight, classes)
+    shape = Shape(inputs, weight, classes)
     gradient, inputs, weight = gradient.float().contiguous(), inputs.contiguous(), weight.contiguous()
     passes, sizes = len(sums) - 1, {"batch": shape.batch, "count": shape.count}
     results, carried, changes = torch.empty_like(sums), torch.empty_like(totals), torch.empty_like(couplings)

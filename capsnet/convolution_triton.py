@@ -19,88 +19,16 @@ float32, and so are what the second convolution makes and the gradients of all w
 """
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.kernels import OPTIONS, accepted, fault_of, interpreted, run_on
+from capsnet.convolution_sizes import Sizes
+from capsnet.kernels import accepted, fault_of, run_on
 
-BLOCK = 64  # channels of both convolutions come in multiples of it
-SLOTS = 264  # tiles of second_maps at once on the 132 multiprocessors of an H100 or H200
-SHARES = 66  # of the rows, in first_gradients: with the paper's 256 channels as many programs as multiprocessors
 CHECKED = 130  # images: a whole tile and a part of another
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of images and of both convolutions, square kernels without padding; the first has a stride of 1."""
-
-    shape: tuple[int, int, int]  # of an image
-    features: int
-    first: int  # side of its kernel
-    maps: int
-    second: int
-    stride: int
-
-    @classmethod
-    def of(cls, shape: tuple[int, int, int], first: nn.Conv2d, second: nn.Conv2d) -> "Sizes":
-        """Of images of this shape and two layers."""
-        return cls(
-            shape, first.out_channels, first.kernel_size[0], second.out_channels, second.kernel_size[0], second.stride[0]
-        )
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        """All of them, the image's first: what :func:`trusted` takes, which a compiler has as constants."""
-        return *self.shape, self.features, self.first, self.maps, self.second, self.stride
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of the features."""
-        return self.shape[1] - self.first + 1, self.shape[2] - self.first + 1
-
-    @property
-    def outputs(self) -> tuple[int, int]:
-        """Rows and columns of the maps."""
-        rows, columns = ((side - self.second) // self.stride + 1 for side in self.grid)
-        return rows, columns
-
-    @property
-    def numbers_of_patch(self) -> int:
-        """What the first convolution adds up."""
-        return self.shape[0] * self.first**2
-
-    @property
-    def padded(self) -> int:
-        """Columns of the patches: their numbers and the 1 for the bias, up to whole blocks."""
-        return -(-(self.numbers_of_patch + 1) // 128) * 128
-
-    @property
-    def splits(self) -> int:
-        """Into how many parts the sums of the maps are cut: few, but so that the last round of tiles is nearly full.
-
-        It depends on the sizes alone, and so an image's maps on nothing else.
-        """
-        tiles = self.outputs[0] * self.outputs[1] * self.maps // _columns(self.maps)
-
-        def worth(splits: int) -> float:
-            return tiles * splits / (-(-tiles * splits // SLOTS) * SLOTS) - 0.015 * splits
-
-        return max(range(1, 9), key=worth)
-
-    def supported(self, batch: int) -> bool:
-        """Whether the kernels take them; they count in 32 bits."""
-        places, positions = self.grid[0] * self.grid[1], self.outputs[0] * self.outputs[1]
-        largest = batch * max(places * max(self.features, self.padded), self.splits * positions * self.maps)
-        return self.features % BLOCK == 0 and self.maps % BLOCK == 0 and largest < 2**31
-
-
-def _columns(channels: int) -> int:
-    """The widest tile that channels, a multiple of ``BLOCK``, divide into."""
-    return 128 if channels % 128 == 0 else BLOCK
 
 
 def primary_maps(
@@ -166,18 +94,6 @@ def deviations(device: torch.device, batch: int, sizes: Sizes) -> dict[str, floa
     }
 
 
-@functools.lru_cache(maxsize=64)
-def _order(sizes: Sizes, device: torch.device) -> Tensor:
-    """The places of the features, those that most positions see first: a GPU that begins with long sums ends evenly."""
-
-    def seen(side: int, outputs: int) -> list[int]:
-        return [sum(0 <= y - sizes.stride * i < sizes.second for i in range(outputs)) for y in range(side)]
-
-    rows, columns = (seen(side, outputs) for side, outputs in zip(sizes.grid, sizes.outputs, strict=True))
-    terms = [row * column for row in rows for column in columns]
-    return torch.tensor(sorted(range(len(terms)), key=lambda place: -terms[place]), dtype=torch.int32, device=device)
-
-
 def _sizes(images: Tensor, first: Tensor, second: Tensor, stride: int) -> Sizes:
     shape = images.shape[1], images.shape[2], images.shape[3]
     return Sizes(shape, first.shape[0], first.shape[2], second.shape[0], second.shape[2], stride)
@@ -186,12 +102,6 @@ def _sizes(images: Tensor, first: Tensor, second: Tensor, stride: int) -> Sizes:
 def _rows_of_taps(weight: Tensor) -> Tensor:
     """[outputs, inputs, rows, columns] -> [outputs, rows * columns * inputs], which are the same bytes if channels are last."""
     return weight.permute(0, 2, 3, 1).contiguous().flatten(1)
-
-
-def _blocks(matrix: Tensor, rows: int, columns: int) -> Any:
-    from triton.tools.tensor_descriptor import TensorDescriptor
-
-    return TensorDescriptor(matrix, list(matrix.shape), list(matrix.stride()), [rows, columns])
 
 
 @torch.library.custom_op("capsnet::two_convolutions", mutates_args=())
@@ -207,70 +117,19 @@ def two_convolutions(
 
     That is the patches, the features and the rounded weight.
     """
-    from capsnet import convolution_kernels as kernels
+    from capsnet import convolution_launches as launches
 
     sizes = _sizes(images, first_weight, second_weight, stride)
-    batch, (height, width), outputs = len(images), sizes.grid, sizes.outputs
-    rows, places, positions = batch * height * width, height * width, outputs[0] * outputs[1]
-    padded, numbers = sizes.padded, sizes.numbers_of_patch
-    patches = images.new_empty(rows, padded, dtype=torch.bfloat16)
-    features = images.new_empty(batch, places * sizes.features, dtype=torch.bfloat16)
-    partials = images.new_empty(sizes.splits, batch, positions, sizes.maps)
-    first = nn.functional.pad(first_weight.flatten(1).to(torch.bfloat16), (0, padded - numbers))
+    padding = sizes.padded - sizes.numbers_of_patch
+    first = nn.functional.pad(first_weight.flatten(1).to(torch.bfloat16), (0, padding))
     weight = _rows_of_taps(second_weight.to(torch.bfloat16))
-    of_features, of_maps = _columns(sizes.features), _columns(sizes.maps)
-    common = {"step": BLOCK, "interpreted": interpreted(), **OPTIONS}
     with torch.cuda.device_of(images):
-        kernels.patches_of[(-(-rows // 64), padded // 64)](
-            images.contiguous(),
-            patches,
-            rows,
-            *sizes.shape[1:],
-            channels=sizes.shape[0],
-            kernel=sizes.first,
-            padded=padded,
-            tile=64,
-            columns=64,
-            **OPTIONS,
-        )
-        kernels.first_maps[(-(-rows // 128), sizes.features // of_features)](
-            _blocks(patches, 128, BLOCK),
-            _blocks(first, of_features, BLOCK),
-            first_bias,
-            features,
-            rows,
-            features=sizes.features,
-            padded=padded,
-            tile=128,
-            columns=of_features,
-            num_warps=8,
-            **common,
-        )
-        kernels.second_maps[(positions, sizes.maps // of_maps, -(-batch // 128) * sizes.splits)](
-            _blocks(features, 128, BLOCK),
-            _blocks(weight, of_maps, BLOCK),
-            partials,
-            batch,
-            width,
-            outputs[1],
-            positions,
-            **_channels(sizes),
-            splits=sizes.splits,
-            tile=128,
-            columns=of_maps,
-            num_warps=4,
-            num_stages=3,
-            **common,
-        )
-    maps = partials.sum(dim=0)
+        patches = launches.patches(images, sizes)
+        features = launches.features(patches, first, first_bias, sizes)
+        maps = launches.shares_of_maps(features, weight, sizes).sum(dim=0)
     if not keep:
         patches, features, weight = (images.new_empty(0) for _ in range(3))
     return maps, patches, features, weight
-
-
-def _channels(sizes: Sizes) -> dict[str, int]:
-    """Of the second convolution."""
-    return {"channels": sizes.features, "maps": sizes.maps, "kernel": sizes.second, "stride": sizes.stride}
 
 
 @two_convolutions.register_fake
@@ -313,62 +172,18 @@ def two_convolutions_gradients(
         height, width: of the images.
         kernel, stride: of the second convolution.
     """
-    from capsnet import convolution_kernels as kernels
+    from capsnet import convolution_launches as launches
 
     shape = first_weight.shape[1], height, width
     sizes = Sizes(shape, len(first_weight), first_weight.shape[2], len(weight), kernel, stride)
-    batch, (height, width), outputs, padded = len(features), sizes.grid, sizes.outputs, sizes.padded
-    places, positions, numbers = height * width, outputs[0] * outputs[1], sizes.numbers_of_patch
     gradient = gradient.to(torch.bfloat16).contiguous().flatten(1)
-    features_gradient = torch.empty_like(features)
-    second_weight_gradient = first_weight.new_empty(sizes.maps, kernel, kernel, sizes.features)
-    partials = first_weight.new_empty(SHARES, sizes.features, padded)
-    of_features, of_maps = _columns(sizes.features), _columns(sizes.maps)
-    common = {"step": BLOCK, "interpreted": interpreted(), "num_warps": 8, "num_stages": 3, **OPTIONS}
     with torch.cuda.device_of(features):
-        kernels.second_weight_gradient[(kernel**2 * sizes.features // of_features, sizes.maps // of_maps)](
-            _blocks(features, BLOCK, of_features),
-            _blocks(gradient, BLOCK, of_maps),
-            second_weight_gradient,
-            batch,
-            width,
-            outputs[1],
-            positions,
-            **_channels(sizes),
-            tile=of_maps,
-            columns=of_features,
-            **common,
-        )
-        kernels.features_gradient[(sizes.features // of_features, places, -(-batch // 128))](
-            _blocks(gradient, 128, BLOCK),
-            _blocks(weight, BLOCK, of_features),
-            features,
-            _order(sizes, features.device),
-            features_gradient,
-            batch,
-            width,
-            places,
-            *outputs,
-            **_channels(sizes),
-            tile=128,
-            columns=of_features,
-            **common,
-        )
-        kernels.first_gradients[(sizes.features // of_features, padded // 128, SHARES)](
-            _blocks(features_gradient.view(batch * places, sizes.features), BLOCK, of_features),
-            _blocks(patches, BLOCK, 128),
-            partials,
-            batch * places,
-            features=sizes.features,
-            padded=padded,
-            shares=SHARES,
-            tile=of_features,
-            columns=128,
-            **common,
-        )
-    first = partials.sum(dim=0)
+        second = launches.second_weight_gradient(features, gradient, sizes)
+        through_relu = launches.features_gradient(gradient, weight, features, sizes)
+        first = launches.shares_of_first_gradients(through_relu, patches, sizes).sum(dim=0)
+    numbers = sizes.numbers_of_patch
     first_weight_gradient = first[:, :numbers].contiguous().view(first_weight.shape)
-    return first_weight_gradient, first[:, numbers].contiguous(), second_weight_gradient.permute(0, 3, 1, 2)
+    return first_weight_gradient, first[:, numbers].contiguous(), second.permute(0, 3, 1, 2)
 
 
 @two_convolutions_gradients.register_fake

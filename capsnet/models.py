@@ -7,6 +7,7 @@ from torch import Generator, Tensor, nn
 from capsnet import convolution_triton, fourier
 from capsnet.agreement import WITHOUT_VOTES
 from capsnet.config import RunConfig
+from capsnet.convolution_sizes import Sizes
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
 from capsnet.losses import one_hot
 from capsnet.precision import OPERANDS, exact, exporting, rounded
@@ -89,7 +90,7 @@ class Convolved(Network):
             config.primary_stride,
             load(SQUASHES[config.squash]),
         )
-        self.sizes = convolution_triton.Sizes.of(shape, self.conv, self.primary.conv)
+        self.sizes = Sizes.of(shape, self.conv, self.primary.conv)
         self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
         # once for the run: its network answers in the same way when a figure asks for a few images
         self.spectral = fourier.pays(

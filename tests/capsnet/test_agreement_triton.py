@@ -8,17 +8,8 @@ import inspect
 import pytest
 import torch
 
-from capsnet.agreement_triton import (
-    TUNING,
-    _Shape,
-    alike,
-    deviations,
-    route,
-    route_votes,
-    route_votes_gradients,
-    self_check,
-    supports,
-)
+from capsnet.agreement_launches import TUNING, Shape, alike
+from capsnet.agreement_triton import deviations, route, route_votes, route_votes_gradients, self_check, supports
 from capsnet.layers import ClassCaps
 from capsnet.routing import dynamic
 from tests.triton_kernels import GPU, INTERPRETED, captured, compiled, interpret, microseconds, zeros_made
@@ -200,7 +191,7 @@ def test_what_is_checked_is_what_trains(batch, count):
     """The same programs are compiled; they loop, and the last of them over less."""
 
     def compiled_by(sizes):
-        shape = _Shape(torch.empty(*sizes, 8, device="meta"), torch.empty(sizes[1], 8, 160, device="meta"), 10)
+        shape = Shape(torch.empty(*sizes, 8, device="meta"), torch.empty(sizes[1], 8, 160, device="meta"), 10)
         launches = [shape.uniform(), *(shape.agreeing(kernel) for kernel in ("weighted_sums", "pass_gradients"))]
         launches += [shape.gradients(kernel, 2) for kernel in ("input_gradients", "weight_gradients")]
         launches += [shape.squashing("squash_sums", launch.chunks) for launch in launches[:2]]
@@ -241,20 +232,21 @@ def test_a_check_that_found_no_memory_is_made_again(device, monkeypatch):
 )
 def test_a_compiler_takes_the_kernels(precision, tmp_path, monkeypatch, record_property):
     """For sm_90 and the paper's sizes, without a device: hardly a register spilled, shared memory for two programs or more."""
+    from capsnet import agreement_gradient_kernels as gradients
     from capsnet import agreement_kernels as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    shape = _Shape(torch.empty(128, 1152, 8, dtype=precision), torch.empty(1152, 8, 160, dtype=precision), 10)
+    shape = Shape(torch.empty(128, 1152, 8, dtype=precision), torch.empty(1152, 8, 160, dtype=precision), 10)
     first, agreeing = shape.uniform(), shape.agreeing("weighted_sums")
     cases = [
         (kernels.uniform_sums, first, {}),
         (kernels.weighted_sums, agreeing, {}),
         (kernels.weighted_sums, agreeing, {"couplings": None}),
-        (kernels.pass_gradients, shape.agreeing("pass_gradients"), {}),
-        (kernels.input_gradients, shape.gradients("input_gradients", 2), {}),
-        (kernels.weight_gradients, shape.gradients("weight_gradients", 2), {}),
+        (gradients.pass_gradients, shape.agreeing("pass_gradients"), {}),
+        (gradients.input_gradients, shape.gradients("input_gradients", 2), {}),
+        (gradients.weight_gradients, shape.gradients("weight_gradients", 2), {}),
         (kernels.squash_sums, shape.squashing("squash_sums", agreeing.chunks), {}),
-        (kernels.unsquash_gradients, shape.squashing("unsquash_gradients", agreeing.chunks), {}),
+        (gradients.unsquash_gradients, shape.squashing("unsquash_gradients", agreeing.chunks), {}),
     ]
     own = "*fp32" if precision == torch.float32 else "*bf16"
     for kernel, launch, more in cases:

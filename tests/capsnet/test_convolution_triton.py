@@ -10,8 +10,8 @@ import torch
 
 from capsnet import convolution_triton
 from capsnet.config import RunConfig
+from capsnet.convolution_sizes import Sizes, order_of_places
 from capsnet.convolution_triton import (
-    Sizes,
     deviations,
     primary_maps,
     self_check,
@@ -173,7 +173,7 @@ def test_sums_are_split_so_that_the_last_round_of_tiles_is_nearly_full():
 
 
 def test_the_places_with_most_to_add_up_come_first():
-    order = convolution_triton._order(PAPER, torch.device("cpu")).tolist()
+    order = order_of_places(PAPER, torch.device("cpu")).tolist()
     assert sorted(order) == list(range(400))
     seen = [sum(0 <= side - 2 * i < 9 for i in range(6)) for side in range(20)]
     terms = [seen[place // 20] * seen[place % 20] for place in order]
