@@ -38,6 +38,9 @@ def undisturbed() -> Iterator[None]:
         yield
     except SystemExit:  # Ray's answer to SIGTERM
         came.append(signal.SIGTERM)
+    except Exception:
+        if not came:
+            raise  # or else the interruption reached a part of Ray, too, and Ray waited for it in vain
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -74,8 +77,10 @@ class Session:
                 worker.print_to_stdstream = lambda *_, **__: None
             try:
                 ray.init(self.address, **settings)
-            except (RuntimeError, OSError, ValueError) as error:
-                raise InputError(f"Ray can't be used: {brief(error)}") from None
+            except Exception as error:  # Ray raises the plain class where its processes don't start
+                raise InputError(
+                    f"Ray can't be used: {brief(error)}; the same command goes on, --workers 0 without Ray"
+                ) from None
             self.started = True
         self.vital = [p for p in psutil.Process().children() if p.name() in ("raylet", "gcs_server")]
 

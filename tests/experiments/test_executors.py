@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, wait
@@ -21,7 +22,7 @@ from experiments.executors import Engine, Inline, Ray, choose, is_here
 from experiments.journal import BusyError
 from experiments.launch import RETRIES, launch, one_by_one
 from experiments.progress import Display
-from experiments.ray_tasks import LostError
+from experiments.ray_tasks import LostError, Session
 from experiments.sources import parse_grid
 from experiments.worker import Job, Outcome, Place, kind
 from tests.experiments.conftest import TINY
@@ -399,3 +400,19 @@ def test_shutdown_interrupts_and_leaves_nothing_running(tmp_path: Path, alone: b
 def test_the_executors_are_executors() -> None:
     assert issubclass(Inline, Executor)
     assert issubclass(Ray, Executor)
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["alone", "by Ctrl-C"])
+def test_ray_that_does_not_start(interrupted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C reaches its processes, too, and then it waits for them in vain: that is an interruption, and no fault."""
+    import ray
+
+    def init(*_: object, **__: object) -> None:
+        if interrupted:
+            signal.raise_signal(signal.SIGINT)
+        raise Exception("The current node timed out during startup")  # noqa: TRY002  # the class that Ray raises
+
+    monkeypatch.setattr(ray, "init", init)
+    expected = pytest.raises(KeyboardInterrupt) if interrupted else pytest.raises(InputError, match=r"timed out.*--workers 0")
+    with expected:
+        Session().start()
