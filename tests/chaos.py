@@ -35,6 +35,8 @@ from experiments.study import _storage
 from experiments.tracking import Store
 from tests.services import TrackingServer
 
+LEFT_SECONDS = 3600.0  # for what is left to train when nothing is killed any more: hundreds of runs, after many kills
+
 GRID = """
 description: a grid that is short and yet long enough to be killed in
 base: {{dataset: digits, train_size: 60, validation_size: 60, augmentation: none, conv_channels: 8, conv_kernel: 5,
@@ -110,7 +112,7 @@ class Chaos:
         try:
             while process.poll() is None:
                 if self.killed.total() >= kills:
-                    process.wait(timeout=600)
+                    process.wait(timeout=LEFT_SECONDS)
                     break
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(self.random.uniform(1, 12))
