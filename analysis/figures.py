@@ -27,6 +27,7 @@ from capsnet.errors import InputError
 
 FAILURES = 7  # shown at most; with those of ten classes that are recognised, they fill four lines
 DELTAS = tuple(round(-0.25 + 0.05 * i, 2) for i in range(11))  # paper, figure 4
+LABELLED = 6  # rows of figure 4 that a label beside them needs
 FILM = (*range(5, 11), *range(9, -1, -1), *range(1, 5))  # of DELTAS: from 0 to the end, to the beginning, and back
 FRAME = 100  # milliseconds
 ORANGE = sns.color_palette("colorblind")[3]
@@ -127,8 +128,11 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
         show(above, torch.cat([pair, blank], dim=1))
         _text(above, _of_image(trained, image, capsule), 2)
         show(below, rows, [_signed(delta) for delta in DELTAS], range(1, len(rows) + 1), rotation=90)
-        below.set_ylabel(f"dimension of the capsule of class {capsule}")
-        below.set_title("added to one dimension")
+        if len(rows) < LABELLED:
+            below.set_title(f"added to one dimension, a row, of the capsule of class {capsule}")
+        else:
+            below.set_ylabel(f"dimension of the capsule of class {capsule}")
+            below.set_title("added to one dimension")
         beside = ["all other capsules are decoded, too, as they are"] if trained.config.mask == "none" else []
         note(figure, *beside, trained.title)
         return save(figure, folder / "perturbations")

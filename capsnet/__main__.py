@@ -1,5 +1,6 @@
 """``python -m capsnet``: train one network, with no tracking."""
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -189,19 +190,20 @@ def _state(config: RunConfig, command: Command, device: "object") -> "TrainingSt
     """A new state, or the last checkpoint's if there are any of the same config."""
     from capsnet.state import TrainingState
 
-    found = list(command.checkpoints.glob("epoch-*.safetensors")) if command.checkpoints else []
-    found.sort(key=lambda path: (len(path.name), path.name))  # epoch-10000 comes after epoch-9999
+    files = command.checkpoints.iterdir() if command.checkpoints else []
+    found = {int(name[1]): path for path in files if (name := re.fullmatch(r"epoch-(\d+)\.safetensors", path.name))}
     if not found:
         return TrainingState(config, device)  # type: ignore[arg-type]
-    state = TrainingState.load(found[-1], device)  # type: ignore[arg-type]
+    last = found[max(found)]
+    state = TrainingState.load(last, device)  # type: ignore[arg-type]
     before, now = state.config.to_params(), config.to_params()
-    differ = [f"{name} ({before[name]} there, {now[name]} here)" for name in now if before[name] != now[name]]
+    differ = [name for name in now if getattr(state.config, name) != getattr(config, name)]
     if differ:
+        told = "; ".join(f"{name} ({before[name]} there, {now[name]} here)" for name in differ)
         raise InputError(
-            f"{found[-1]} is of another config: {'; '.join(differ)}. Give the same flags to go on from it, or another "
-            "folder to start anew"
+            f"{last} is of another config: {told}. Give the same flags to go on from it, or another folder to start anew"
         )
-    cli.console.print(f"going on after epoch {len(state.history)} of {found[-1]}")
+    cli.console.print(f"going on after epoch {len(state.history)} of {cli.escaped(last)}")
     return state
 
 

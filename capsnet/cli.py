@@ -4,7 +4,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import field, make_dataclass
 from inspect import getdoc
 from io import StringIO
@@ -17,11 +17,23 @@ from rich.console import Console
 from rich.markup import escape
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
+from capsnet import interrupts
 from capsnet.config import CHOICES, FIELDS, VARIANTS, RunConfig
-from capsnet.errors import InputError, unknown
+from capsnet.errors import InputError, brief, shortage, unknown
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class Terminal(Console):
+    """A console whose reader may go away, as head does."""
+
+    def on_broken_pipe(self) -> None:
+        """End as programs do that SIGPIPE ends; rich would say 1, which here is a fault."""
+        with suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(141)
+
+
+console = Terminal(highlight=False, soft_wrap=True)
+errors = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 SCRIPTS = {"capsnet": "capsnet", "experiments": "capsnet-experiments", "analysis": "capsnet-analysis"}
 """Module -> the command of an installed wheel that is the same."""
@@ -92,11 +104,11 @@ def has_make() -> bool:
     return not is_installed() and Path("Makefile").is_file()
 
 
-NUMBERS = ConstructorRegistry()
-"""How flags with numbers are read: tyro's own rules show a user the exceptions of Python."""
+READERS = ConstructorRegistry()
+"""How flags with numbers and paths are read: tyro's own rules show a user the exceptions of Python."""
 
 
-@NUMBERS.primitive_rule
+@READERS.primitive_rule
 def _number(told: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     """A whole number, one that may be left out, several of them, or any number; None for all other types."""
     several = told.type_origin is tuple and get_args(told.type) == (int, ...)
@@ -118,6 +130,26 @@ def _number(told: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
         instance_from_str=read,
         is_instance=lambda value: value is None or isinstance(value, tuple if several else kind),
         str_from_instance=lambda value: [*map(str, value)] if several else [str(value)],
+    )
+
+
+@READERS.primitive_rule
+def _path(told: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A path that isn't empty, which Python would take for the current folder, and a user's shell for a variable not set."""
+    if told.type not in (Path, Path | None):
+        return None
+
+    def read(words: Sequence[str]) -> Path:
+        if not words[0]:
+            raise ValueError("must be a path, not ''")
+        return Path(words[0])
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
     )
 
 
@@ -155,7 +187,7 @@ def parse(
     said = StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(command, prog=prog, description=description, args=words, config=(style,), registry=NUMBERS)
+            return tyro.cli(command, prog=prog, description=description, args=words, config=(style,), registry=READERS)
     except SystemExit as end:
         if not end.code:
             raise
@@ -186,6 +218,7 @@ def _joined(text: str) -> str:
 
 def finish(main: Callable[[], int]) -> NoReturn:
     """Run a command and exit with its code: 2 and the message alone for a user's fault, 130 for Ctrl-C."""
+    interrupts.install(sigterm=False)
     try:
         code = main()
     except InputError as error:
@@ -198,13 +231,24 @@ def finish(main: Callable[[], int]) -> NoReturn:
         sys.stderr.close()
         code = 141
     except Exception as error:
-        with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
-            traceback.print_exc(file=file)
-        errors.print(
-            f"[bold red]error:[/] {escaped(f'{type(error).__name__}: {error}')}; where it comes from stands in {file.name}"
-        )
-        code = 1
+        code = _fault(error)
     sys.exit(code)
+
+
+def _fault(error: Exception) -> int:
+    """Tell of an error that isn't the user's; the exit code."""
+    if interrupts.came():  # while a library was being imported, which made something else of it
+        errors.print("[bold]stopped:[/] by Ctrl-C")
+        return 130
+    if short := shortage(error):
+        errors.print(f"[bold red]error:[/] {short}: {escaped(brief(error))}")
+        return 1
+    with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
+        traceback.print_exc(file=file)
+    errors.print(
+        f"[bold red]error:[/] {escaped(f'{type(error).__name__}: {error}')}; where it comes from stands in {file.name}"
+    )
+    return 1
 
 
 def note(lines: Iterable[str]) -> None:

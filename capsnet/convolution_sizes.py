@@ -79,8 +79,9 @@ class Sizes:
 
     def supported(self, batch: int) -> bool:
         """Whether the kernels take them; they count in 32 bits."""
-        largest = batch * max(self.places * max(self.features, self.padded), self.splits * self.positions * self.maps)
-        return self.features % BLOCK == 0 and self.maps % BLOCK == 0 and largest < 2**31
+        if self.features % BLOCK or self.maps % BLOCK:
+            return False
+        return batch * max(self.places * max(self.features, self.padded), self.splits * self.positions * self.maps) < 2**31
 
 
 def columns_of(channels: int) -> int:

@@ -1,7 +1,13 @@
 """What a user did wrong, in words that are enough to mend it."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")
+"""As CUDA and the allocators say it, as torch does of a CPU, and as cuBLAS, cuDNN and cuFFT do of their workspaces."""
 
 
 class InputError(ValueError):
@@ -30,3 +36,13 @@ def unknown(what: str, name: object, choices: Iterable[str], place: str = "") ->
     where = f" in {place}" if place else ""
     hint = f"did you mean {near[0]!r}? (choices: {', '.join(choices)})" if near else f"choices: {', '.join(choices)}"
     return f"unknown {what} {name!r}{where}; {hint}"
+
+
+def shortage(error: BaseException) -> str:
+    """``out of memory`` or ``disk full`` if it was the machine that had not enough of it, else nothing."""
+    said = str(error)
+    if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
+        return "out of memory"
+    if (isinstance(error, OSError) and error.errno in FULL) or any(f"(os error {number})" in said for number in FULL):
+        return "disk full"  # the latter is how safetensors, which is written in Rust, says so
+    return ""

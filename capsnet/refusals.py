@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from capsnet.config import RunConfig
 
 ITERATED = ("dynamic", "em")
+"""Routings of several passes, which have an r."""
+
+UNSQUASHED = ("em",)
+"""Routings that make a capsule otherwise than by squashing a sum of votes, to which a bias could be added."""
 """Routings that have an r; all others compute one weighted sum."""
 
 
@@ -97,8 +101,8 @@ def routing(config: "RunConfig") -> None:
     """It has what its options are about."""
     if config.routing not in ITERATED and config.routing_iterations != 1:
         raise ValueError(f"routing {config.routing} has one weighted sum: routing_iterations must be 1")
-    if config.routing == "em" and config.capsule_bias:
-        raise ValueError("routing em has means and no sum to which a bias could be added: capsule_bias must be false")
+    if config.routing in UNSQUASHED and config.capsule_bias:
+        raise ValueError(f"routing {config.routing} has no sum to which a bias could be added: capsule_bias must be false")
     others = config.test_routing_iterations
     if others and config.routing not in ITERATED:
         raise ValueError(f"routing {config.routing} has one weighted sum: test_routing_iterations must be empty")

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from capsnet.config import RunConfig
 from capsnet.layers import Routing, RoutingModule, Squash, squash
+from capsnet.refusals import UNSQUASHED
 from capsnet.registry import ROUTINGS, SQUASHES, load
 
 
@@ -22,7 +23,7 @@ def routing_of(config: RunConfig, inputs: int) -> Routing:
     """The routing that a config names, between ``inputs`` capsules and its classes, with what of it is changed."""
     named = load(ROUTINGS[config.routing])
     given: dict[str, Any] = {"none_of_the_above": config.none_of_the_above, "detached": config.routing_gradient == "detached"}
-    if config.squash != "paper" and config.routing != "em":
+    if config.squash != "paper" and config.routing not in UNSQUASHED:
         given["squash"] = load(SQUASHES[config.squash])
     changes = {name: value for name, value in given.items() if value}
     if isinstance(named, type):

@@ -118,7 +118,7 @@ class TrainingState:
     def finished(self) -> bool:
         """Whether the last epoch is over, be it the last of all or the one after which ``stop_at_error`` ends training."""
         last = self.history[-1].validation_error if self.history else None
-        return len(self.history) == self.config.epochs or self.config.stops_at(last)
+        return len(self.history) >= self.config.epochs or self.config.stops_at(last)
 
     def set_rate(self, rate: float | Float[Tensor, ""]) -> None:
         """The learning rate of the next step."""
@@ -165,15 +165,20 @@ class TrainingState:
             )
         if metadata.pop("sha256", "") != _checksum(tensors, metadata):
             raise DamagedError(f"{path} is corrupt: its checksum doesn't fit its contents")
-        state = cls(from_params(json.loads(metadata["config"])), device)
-        wanted = {f"model.{name}": tensor.shape for name, tensor in state.model.state_dict().items()}
-        if wanted != {name: tensor.shape for name, tensor in tensors.items() if name.startswith("model.")}:
-            raise InputError(
-                f"{path} has other weights than this version's network: use the version that wrote it, or delete it to train "
-                "from the beginning"
-            )
+        other = "use the version that wrote it, or delete it to train from the beginning"
+        try:
+            history = [EpochMetrics(**metrics) for metrics in json.loads(metadata["history"])]
+            params = json.loads(metadata["config"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} tells other things of its epochs than this version ({error}): {other}") from None
+        state = cls(from_params(params), device)
+        wanted = {name: tensor.shape for name, tensor in state._tensors().items()}
+        # a file from before the first step may have no moments, and none has a generator that came later
+        needed = {name for name in wanted if name.startswith("model.")}
+        if not needed <= tensors.keys() or any(wanted.get(name) != tensor.shape for name, tensor in tensors.items()):
+            raise InputError(f"{path} has other weights than this version's network: {other}")
         state._restore(tensors)
-        state.history = [EpochMetrics(**metrics) for metrics in json.loads(metadata["history"])]
+        state.history = history
         return state
 
     def _tensors(self) -> dict[str, Tensor]:

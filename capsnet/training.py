@@ -112,7 +112,7 @@ def _epoch(
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss of epoch {epoch} is {loss}")
-    margin = config.loss.startswith("margin")
+    margin = config.variant("loss").name == "margin"
     validated = evaluate(state.model, data.validation, config.test_batch_size) if len(data.validation) else None
     return EpochMetrics(
         epoch=epoch,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
-from capsnet import cli
+from capsnet import cli, interrupts
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.execution import Execution
 from capsnet.remarks import remarks
-from experiments import interrupts, stores
+from experiments import stores
 from experiments.executors import Engine, choose, is_here
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import tell_failed, tell_untold

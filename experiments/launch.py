@@ -7,10 +7,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from capsnet import interrupts
 from capsnet.cli import console, escaped, note
 from capsnet.config import RunConfig
 from capsnet.errors import InputError, brief
-from experiments import arithmetic, interrupts, stores
+from experiments import arithmetic, stores
 from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of, look
 from experiments.known import Known, by_config, is_settled, read_grids, state

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from capsnet import interrupts
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
-from experiments import interrupts
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import by_config, state
 from experiments.launch import make_job

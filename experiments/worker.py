@@ -1,6 +1,5 @@
 """What a worker does: train one config to its end and say how it ended. All that it learns goes into the run's journal."""
 
-import errno
 import gc
 import json
 import os
@@ -14,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from capsnet import further
+from capsnet import further, interrupts
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
-from capsnet.errors import InputError, brief
+from capsnet.errors import InputError, brief, shortage
 from capsnet.execution import AUTO, Execution
 from capsnet.files import replaced
 from capsnet.state import EpochMetrics, Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, errors_at, evaluate, train
-from experiments import interrupts, stores
+from experiments import stores
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
 from experiments.record import EPOCHS, FURTHER, OTHER_R, DataSource, Ending, Record, now
@@ -33,11 +32,6 @@ from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, Store
 
 if TYPE_CHECKING:  # a grid needs no optuna
     from experiments.study import Watch
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
-
-NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "_ALLOCATION_FAILED")
-"""As CUDA and the allocators say it, as torch does of a CPU, and as cuBLAS, cuDNN and cuFFT do of their workspaces."""
 
 TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
 
@@ -292,15 +286,12 @@ def _write_files(folder: Path, state: TrainingState, data: Data, result: Evaluat
 
 def kind(fault: BaseException) -> str:
     """A word for what a run died of; only infrastructure faults are worth an attempt in the same launch."""
-    said = str(fault)
     if isinstance(fault, DivergedError):
         return "diverged"
-    if isinstance(fault, MemoryError) or any(words in said for words in NO_MEMORY):
-        return "out of memory"
+    if short := shortage(fault):
+        return short
     if isinstance(fault, InputError):
         return "input"
-    if (isinstance(fault, OSError) and fault.errno in FULL) or any(f"(os error {number})" in said for number in FULL):
-        return "disk full"  # the latter is how safetensors, which is written in Rust, says so
-    if isinstance(fault, (BusyError, OSError)) or "CUDA error" in said:
+    if isinstance(fault, (BusyError, OSError)) or "CUDA error" in str(fault):
         return "infrastructure"
     return "error"

@@ -205,6 +205,15 @@ def test_perturbations_show_every_dimension_and_step(loaded, data, drawn, tmp_pa
     assert f"test image 7 and its reconstruction: label {label}, prediction {prediction}" in texts(drawn["perturbations"])
 
 
+@pytest.mark.parametrize(("dims", "beside"), [(2, ""), (5, ""), (6, "dimension of the capsule of class")])
+def test_few_rows_have_no_label_beside_them_which_would_be_longer_than_they(made_up, drawn, tmp_path, dims, beside):
+    perturbations(*made_up(20, 0, **SMALL, class_dim=dims), tmp_path)
+    _, below = drawn["perturbations"].axes
+    assert below.get_ylabel().startswith(beside)
+    assert bool(below.get_ylabel()) == bool(beside)
+    assert "of the capsule of class" in below.get_ylabel() + below.get_title()
+
+
 def test_the_first_image_that_is_recognised_is_perturbed(made_up, drawn, tmp_path):
     trained, split = made_up(20, 0, **SMALL)
     trained.predictions[:4] = (trained.labels[:4] + 1) % 10

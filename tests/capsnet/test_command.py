@@ -1,9 +1,12 @@
 """python -m capsnet: every field a flag, checkpoints, one message per mistake, and an answer at once."""
 
+import errno
 import io
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +15,8 @@ import pytest
 import torch
 from rich.console import Console
 
+import capsnet.data
+import capsnet.interrupts
 import capsnet.training
 from capsnet import cli
 from capsnet.__main__ import Display, main
@@ -261,6 +266,7 @@ BAD = [
     (["--device", "tpu"], ["unknown device 'tpu'; choices: auto, cpu, cuda, cuda:N"]),
     (["--device", "cuda:99"], ["no device 'cuda:99'"]),
     (["something"], ["something"]),
+    (["--checkpoints", ""], ["--checkpoints must be a path, not ''"]),
     (["--train-size", "1400"], ["train_size 1400 and validation_size 60 need more than the 1437 training images of digits"]),
 ]
 
@@ -345,3 +351,58 @@ def test_the_bar_of_a_run_that_goes_on_starts_where_it_stopped(tiny):
     config = tiny(epochs=3)
     task = Display(config, done=2).tasks[0]
     assert (task.completed, task.total) == (8, 12)
+
+
+def test_a_copy_beside_the_checkpoints_is_none_of_them(command, tiny_flags, tmp_path):
+    """In a folder whose name rich would take for markup."""
+    folder = tmp_path / "runs[" / "x]"
+    flags = [*tiny_flags, "--epochs", 2, "--checkpoints", folder]
+    assert command(*flags)[0] == 0
+    shutil.copy(folder / "epoch-0001.safetensors", folder / "epoch-0001-backup.safetensors")
+    code, out, _ = command(*flags)
+    assert code == 0
+    assert f"going on after epoch 2 of {folder / 'epoch-0002.safetensors'}" in out
+
+
+def test_minus_zero_is_zero(command, tiny_flags, tmp_path):
+    for weight in ("0", "-0.0"):
+        assert command(*tiny_flags, "--reconstruction-weight", weight, "--checkpoints", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("Unable to allocate 3 TiB"), "error: out of memory: Unable to allocate 3 TiB\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "error: out of memory: DefaultCPUAllocator"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), "error: disk full: [Errno 28] No space left on device: '/x'"),
+    ],
+)
+def test_what_the_machine_lacks_is_no_fault_of_the_program(command, tiny_flags, monkeypatch, error, said):
+    def train(*_, **__):
+        raise error
+
+    monkeypatch.setattr(capsnet.training, "train", train)
+    code, _, err = command(*tiny_flags)
+    assert code == 1
+    assert said in err
+    assert "where it comes from" not in err
+
+
+def test_ctrl_c_that_a_library_makes_something_else_of_is_one(command, tiny_flags, monkeypatch):
+    def read(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise AttributeError("module 'numpy' has no attribute 'dtype'") from None
+
+    monkeypatch.setattr(capsnet.data, "read", read)
+    monkeypatch.setattr(capsnet.interrupts, "_came", [])
+    code, _, err = command(*tiny_flags)
+    assert (code, err) == (130, "stopped: by Ctrl-C\n")
+
+
+def test_a_reader_that_goes_away_ends_it_as_sigpipe_does(tiny_flags):
+    flags = shlex.join(map(str, [*tiny_flags, "--log-interval", 1, "--epochs", 30]))
+    pipe = f"{sys.executable} -m capsnet {flags} | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (141, "")

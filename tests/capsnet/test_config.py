@@ -248,7 +248,7 @@ BAD = [
     ({"routing": "em", "none_of_the_above": True}, "with routing em it must be false"),
     ({"routing_gradient": "detached", "routing": "em"}, "needs routing dynamic and routing_iterations of 2 or more"),
     ({"routing_gradient": "detached", "routing_iterations": 1}, "needs routing dynamic and routing_iterations of 2 or more"),
-    ({"routing": "em", "capsule_bias": True}, "routing em has means and no sum to which a bias could be added"),
+    ({"routing": "em", "capsule_bias": True}, "routing em has no sum to which a bias could be added"),
     ({"routing_iterations": 0}, "routing_iterations must be greater than or equal to 1, not 0"),
     ({"routing_iterations": 3.0}, "routing_iterations must be of type integer, not 3.0"),
     ({"routing_iterations": True}, "routing_iterations must be of type integer, not True"),

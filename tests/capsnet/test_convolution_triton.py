@@ -166,6 +166,7 @@ def test_what_they_support():
     assert not PAPER.supported(2**31 // (400 * 256) + 1), "offsets have 31 bits"
     assert not Sizes((1, 28, 28), 100, 9, 256, 9, 2).supported(1)
     assert not Sizes((1, 28, 28), 256, 9, 96, 9, 2).supported(1)
+    assert not Sizes((1, 16, 16), 8, 9, 32, 8, 2).supported(1), "not even a tile of maps"
 
 
 def test_sums_are_split_so_that_the_last_round_of_tiles_is_nearly_full():

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import capsnet.files
 from capsnet.errors import InputError
-from capsnet.state import STREAMS, EpochMetrics, TrainingState, stream
+from capsnet.state import STREAMS, EpochMetrics, TrainingState, _checksum, stream
 from capsnet.training import train
 
 CLOCK = {"time", "seconds", "images_per_second"}
@@ -182,6 +182,8 @@ def test_weights_of_another_network_are_refused(trained, tmp_path, cpu):
     for tensors in (
         {**snapshot.tensors, "model.conv.bias": torch.zeros(3)},
         {**snapshot.tensors, "model.scale": torch.zeros(3)},
+        {**snapshot.tensors, "ema.conv.bias": torch.zeros(3)},
+        {**snapshot.tensors, "adam.exp_avg.conv.bias": torch.zeros(3)},
         {name: tensor for name, tensor in snapshot.tensors.items() if name != "model.conv.bias"},
     ):
         replace(snapshot, tensors=tensors).save(tmp_path / "a")
@@ -251,3 +253,29 @@ def test_streams_of_a_seed_are_independent_and_fixed():
     assert len(seeds) == 50 * 5
     assert torch.equal(torch.rand(3, generator=stream(3, "shuffling")), torch.rand(3, generator=stream(3, "shuffling")))
     assert STREAMS == ("initialisation", "shuffling", "augmentation", "dropout", "pairing"), "the place is part of the seed"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda metadata: metadata.pop("config"),
+        lambda metadata: metadata.pop("history"),
+        lambda metadata: metadata.update(history=metadata["history"].replace('"train_loss"', '"loss"')),
+    ],
+    ids=["no config", "no history", "another metric"],
+)
+def test_metrics_of_another_version_are_refused(trained, tmp_path, cpu, change):
+    def changed(metadata, tensors):
+        change(metadata)
+        del metadata["sha256"]
+        metadata["sha256"] = _checksum(tensors, metadata)
+
+    trained.save(tmp_path / "a")
+    rewrite(tmp_path / "a", changed)
+    with pytest.raises(InputError, match=r"a tells other things of its epochs than this version .* or delete it"):
+        TrainingState.load(tmp_path / "a", cpu)
+
+
+def test_a_history_that_is_longer_than_the_run_trains_no_more(trained, data_of):
+    trained.history *= 2
+    assert list(train(trained, data_of(trained.config))) == []

@@ -9,14 +9,20 @@ from types import FrameType
 _came: list[int] = []
 
 
-def install() -> None:
+def install(*, sigterm: bool = True) -> None:
     """Take Ctrl-C, unless this process was started to ignore it, and SIGTERM, by which job schedulers end a job.
 
     May be done again; an interruption that came before is still heeded.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _raise)
-    signal.signal(signal.SIGTERM, _raise)
+    if sigterm:
+        signal.signal(signal.SIGTERM, _raise)
+
+
+def came() -> bool:
+    """Whether there was an interruption, be it that a library made another error of it."""
+    return bool(_came)
 
 
 def check() -> None:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from experiments import interrupts
+from capsnet import interrupts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
