@@ -9,11 +9,11 @@ import numpy as np
 
 from analysis import statistics
 from analysis.blocks import by_seed, paired, rows_beside, whole_blocks
-from analysis.cells import Cell, in_order
+from analysis.cells import Cell, axes_read, in_order, is_default
 from analysis.comparisons import Comparisons, axes_of
 from analysis.statistics import Comparison
 
-MOST_VALUES = 4  # of an axis whose values are all compared to each other; of a longer one, each to the reference's value
+MOST_VALUES = 4  # of an axis whose values are all compared to each other; of a longer one, each to one: the reference's
 
 Pair = tuple[Any, Any]  # a value, and the one that it is compared to
 
@@ -70,12 +70,28 @@ def _contrasts(cells: Sequence[Cell], asked: Mapping[str, Sequence[Pair]]) -> It
         yield Contrast(axes, pairs, compared, len(blocks))
 
 
+def values_of(cells: Sequence[Cell], axis: str) -> list[Any]:
+    """The values of an axis, in order, in the cells to whose model it means something."""
+    return in_order(axis, (means[axis] for cell in cells if axis in (means := axes_read(cell.setting))))
+
+
+def base_of(comparisons: Comparisons, axis: str) -> tuple[Any, str]:
+    """What the values of an axis with many are compared to, and whose it is; where neither is there, None and nothing."""
+    reference, values = comparisons.reference, values_of(comparisons.cells, axis)
+    if reference and len(values) > MOST_VALUES:
+        if axis in (means := axes_read(reference.setting)):
+            return means[axis], "the reference's"
+        for value in values:
+            if is_default(axis, value):
+                return value, "the paper's"
+    return None, ""
+
+
 def _pairs(comparisons: Comparisons, axis: str) -> list[Pair]:
-    values = in_order(axis, (cell.setting[axis] for cell in comparisons.cells))
-    if len(values) <= MOST_VALUES or comparisons.reference is None:
-        return [(value, other) for other, value in itertools.combinations(values, 2)]
-    other = comparisons.reference.setting[axis]
-    return [(value, other) for value in values if value != other]
+    values, (base, whose) = values_of(comparisons.cells, axis), base_of(comparisons, axis)
+    if whose:
+        return [(value, base) for value in values if value != base]
+    return [(value, other) for other, value in itertools.combinations(values, 2)]
 
 
 def _corrected(found: Iterable[Contrast]) -> list[Contrast]:

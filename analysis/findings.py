@@ -5,7 +5,7 @@ one would be missed. The sentences are plain text: whoever shows them escapes th
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from analysis import contrasts
@@ -74,9 +74,9 @@ def _find(comparisons: Comparisons) -> tuple[str, list[Chapter]]:
     chapters, by_axis = [_lowest(cells) if reference else _only(comparisons)], []
     if len(axes := axes_of(cells)) > 1:  # of a single axis, its cells say the same
         by_axis = contrasts.of_axes(comparisons)
-        values = {axis: len({cell.setting[axis] for cell in cells}) for axis in axes}
+        many = sorted({whose for axis in axes if (whose := contrasts.base_of(comparisons, axis)[1])}, reverse=True)
         follow = followers_note([cell.setting for cell in cells])
-        chapters += [_by_axis(by_axis, values, follow), _interactions(contrasts.of_two_axes(comparisons))]
+        chapters += [_by_axis(by_axis, axes, follow, " or ".join(many)), _interactions(contrasts.of_two_axes(comparisons))]
     if reference:
         chapters.append(_by_cell(comparisons, reference))
     return f"{_answer(comparisons, by_axis)} {chapters[0].findings[0].text}".strip(), chapters
@@ -161,8 +161,8 @@ def _apart(best: Cell, rest: Sequence[Cell]) -> Finding:
     return Finding(f"{apart}, but cannot be told apart from that of {others}.{why}", claims=True)
 
 
-def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int], follow: str) -> Chapter:
-    """Each axis, of which the number of values is given; ``follow`` says which fields follow one of them."""
+def _by_axis(found: Sequence[Contrast], axes: Sequence[str], follow: str, base: str) -> Chapter:
+    """Each axis; ``follow`` says which fields follow one of them, ``base`` to whose value those of long axes are compared."""
     said: list[Finding] = []
     far: dict[int, list[str]] = {}  # seeds that it takes -> axes
     for axis in axes:
@@ -184,8 +184,8 @@ def _by_axis(found: Sequence[Contrast], axes: Mapping[str, int], follow: str) ->
         "both. p is corrected by Holm's method for the pairs of one axis."
     )
     lead += f" {follow[0].upper()}{follow[1:]}." if follow else ""
-    if max(axes.values()) > MOST_VALUES:
-        lead += f" Of more than {MOST_VALUES} values, each is compared to the reference's."
+    if base:
+        lead += f" Of more than {MOST_VALUES} values, each is compared to {base}."
     if far:
         takes = ", ".join(f"{seeds} for {listed(names)}" for seeds, names in far.items())
         lead += f" With so few seeds no difference can be claimed, however large: it takes {takes}."

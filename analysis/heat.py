@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, axes_read, in_order, legend, name_of, text_of, value_text
+from analysis.cells import Cell, axes_read, followers, in_order, legend, name_of, text_of, value_text
 from analysis.comparisons import interactions
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
@@ -75,7 +75,7 @@ def of_errors(cells: Sequence[Cell]) -> list[Figure]:
         title = named(FACET, schedule) if FACET in setting else ""
         axes = (legend([ROWS]), name_of(COLUMNS))
         fields.append(Field(title, axes, list(map(text_of, rows)), list(map(text_of, columns)), values, texts))
-    others = [name_of(axis) for axis in setting if axis not in (ROWS, COLUMNS, FACET)]
+    others = [name_of(axis) for axis in _others(cells)]
     note = f"test error (%), mean ± sample sd over n seeds{'' if len(counts) > 1 else f' (n={max(counts)})'}"
     note += f", each the mean over {' and '.join(others)}" if others else ""
     means = [estimate.mean for estimate in found.values() if estimate.n]
@@ -88,17 +88,24 @@ def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
     Of the other axes' settings only those count that every square has, since others would make squares incomparable.
     """
     found: dict[Square, dict[tuple[Any, ...], dict[int, float]]] = {}
+    others = _others(cells)
     for cell in cells:
         if not {ROWS, COLUMNS} <= axes_read(cell.setting).keys():
             continue
-        rest = tuple(value for axis, value in cell.setting.items() if axis not in (ROWS, COLUMNS, FACET))
+        rest = tuple(cell.setting[axis] for axis in others)
         found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = cell.by_seed
-    common = sorted(set.intersection(*(set(by_rest) for by_rest in found.values())))
+    common = [rest for rest in next(iter(found.values()), {}) if all(rest in by_rest for by_rest in found.values())]
     estimates = {}
     for square, by_rest in found.items():
         seeds = sorted(set.intersection(*(set(by_rest[rest]) for rest in common))) if common else []
         estimates[square] = t_interval([math.fsum(by_rest[rest][seed] for rest in common) / len(common) for seed in seeds])
     return estimates
+
+
+def _others(cells: Sequence[Cell]) -> list[str]:
+    """The axes that are neither the map's nor follow one of its."""
+    own, following = (ROWS, COLUMNS, FACET), followers([cell.setting for cell in cells])
+    return [axis for axis in cells[0].setting if axis not in own and following.get(axis) not in own]
 
 
 def of_interactions(cells: Sequence[Cell]) -> list[Figure]:

@@ -116,7 +116,7 @@ def by_axis(runs: pd.DataFrame) -> list[Figure]:
         raise NothingToDrawError(heat.NO_DESIGN)
     rows = [row for group in groups.values() for row in group.rows]
     pooled = ", each the mean over the other axes" if len(axes) > 1 else ""
-    if axes and any(" of " in row.texts[-1] for row in rows):
+    if axes and any(row.texts[-1] != str(len(row.points)) for row in rows):
         pooled += "; a seed counts where it finished with every value"
     lacking = {"not varied alone": [axis for axis in axes if axis not in alone]}
     lacking["for want of a seed that finished with every value"] = [axis for axis in alone if axis not in groups]

@@ -257,6 +257,33 @@ def test_what_changes_with_an_axis_alone_is_a_part_of_it(make_runs):
     assert "epochs" not in found.answer.split("The lowest")[0]
 
 
+@pytest.mark.parametrize("values", [[1, 2], [1, 2, 4, 5], [1, 2, 3, 4, 5]])
+def test_a_model_that_does_not_read_an_axis_changes_none_of_its_findings(make_runs, values):
+    """Not by the default that its runs carry, and not as the reference."""
+    schedules = ["constant", "one_cycle(rise=0.3)"]
+    capsules = make_runs({"routing_iterations": values, "lr_schedule": schedules}, seeds=8, base=BASE)
+    plain = make_runs({"lr_schedule": schedules}, seeds=8, base={**BASE, "model": "cnn_matched"})
+    both = pd.concat([capsules, plain], ignore_index=True)
+    alone = find(tables.judged(capsules, published=(), reference="routing_iterations=1 lr_schedule=constant"))
+    of_paper = (
+        find(tables.judged(capsules, published=(), reference="routing_iterations=3 lr_schedule=constant"))
+        if 3 in values
+        else alone
+    )
+    for reference, other in (
+        ("model=capsnet routing_iterations=1 lr_schedule=constant", alone),
+        ("model=cnn_matched lr_schedule=constant", of_paper),
+    ):
+        found = find(tables.judged(both, published=(), reference=reference))
+        said, expected = (
+            [text.replace("model and lr", "lr") for text in texts(each, "Each axis by itself") if text.startswith("r = ")]
+            for each in (found, other)
+        )
+        assert said == expected
+        assert len(said) == (4 if len(values) > 4 else len(values) * (len(values) - 1) // 2)
+    assert ("each is compared to the paper's" in chapter(found, "Each axis by itself").lead) == (len(values) > 4)
+
+
 def test_a_long_axis_is_compared_to_the_references_value(make_runs):
     found = find(judged(make_runs, {"epochs": [1, 2, 3, 4, 5], **R}, None, 6, "epochs=3 routing_iterations=1", base={}))
     said = [text for text in texts(found, "Each axis by itself") if text.startswith("epochs")]

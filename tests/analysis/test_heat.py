@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -74,6 +75,20 @@ def test_over_other_axes_each_seed_is_averaged_before_their_spread(make_runs, fa
     [figure] = heat.of_errors(cells(runs))
     assert "each the mean over epochs" in texts(figure)
     assert squares_of(figure.axes[0])["1", "0.0005"] == "6.00\n± 0.00\nn=2"
+
+
+def test_what_follows_an_axis_of_the_map_is_a_part_of_it(make_runs):
+    """No square has the setting of another."""
+    parts = [
+        make_runs({"routing_iterations": [r], "epochs": [n], "reconstruction_weight": [0.0, 5e-4]}, seeds=3)
+        for r, n in ((1, 4), (3, 8))
+    ]
+    runs = pd.concat(parts, ignore_index=True)
+    found = heat.squares(cells(runs))
+    assert found == heat.squares(cells(runs.assign(epochs=4)))
+    assert [estimate.n for estimate in found.values()] == [3] * 4
+    [figure] = heat.of_errors(cells(runs))
+    assert "each the mean over" not in texts(figure)
 
 
 def test_settings_that_some_squares_lack_do_not_make_them_incomparable(make_runs):
