@@ -234,6 +234,8 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
             value = None
         value = json.dumps(value) if isinstance(value, list) else value
     values = sorted(there.dropna().unique())
+    if value not in values and len(alike := [each for each in values if value_text(column, each) == text]) == 1:
+        return alike[0]  # drawn numbers are shown with four digits
     if value not in values or isinstance(value, bool) != (there.dtype == bool):
         more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
         listed = ", ".join(value_text(column, each) for each in values[:LISTED]) or "none"

@@ -49,7 +49,7 @@ def update(optimizer: torch.optim.Adam) -> Float[Tensor, ""]:
                 block=BLOCK,
                 **OPTIONS,
             )
-    return torch.cat(squares).sum().sqrt()
+    return (squares[0] if len(squares) == 1 else torch.cat(squares)).sum().sqrt()
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -46,3 +46,8 @@ def shortage(error: BaseException) -> str:
     if (isinstance(error, OSError) and error.errno in FULL) or any(f"(os error {number})" in said for number in FULL):
         return "disk full"  # the latter is how safetensors, which is written in Rust, says so
     return ""
+
+
+def is_text(words: str) -> bool:
+    """Whether a database can hold it: YAML can name halves of pairs of surrogates, and a shell hand on any byte."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in words)

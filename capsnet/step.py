@@ -74,12 +74,24 @@ def drawn_losses(
     weight: float,
     training: Split,
     draws: Draws,
+    places: Int[Tensor, " batch"] | None,
     augment: Augmentation,
-    objective: Objective = MARGIN,
-    done: float | Float[Tensor, ""] = 0.0,
+    objective: Objective,
+    taken: Float[Tensor, ""],
+    total: int,
 ) -> Losses:
-    """:func:`step_losses` of the batch that the draws are for: a step up to its gradients, which a compiler sees as one."""
-    batch = composed(training, draws, augment)
+    """:func:`step_losses` of drawn images: a step up to its gradients, which a compiler sees as one.
+
+    Args:
+        model, weight, objective: as there.
+        training: the images.
+        draws: of an epoch, or of one batch.
+        places: of the batch among the draws; None = they are its own.
+        augment: what is done to the images.
+        taken, total: steps of the run before this one, in float64, and in all.
+    """
+    batch = composed(training, draws if places is None else draws.at(places), augment)
+    done = (taken / total).float()
     return step_losses(model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
 
 
@@ -165,14 +177,13 @@ class Steps:
         else:
             self.compute_on(self.draws.at(slice(start, start + self.size)), self.rates[step])
 
-    def compute_on(self, draws: Draws, rate: float | Float[Tensor, ""]) -> None:
-        """A step on these images."""
+    def compute_on(self, draws: Draws, rate: float | Float[Tensor, ""], places: Int[Tensor, " batch"] | None = None) -> None:
+        """A step on these images, or on those at some places among them."""
         state, config = self.state, self.state.config
-        done = (self.done / config.total_steps).float()
 
         def losses() -> Losses:
-            weight, objective = config.reconstruction_weight, config.objective
-            return self.losses(state.model, weight, self.data.training, draws, self.augment, objective, done)
+            own = config.reconstruction_weight, self.data.training, draws, places, self.augment, config.objective
+            return self.losses(state.model, *own, self.done, config.total_steps)
 
         try:
             sums = differentiate(state, losses)
@@ -211,8 +222,9 @@ class Graphs:
         self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, any_seed).to(device)
         self.rates = torch.zeros(config.steps_per_epoch, dtype=torch.float64, device=device)
         self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
-        # a graph reads it long after the capture: memory that nothing holds would be another tensor's by then
-        self.places = torch.arange(config.batch_size, device=device)
+        self.first = torch.arange(config.batch_size, device=device)
+        # of the next step's images; a graph reads it long after the capture: what nothing holds would be another tensor by then
+        self.places = self.first.clone()
         self.replays: dict[int, Callable[[], None]] = {}
         self.pool = torch.cuda.graph_pool_handle()
         self.stream = _stream(device)
@@ -222,6 +234,7 @@ class Graphs:
         self.draws.copy_(draws)
         self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
         self.number.zero_()
+        self.places.copy_(self.first)
         if not self.replays:
             whole, rest = divmod(self.steps.count, self.steps.size)
             if whole:
@@ -233,27 +246,29 @@ class Graphs:
         """The next step, of ``size`` images."""
         self.replays[size]()
 
-    def _step(self, places: Int[Tensor, " batch"]) -> None:
-        """The step that ``number`` says, on the images at these places of its batch."""
-        at = self.number * self.steps.size + places
+    def _step(self, size: int) -> None:
+        """The step that ``number`` says, on so many images."""
         # indexing with a tensor without dimensions would wait for the device
         rate = self.rates.index_select(0, self.number[None])[0]
-        self.steps.compute_on(self.draws.at(at), rate)
+        self.steps.compute_on(self.draws, rate, self.places[:size])
         self.number += 1
+        self.places += self.steps.size
 
     def _capture(self, size: int, number: int) -> Callable[[], None]:
         """A step of ``size`` images, to be replayed; ``number`` is that of such a step."""
-        steps, places = self.steps, self.places[:size]
-        before = [(tensor, tensor.clone()) for tensor in (*steps.state.moving(), self.number, steps.totals, steps.done)]
+        steps = self.steps
+        moving = *steps.state.moving(), self.number, self.places, steps.totals, steps.done
+        before = [(tensor, tensor.clone()) for tensor in moving]
 
         def warm_up() -> None:
             for _ in range(WARM_UP):
                 self.number.fill_(number)
-                self._step(places)
+                self.places.copy_(self.first + number * steps.size)
+                self._step(size)
 
         aside(warm_up)
         steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
-        replay = recorded(lambda: self._step(places), self.pool, self.stream)
+        replay = recorded(lambda: self._step(size), self.pool, self.stream)
         with torch.no_grad():
             for tensor, value in before:  # the warm-up leaves no trace
                 tensor.copy_(value)

@@ -238,7 +238,7 @@ def _launchers(
 
     from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from experiments.tracking import Store
+    from experiments.tracking import PARAM_LENGTH, Store
     from experiments.worker import Place
 
     execution = Execution(command.compile, command.graph)
@@ -254,6 +254,7 @@ def _launchers(
         further.require(config, folder)
     for config in {config.dataset: config for config in wanted}.values():
         read(config, folder, torch.device("cpu"))
+    _refuse_long(wanted, PARAM_LENGTH)
     store = Store.open(experiment, command.mlruns, create=True)
     assert store is not None
     place = Place(
@@ -272,6 +273,14 @@ def _launchers(
     waiting = (lambda line: cli.console.print(cli.escaped(line))) if command.wait else None
     with launchers.only(shard, waiting):
         yield launchers, place
+
+
+def _refuse_long(configs: Iterable[RunConfig], length: int) -> None:
+    """Raise an InputError if MLflow would cut a value off: its run would be of another config then."""
+    for config in configs:
+        for field, text in config.to_params().items():
+            if len(text) > length:
+                raise InputError(f"a value of {field} has {len(text)} characters, and MLflow keeps {length} of a parameter")
 
 
 def _told(failed: Sequence[str], untold: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from capsnet import interrupts
 from capsnet.cli import console, escaped, note
 from capsnet.config import RunConfig
 from capsnet.errors import InputError, brief
-from experiments import arithmetic, stores
+from experiments import arithmetic, leases, stores
 from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of, look
 from experiments.known import Known, by_config, is_settled, read_grids, state
@@ -73,6 +73,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     mine = {folder_of(place.checkpoints, config) for _, config in configs}
     tell_untold(sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults)
     with answering(store.uri):
+        leases.refuse(store, launchers)
         todo, summary, old = _look(configs, place, wish)
     with launchers.mutex(), answering(store.uri):
         place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
@@ -81,9 +82,24 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")
     if place.device == "cpu":
         note(arithmetic.remarks(((job.config, _epochs_left(job, place)) for job in todo), engine.cores))
-    interrupted = True
+    with leases.held(store, place.parent, launchers):
+        interrupted = True
+        try:
+            _run(todo, old, summary, place, engine)
+            interrupted = False
+        finally:
+            summary.untold = sync(store, place.checkpoints, ended=True, only=mine).faults
+            if interrupted:
+                tell_untold(summary.untold)
+            _end(grid, launchers, place, wish.shard, summary, interrupted=interrupted)
+    return summary
+
+
+def _run(todo: Sequence[Job], old: Old, summary: Summary, place: Place, engine: Engine) -> None:
+    """Run them, and write to the summary how they end; runs of other code that they replace speak no more."""
+    store = place.store
     try:
-        with display(len(configs), summary.before) as shown:
+        with display(summary.planned, summary.before) as shown:
             for job, outcome in launch(one_by_one(todo), run, place, engine, shown):
                 summary.finished += not outcome.failure
                 if job.config in old and not outcome.failure:
@@ -91,19 +107,12 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
                         _supersede(store, old.pop(job.config))
                 if outcome.failure:
                     summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
-        interrupted = False
     except KeyboardInterrupt:
         console.print("stopping: each run saves its last whole epoch")
         engine.executor.shutdown(cancel_futures=True)
-        settled = summary.before + summary.finished
+        settled = f"{summary.before + summary.finished} of {summary.planned} runs are settled"
         tell_failed(summary.failed)
-        raise KeyboardInterrupt(f"{settled} of {len(configs)} runs are settled; the same command goes on from there") from None
-    finally:
-        summary.untold = sync(store, place.checkpoints, ended=True, only=mine).faults
-        if interrupted:
-            tell_untold(summary.untold)
-        _end(grid, launchers, place, wish.shard, summary, interrupted=interrupted)
-    return summary
+        raise KeyboardInterrupt(f"{settled}; the same command goes on from there") from None
 
 
 def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary, Old]:

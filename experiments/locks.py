@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -63,7 +65,16 @@ class Launchers:
     """The locks of an experiment's launchers, in a folder that they share. The system takes a lock from whoever dies."""
 
     def __init__(self, folder: Path, name: str, key: str) -> None:
-        self.folder, self.name = stores.writable(folder / "locks" / key), name
+        self.folder, self.name, self.mlruns = stores.writable(folder / "locks" / key), name, folder.resolve()
+
+    @cached_property
+    def identity(self) -> str:
+        """Of the folder, wherever it is mounted."""
+        file = self.folder / "identity"
+        with self.mutex():
+            if not file.exists():
+                file.write_text(uuid4().hex)
+            return file.read_text()
 
     @contextmanager
     def only(self, shard: Shard, waiting: Callable[[str], None] | None = None) -> Iterator[None]:

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from experiments.journal import FILES, Journal
 from experiments.record import DataSource, Ending, Record
-from experiments.tracking import CONTEXT, FAILURE, GRID, KEY, KIND, NOTE, REASON, SUPERSEDED, Store, search
+from experiments.tracking import CONTEXT, FAILURE, GRID, KEY, KIND, NOTE, REASON, SUPERSEDED, Store, log, search
 
 if TYPE_CHECKING:  # a launch that trains nothing needs no torch
     from capsnet.state import EpochMetrics
@@ -50,7 +50,7 @@ class RunLog:
         run_id = self.journal.record.run_id
         new = [row for metrics in self.journal.history[self._sent : count] for row in rows(metrics)]
         for start in range(0, len(new), BATCH):
-            client.log_batch(run_id, new[start : start + BATCH])
+            log(client, run_id, metrics=new[start : start + BATCH])
         self._sent = count
         if ending:
             self._end(ending)
@@ -73,14 +73,16 @@ class RunLog:
         for name in before.data.tags.keys() & {FAILURE, REASON, *({NOTE} if FAILURE in before.data.tags else ())}:
             client.delete_tag(run_id, name)
         if not before.data.params:
-            client.log_batch(run_id, params=[Param(*pair) for pair in record.params.items()])
+            log(client, run_id, params=record.params)
         # not before: a launch takes a noted run of which MLflow has no parameters for one that was deleted
         if not record.run_id:
             self.journal.update(run_id=run_id)
         self._inputs = {each.dataset.name for each in before.inputs.dataset_inputs} if before.inputs else set()
         if self.monitored and not self.system:
             uri, resumed = self.store.uri, bool(before.data.metrics)
-            self.system = SystemMetricsMonitor(run_id, SYSTEM_SECONDS, resume_logging=resumed, tracking_uri=uri)
+            self.system = SystemMetricsMonitor(run_id, resume_logging=resumed, tracking_uri=uri)
+            # other launches and the report read what it measures: MLFLOW_SYSTEM_METRICS_* would rename it, or thin it out
+            self.system.sampling_interval, self.system.samples_before_logging, self.system.node_id = SYSTEM_SECONDS, 1, None
             self.system.start()
         self._opened = True
 
@@ -99,7 +101,7 @@ class RunLog:
         """Tags and the data set, which may be known only while the run trains, or change."""
         client, record = self.store.client, self.journal.record
         if record.tags != self._tags:
-            client.log_batch(record.run_id, tags=[RunTag(*pair) for pair in record.tags.items()])
+            log(client, record.run_id, tags=record.tags)
             self._tags = record.tags
         sources: list[tuple[DataSource, list[InputTag]]] = [(record.source, [])] if record.source else []
         sources += [(source, [InputTag(CONTEXT, "test")]) for source in record.tested]
@@ -125,11 +127,12 @@ class RunLog:
         client, run_id = self.store.client, self.journal.record.run_id
         if ending.results:
             last = self.journal.history[-1]
-            client.log_batch(run_id, [Metric(name, value, last.time, last.epoch) for name, value in ending.results.items()])
-        tags = [RunTag(NOTE, _summary(self.journal.record, ending, len(self.journal.history)))]
+            results = [Metric(name, value, last.time, last.epoch) for name, value in ending.results.items()]
+            log(client, run_id, metrics=results)
+        tags = {NOTE: _summary(self.journal.record, ending, len(self.journal.history))}
         if ending.failure:
-            tags += [RunTag(FAILURE, ending.failure), RunTag(REASON, ending.reason[:5000])]
-        client.log_batch(run_id, tags=tags)
+            tags |= {FAILURE: ending.failure, REASON: ending.reason[:5000]}
+        log(client, run_id, tags=tags)
         for name in FILES:
             if ending.status == "FINISHED" and (self.journal.folder / name).exists():
                 client.log_artifact(run_id, str(self.journal.folder / name))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from capsnet.config import RunConfig, make_config
-from capsnet.errors import InputError, unknown
+from capsnet.errors import InputError, is_text, unknown
 from capsnet.variants import Variant, parse
 from experiments.samplers import PRUNERS, SAMPLERS, SINGLE
 from experiments.sources import MOST_SEEDS, Grid, counted, make_grid, read_document, read_mapping, read_named
@@ -196,7 +196,7 @@ class _Reader:
 
     def text(self, key: str, default: str) -> str:
         value = self.document.get(key, default)
-        if isinstance(value, str):
+        if isinstance(value, str) and is_text(value):
             return value
         self.faults.append(f"{key} of {self.place} must be text, not {value!r}")
         return default

@@ -13,7 +13,7 @@ from rich.table import Table
 from capsnet.cli import console, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
-from experiments import champion, study_figures
+from experiments import champion, leases, study_figures
 from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config
@@ -58,17 +58,20 @@ def run_search(search: Search, study: Study, launchers: Launchers, place: Place,
     """
     store = place.store
     tell_untold(sync(store, place.checkpoints, ended=True).faults)
+    with answering(store.uri):
+        leases.refuse(store, launchers)
     with launchers.mutex(), answering(store.uri):
         parent = store.parent(search.name, search.text, search.description, kind="search")
         store.tag(parent, study.provenance)
     place, found, status = replace(place, parent=parent), Found(), "KILLED"
     try:
-        _search(search, study, place, engine, found)
-        if not found.unfinished:
-            _report(search, study, place)
-            grid = _confirm(search, study, launchers, place, engine, found)
-            if grid:
-                _crown(search, grid, place)
+        with leases.held(store, parent, launchers):
+            _search(search, study, place, engine, found)
+            if not found.unfinished:
+                _report(search, study, place)
+                grid = _confirm(search, study, launchers, place, engine, found)
+                if grid:
+                    _crown(search, grid, place)
         status = "FAILED" if found.unfinished or found.untold or found.failed else "FINISHED"
     except KeyboardInterrupt as stop:
         told = "the same command goes on"

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from capsnet.config import FIELDS, RunConfig, make_config
-from capsnet.errors import InputError, unknown
+from capsnet.errors import InputError, is_text, unknown
 
 SHIPPED = Path(__file__).parent / "grids"
 KEYS = ("description", "base", "axes", "also", "seeds")
@@ -97,6 +97,8 @@ def read_document(text: str, place: str, keys: Sequence[str]) -> tuple[Mapping[A
         document = YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError) as error:
         raise InputError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"{place} is nested too deeply") from None
     if not isinstance(document, Mapping):
         raise InputError(f"{place} must be a mapping with some of the keys {', '.join(keys)}")
     return document, [unknown("key", key, keys, place) for key in document if key not in keys]
@@ -108,6 +110,8 @@ def parse_grid(text: str, name: str, place: str) -> Grid:
     base = read_mapping(document.get("base"), f"base of {place}", faults)
     axes = read_mapping(document.get("axes"), f"axes of {place}", faults)
     listed = _list(document.get("also", []), f"also of {place}", faults)
+    if None in listed:
+        faults.append(f"also of {place} has an empty cell")
     also = [read_mapping(cell, f"also of {place}", faults) for cell in listed]
     for key in axes:
         if key in base:
@@ -115,7 +119,7 @@ def parse_grid(text: str, name: str, place: str) -> Grid:
         if not isinstance(axes[key], list) or not axes[key]:
             faults.append(f"axis {key} of {place} must be a list of one value or more, not {axes[key]!r}")
     seeds = _seeds(document.get("seeds", 1), place, faults)
-    if not isinstance(description := document.get("description", ""), str):
+    if not isinstance(description := document.get("description", ""), str) or not is_text(description):
         faults.append(f"description of {place} must be text, not {description!r}")
     if not base and not axes and not also and not faults:
         faults.append(f"{place} is an empty grid: give it a base, axes or also")
@@ -209,7 +213,7 @@ def _list(value: Any, place: str, faults: list[str]) -> list[Any]:
 
 
 def _seeds(value: Any, place: str, faults: list[str]) -> list[int]:
-    if isinstance(value, int) and value > MOST_SEEDS:
+    if (len(value) if isinstance(value, list) else value if isinstance(value, int) else 0) > MOST_SEEDS:
         faults.append(f"seeds of {place} must be {MOST_SEEDS} at most")
         return [0]
     seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -112,6 +112,47 @@ def write_ahead(uri: str) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
 
 
+def follow(uri: str) -> str:
+    """Have a SQLite store that was moved, or copied, find its artifacts where they are now; -> where they were, or nothing.
+
+    MLflow notes their whole path in the database: it would write those of new runs to where the folder was, and miss others.
+    """
+    file = database(uri)
+    if not file or not file.exists():
+        return ""
+    here, moved = file.parent / "artifacts", ""
+    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(file, timeout=60)) as connection, connection:
+        noted = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+        for experiment, before in noted:
+            if before == here.as_uri() or not str(before).startswith("file:"):
+                continue
+            runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,))
+            if any((here / run).is_dir() for (run,) in runs):  # or else they are kept elsewhere on purpose
+                moved = before
+                for table, column in PATHS:
+                    _renamed(connection, table, column, before, here.as_uri())
+    return moved
+
+
+PATHS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+    ("logged_models", "artifact_location"),
+)
+"""Tables of MLflow's database and their columns that hold paths of artifacts."""
+
+
+def _renamed(connection: sqlite3.Connection, table: str, column: str, before: str, now: str) -> None:
+    """Put another path for this one, and for it in all that begin with it."""
+    if column in {name for _, name, *_ in connection.execute(f"PRAGMA table_info({table})")}:
+        connection.execute(
+            f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+            (now, len(before) + 1, before, len(before) + 1, f"{before}/"),
+        )
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Nobody else who uses the folder is inside at the same time."""

@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from capsnet.cli import called
-from capsnet.errors import InputError, brief
+from capsnet.cli import called, note
+from capsnet.errors import InputError, brief, is_text
 from experiments import stores
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
@@ -34,12 +34,15 @@ logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of m
 BEAT, BEAT_SECONDS = "system/cpu_utilization_percentage", 60.0  # a run with an older sample isn't being trained
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
+PARAM_LENGTH = 6000  # characters, of which MLflow would cut off the rest
 PAGE = 1000  # runs that a search returns at once
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 NOTE_LENGTH = 19_000  # characters of it; an experiment's tag has 20,000
+RUN_NOTE_LENGTH = 7_900  # and a run's 8,000; the whole of a grid's description stands in its grid.yaml
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 CONTEXT = "mlflow.data.context"  # what a run uses a data set for, as MLflow shows it
 KEY, SUPERSEDED = "journal", "superseded"
+LEASE = "launched_with."  # and the folder's identity: when a launch last gave a sign of life, and where
 FIGURES = "figures"  # the folder of a search's artifacts that holds them
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
@@ -63,12 +66,16 @@ class MissingError(InputError):
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Raise an InputError, with what was said, if the store goes away in the block."""
+    """Raise an InputError, with what was said, if the store goes away in the block, or fails."""
     try:
         yield
     except FAULTS as error:
-        said = stores.shown(brief(error))
-        raise InputError(f"the tracking store {stores.shown(uri)} has gone away: {said}; the same command goes on") from None
+        said, what = stores.shown(brief(error)), "failed"
+        try:
+            stores.answers(uri, 3.0)
+        except OSError:
+            what = "has gone away"
+        raise InputError(f"the tracking store {stores.shown(uri)} {what}: {said}; the same command goes on") from None
 
 
 class Store:
@@ -99,7 +106,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client, made when it is first needed: a server that is away is no reason not to train."""
-        return MlflowClient(self.uri)
+        return _made(self.uri)
 
     @classmethod
     def open(cls, name: str, folder: Path, *, create: bool) -> "Store | None":
@@ -108,6 +115,8 @@ class Store:
         Raises:
             InputError: the tracking store can't be reached, or the experiment has been deleted.
         """
+        if not is_text(name):
+            raise InputError(f"the experiment's name is no text: {name!r}")
         if len(name) > NAME_LENGTH:
             raise InputError(f"the experiment's name has {len(name)} characters; {NAME_LENGTH} are the most: {name[:40]}...")
         uri = stores.uri(folder)
@@ -244,6 +253,11 @@ class Store:
                 found[run.info.run_id] = [(data.name, profile.get("sha256", data.digest)) for data, profile in profiles]
         return found
 
+    def leases(self) -> Iterator[tuple[str, str]]:
+        """The notes of launches at parent runs that have no end: (tag, when and where)."""
+        for run in search(self.client, [self.experiment_id], f"tags.{KIND} != 'run' and attributes.status = 'RUNNING'"):
+            yield from ((name, value) for name, value in run.data.tags.items() if name.startswith(LEASE))
+
     def open_searches(self) -> Iterator[str]:
         """The run id of each search whose run has no end."""
         for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'search' and attributes.status = 'RUNNING'"):
@@ -260,12 +274,13 @@ class Store:
         """
         parents = search(self.client, [self.experiment_id], f"tags.{KIND} = '{kind}'")
         found = next((run for run in parents if run.data.tags[GRID] == grid), None)
-        tags = {KIND: kind, GRID: grid, NOTE: description}
+        described = description[:RUN_NOTE_LENGTH]
+        tags = {KIND: kind, GRID: grid, NOTE: described}
         run = found or self.client.create_run(self.experiment_id, tags=tags, run_name=grid)
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}"
-        self.client.log_batch(run_id, tags=[RunTag(LAUNCHED, stamp), RunTag(NOTE, description)])
+        log(self.client, run_id, tags={LAUNCHED: stamp, NOTE: described})
         self.client.log_text(run_id, text, f"{kind}.yaml")
         if description and NOTE not in self.client.get_experiment(self.experiment_id).tags:
             self.describe({NOTE: f"{grid}: {description}"[:NOTE_LENGTH]})
@@ -273,7 +288,11 @@ class Store:
 
     def tag(self, run_id: str, tags: Mapping[str, str]) -> None:
         """Add tags to a run."""
-        self.client.log_batch(run_id, tags=[RunTag(*pair) for pair in tags.items()])
+        log(self.client, run_id, tags=tags)
+
+    def untag(self, run_id: str, name: str) -> None:
+        """Take a tag off a run."""
+        self.client.delete_tag(run_id, name)
 
     def describe(self, tags: Mapping[str, str]) -> None:
         """Add tags to the experiment, which its pages are made of: a description in Markdown, saved views."""
@@ -330,13 +349,31 @@ class Store:
 
     def lose(self, run: TrackedRun) -> None:
         """End a run whose journal is gone, so that it can't go on: its epochs stay, and another run takes its place."""
-        tags = [RunTag(FAILURE, "checkpoint lost"), RunTag(REASON, "its journal and checkpoints are not there any more")]
-        self.client.log_batch(run.run_id, tags=tags)
+        tags = {FAILURE: "checkpoint lost", REASON: "its journal and checkpoints are not there any more"}
+        log(self.client, run.run_id, tags=tags)
         self.client.set_terminated(run.run_id, "FAILED")
 
     def supersede(self, run_id: str) -> None:
         """Mark a run as one that doesn't speak for its config any more."""
-        self.client.set_tag(run_id, SUPERSEDED, "true")
+        log(self.client, run_id, tags={SUPERSEDED: "true"})
+
+
+def log(
+    client: MlflowClient,
+    run_id: str,
+    *,
+    metrics: Sequence[Metric] = (),
+    params: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Log at once, whatever MLFLOW_ENABLE_ASYNC_LOGGING says: a failure that isn't seen here would be lost."""
+    as_params, as_tags = [Param(*pair) for pair in (params or {}).items()], [RunTag(*pair) for pair in (tags or {}).items()]
+    client.log_batch(run_id, metrics=metrics, params=as_params, tags=as_tags, synchronous=True)
+
+
+def _made(uri: str) -> MlflowClient:
+    """Its registry is the store's, too, whatever MLFLOW_REGISTRY_URI says: a champion is where its run is."""
+    return MlflowClient(uri, registry_uri=uri)
 
 
 def _client(uri: str) -> MlflowClient:
@@ -349,7 +386,9 @@ def _client(uri: str) -> MlflowClient:
         if database := stores.database(uri):
             database.parent.mkdir(parents=True, exist_ok=True)
         stores.answers(uri)
-        client = MlflowClient(uri)
+        if before := stores.follow(uri):
+            note([f"this store was in {before} before; from now on its artifacts are those beside {stores.database(uri)}"])
+        client = _made(uri)
         client.search_experiments(max_results=1)
         stores.write_ahead(uri)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:

@@ -218,10 +218,13 @@ def _step(fields: Mapping[str, Any], backend: Any) -> list[str]:
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, there(buffer))
         compiled = torch.compile(drawn_losses, dynamic=False, fullgraph=True, backend=backend)
-        batch = Draws(*[there(tensor) for tensor in vars(draws).values()]).at(slice(0, config.batch_size))
+        epoch = Draws(*[there(tensor) for tensor in vars(draws).values()])
         data = Split(there(training.images), there(training.labels))
-        done = torch.zeros((), device=device)
-        loss, _ = compiled(model, config.reconstruction_weight, data, batch, config.augment, config.objective, done)
+        # as a captured step has them
+        places = there(torch.arange(config.batch_size))
+        taken = there(torch.zeros((), dtype=torch.float64))
+        given = config.reconstruction_weight, data, epoch, places, config.augment, config.objective, taken, config.total_steps
+        loss, _ = compiled(model, *given)
         loss.backward()
         parameters = dict(model.named_parameters())
         return [name for name, p in parameters.items() if p.grad is not None and not _alike(p.grad, p)]

@@ -16,7 +16,7 @@ from capsnet.errors import InputError
 from capsnet.state import EpochMetrics
 from experiments.record import Ending
 from experiments.tracking import Store
-from tests.experiments.conftest import logged
+from tests.experiments.conftest import logged, opened
 from tests.experiments.test_plan import filled
 
 EPOCH = (1, 1, 0.5, 0.4, None, 30.0, 25.0, 1e-3, 2.0, 30.0)
@@ -78,6 +78,15 @@ def test_columns_have_types_even_where_nothing_has_run(mlruns: Path) -> None:
         assert types["capsule_bias"] == "bool"
         assert types["ended"].startswith("datetime64")
         assert types["ended"].endswith("UTC]")
+
+
+def test_a_drawn_number_is_found_by_the_digits_that_are_shown(mlruns: Path) -> None:
+    store = opened(mlruns, "drawn")
+    for rate in (0.0032941234567, 0.0033111234567, 0.0033112345678):
+        logged(store, mlruns / "journals", make_config({"learning_rate": rate}, "here"))
+    assert len(read_runs("drawn", mlruns, ["learning_rate=0.003294"]).runs) == 1
+    with pytest.raises(InputError, match=r"no run has --where learning_rate=0.003311; there are: 0.003294, 0.003311, 0.003311"):
+        read_runs("drawn", mlruns, ["learning_rate=0.003311"])
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,13 @@ BAD = {
     "nothing at all": ("", ["g.yaml", "mapping"]),
     "not a mapping": ("- 1", ["g.yaml", "mapping"]),
     "base is a list": ("base: [1]", ["base of g.yaml", "mapping"]),
+    "an empty cell in also": ("also: [{epochs: 3}, null]", ["also of g.yaml has an empty cell"]),
+    "half of a surrogate pair": ('axes: {epochs: [1, 2]}\ndescription: "\\ud800"', ["description of g.yaml must be text"]),
+    "too many seeds in a list": (
+        f"base: {{epochs: 3}}\nseeds: {list(range(10_001))}",
+        ["seeds of g.yaml must be 10000 at most"],
+    ),
+    "nested without end": (f"base: {{decoder_hidden: {'[' * 900}1{']' * 900}}}", ["g.yaml is nested too deeply"]),
     "also is a mapping": ("also: {epochs: 2}", ["also of g.yaml", "list"]),
     "two equal cells": ("axes: {epochs: [2, 3, 2]}", ["two equal cells", "epochs=2"]),
     "equal in another spelling": (

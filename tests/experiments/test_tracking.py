@@ -1,6 +1,7 @@
 """What reaches MLflow, read back with MLflow's own client from a real SQLite store."""
 
 import json
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -25,7 +26,7 @@ from experiments.launch import make_job
 from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
-from experiments.tracking import Store
+from experiments.tracking import Store, answering, log
 from experiments.worker import Job, Place, run
 from tests.experiments.conftest import logged
 from tests.experiments.conftest import opened as opened_named
@@ -324,6 +325,84 @@ def test_a_run_of_a_second_has_system_metrics(mlruns: Path, tiny: Path) -> None:
     store, run_id = trained(mlruns, read_grid(str(tiny)))
     measured = {name for name in store.client.get_run(run_id).data.metrics if name.startswith("system/")}
     assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= measured
+
+
+def test_what_others_read_of_a_run_is_measured_whatever_the_environment_says(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sign of life, without which another launch would take the run for dead."""
+    for name, value in (("NODE_ID", "myhost"), ("SAMPLES_BEFORE_LOGGING", "100"), ("SAMPLING_INTERVAL", "3600")):
+        monkeypatch.setenv(f"MLFLOW_SYSTEM_METRICS_{name}", value)
+    store, run_id = trained(mlruns, read_grid(str(tiny)))
+    store.client.update_run(run_id, status="RUNNING")
+    [found] = store.runs()
+    assert store.is_beating(found)
+
+
+@pytest.mark.parametrize("word", ["true", "maybe"])
+def test_a_failure_is_seen_at_once_whatever_the_environment_says(
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """Logged in the background, a test error that MLflow refused would be lost for good."""
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_LOGGING", word)
+    with pytest.raises(MlflowException):
+        log(opened(mlruns).client, "0" * 32, tags={"a": "b"})
+
+
+def test_a_registry_elsewhere_is_left_alone(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
+    opened(mlruns).client.create_registered_model("champion")
+
+
+def test_a_store_that_was_moved_finds_its_artifacts_and_adds_to_them(mlruns: Path, tiny: Path, tmp_path: Path) -> None:
+    _, first = trained(mlruns, read_grid(str(tiny)))
+    moved = mlruns.rename(tmp_path / "moved with a blank")
+    store, second = trained(moved, read_grid(str(tiny)), 1)
+    assert not list(mlruns.rglob("*.safetensors"))
+    for run_id in (first, second):
+        assert store.artifact(run_id, "weights.safetensors", tmp_path / "fetched").is_file()
+        assert (moved / "artifacts" / run_id).is_dir()
+
+
+def test_a_copy_of_a_store_has_its_own_artifacts(mlruns: Path, tiny: Path, tmp_path: Path) -> None:
+    trained(mlruns, read_grid(str(tiny)))
+    shutil.copytree(mlruns, tmp_path / "copy")
+    before = sorted(mlruns.rglob("*.safetensors"))
+    trained(tmp_path / "copy", read_grid(str(tiny)), 1)
+    assert sorted(mlruns.rglob("*.safetensors")) == before
+    _, third = trained(mlruns, read_grid(str(tiny)), 2)
+    assert (mlruns / "artifacts" / third).is_dir()
+
+
+def test_artifacts_that_are_kept_elsewhere_on_purpose_stay_there(mlruns: Path, tmp_path: Path) -> None:
+    away = (tmp_path / "away").as_uri()
+    client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
+    client.create_run(client.create_experiment("e", away))
+    opened(mlruns)
+    found = client.get_experiment_by_name("e")
+    assert found is not None
+    assert found.artifact_location == away
+
+
+def test_a_store_that_fails_has_not_gone_away(mlruns: Path) -> None:
+    store = opened(mlruns)
+    with pytest.raises(InputError, match=r"mlflow.db failed: .*; the same command goes on"), answering(store.uri):
+        store.client.get_run("0" * 32)
+    with pytest.raises(InputError, match=r"127.0.0.1:9 has gone away: no"), answering("http://127.0.0.1:9"):
+        raise OSError("no")
+
+
+def test_a_description_of_any_length_is_kept_whole_with_the_grid(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRUNCATE_LONG_VALUES", "false")
+    store, words = opened(mlruns), "long " * 5000
+    parent = store.parent("g", f"description: {words}", words)
+    assert words.startswith(store.client.get_run(parent).data.tags[tracking.NOTE])
+    assert store.grid(parent) == f"description: {words}"
+
+
+def test_a_name_that_is_no_text_is_refused(mlruns: Path) -> None:
+    with pytest.raises(InputError, match=r"name is no text: 'a\\udcff'"):
+        Store.open("a\udcff", mlruns, create=True)
 
 
 def test_a_server_that_does_not_answer_is_named_within_seconds(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
