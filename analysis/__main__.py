@@ -72,23 +72,13 @@ def main() -> int:
     from analysis import browse, tables
     from analysis.origins import user_interface
     from analysis.runs import UnconfirmedError, read_runs
-    from analysis.sentences import count
 
     try:
         found = read_runs(command.experiments, command.mlruns, command.where)
     except UnconfirmedError as error:
         cli.console.print(cli.escaped(error))
         return 0
-    for run_id, reason in found.strangers.items():
-        _warn("left out", f"run {run_id}: {reason}")
-    if found.repeated:
-        _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
-    if found.unplanned:
-        which = f"{count(found.unplanned, 'run')} of configs that no grid here has any more, as from before an edit"
-        _warn(
-            "beside the grid",
-            f"{which}; --where leaves them out, and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
-        )
+    _told(found)
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in comparisons.faults:
         _warn("missing", fault)
@@ -114,6 +104,22 @@ def main() -> int:
         page = f"{user_interface(store)}/{browse.address(store.experiment_id)}"
         cli.console.print(f"To browse the runs: {cli.escaped(start)}{page}")
     return 0
+
+
+def _told(found: "Runs") -> None:
+    """Say which runs are not in the tables, and which are there that no grid asks for."""
+    from analysis.sentences import count
+
+    for run_id, reason in found.strangers.items():
+        _warn("left out", f"run {run_id}: {reason}")
+    if found.repeated:
+        _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
+    if found.unplanned:
+        which = f"{count(found.unplanned, 'run')} of configs that no grid here has any more, as from before an edit"
+        _warn(
+            "beside the grid",
+            f"{which}; --where leaves them out, and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
+        )
 
 
 def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path) -> tuple[list[Path], list[str]]:
@@ -157,7 +163,8 @@ def _reported(
     undrawn: Sequence[str],
 ) -> Path:
     """The report, with what was drawn now and the pictures of runs that were asked for before."""
-    from analysis import browse, report, tables
+    from analysis import browse, report
+    from analysis.accuracy_table import accuracy
     from analysis.formats import markdown
 
     known = {str(run_id)[: figures_command.SHORT] for run_id in found.runs["run_id"].dropna()}
@@ -166,7 +173,7 @@ def _reported(
     if command.where or command.reference or len(found.stores) > 1:
         cli.console.print("MLflow keeps the report of a whole experiment against its usual reference only, so not this one")
         return path
-    table = markdown(tables.accuracy(comparisons, found.runs))
+    table = markdown(accuracy(comparisons, found.runs))
     for fault in [*report.log(found, path), *browse.log(found, report.asked_of(found), table)]:
         _warn("missing", fault)
     return path

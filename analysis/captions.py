@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from analysis.cells import Cell, axes_read, dictated, legend, name_of, outcomes, text_of, value_text
 from analysis.published import Published
+
+if TYPE_CHECKING:
+    from analysis.comparisons import Comparisons
 
 MODEL_TITLES = {
     "capsnet": "CapsNet",
@@ -103,3 +107,9 @@ def _short(commit: str) -> str:
 
 def _experiments(runs: pd.DataFrame) -> str:
     return ", ".join(sorted(map(str, runs["experiment"].unique())))
+
+
+def faults_notes(comparisons: "Comparisons") -> list[str]:
+    """Says so where predictions are gone."""
+    count = len(comparisons.faults)
+    return [f"Without the predictions of {count} finished run{'s' * (count > 1)}, which are gone."] if count else []

@@ -63,9 +63,9 @@ def _answers(run_id: str, folder: Path) -> "tuple[str, Mapping[str, ndarray]]":
         InputError: there is no such finished run, or its predictions are gone.
     """
     from analysis.predictions import load
+    from experiments import catalog
     from experiments.journal import PREDICTIONS
-    from experiments.tracking import Store
 
-    store, run = Store.holding(run_id, folder)
+    store, run = catalog.holding(run_id, folder)
     with TemporaryDirectory() as fetched:
         return run.run_id, load(store.artifact(run.run_id, PREDICTIONS, Path(fetched)))

@@ -85,11 +85,11 @@ def make(run_id: str, mlruns: Path, data: Path, results: Path) -> list[Path]:
     Raises:
         InputError: the run's files or its data set are gone.
     """
-    from experiments.tracking import Store
+    from experiments import catalog
 
     if there := sorted(_place(results, run_id).glob("[!.]*")):
         return there
-    return _drawn(*Store.holding(run_id, mlruns), data, results)
+    return _drawn(*catalog.holding(run_id, mlruns), data, results)
 
 
 def _place(results: Path, run_id: str) -> Path:

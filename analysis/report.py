@@ -20,8 +20,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis import captions, ensembles, expenses, findings, robustness, table1, tables
+from analysis.accuracy_table import accuracy
 from analysis.cells import legend, text_of
 from analysis.comparisons import Comparisons
+from analysis.differences_table import differences
 from analysis.expenses import Expense
 from analysis.formats import Table, html
 from analysis.illustrations import illustrate
@@ -188,9 +190,9 @@ def asked_of(found: Runs) -> list[Asked]:
 def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense]) -> dict[str, Markup]:
     """Those that there are, without the footer, which would stand below each of them."""
     made: dict[str, Table | None] = {
-        "accuracy": tables.accuracy(comparisons, found.runs),
+        "accuracy": accuracy(comparisons, found.runs),
         "table1": table1.paper_form(comparisons, found.runs),
-        "differences": tables.differences(comparisons, found.runs),
+        "differences": differences(comparisons, found.runs),
         "cells": tables.ablation(comparisons, found.runs),
         "other_r": tables.other_r(comparisons, found.runs),
         "ensembles": ensembles.table(comparisons, found.runs),

@@ -17,6 +17,7 @@ from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.registry import TEST_SETS
 from capsnet.variants import parse
+from experiments import catalog
 from experiments.known import by_config, read_grids, state
 from experiments.record import EPOCHS, FURTHER, OTHER_R
 from experiments.sources import Grid
@@ -143,7 +144,7 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
 
 
 def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
-    latest = [] if any(names) else [Store.latest(folder)]
+    latest = [] if any(names) else [catalog.latest(folder)]
     stores: dict[str, Store] = {}
     for name in latest or names:
         if name is None:
@@ -151,7 +152,7 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
             raise InputError(f"nothing has been launched yet: run {start}{cli.called('python -m experiments run')} GRID")
         store = Store.open(name, folder, create=False)
         if store is None:
-            there = Store.names(folder)
+            there = catalog.names(folder)
             nothing = f"no experiment {name!r}: nothing is launched yet"
             meant = get_close_matches(name, COMMANDS, n=1)
             command = f"; or did you mean the command {cli.called(f'python -m analysis {meant[0]}')}?" if meant else ""
@@ -166,7 +167,7 @@ def _nothing(names: Sequence[str], trials: int, folder: Path, unread: Sequence[s
         return UnconfirmedError(
             f"experiment {name!r} holds {trials} runs of a search's trials, and no trial is confirmed yet: no table"
         )
-    there = ", ".join(Store.names(folder)) or "none"
+    there = ", ".join(catalog.names(folder)) or "none"
     but = "".join(f", and {why}" for why in unread)
     return InputError(f"experiment {name!r} holds no run of a grid{but}; experiments that do: {there}")
 

@@ -1,83 +1,24 @@
-"""The tables of an experiment: errors in the form of the paper's Table 1, all numbers, differences, effects of axes."""
+"""All tables of an experiment and the files they go to; among them those of every cell, of axes, and by another r at test."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from analysis import ensembles, frames, robustness
-from analysis.captions import MODEL_TITLES, TABLE1, dictations, footer, in_brackets, published_notes, published_text, slug
-from analysis.cells import (
-    Cell,
-    axes_read,
-    cells,
-    constants,
-    followers_note,
-    name_of,
-    place,
-    text_of,
-    texts_of,
-    value_text,
-    varying,
-    widest,
-)
-from analysis.comparisons import ALPHA, Comparisons, Difference, Effect, axes_of, compare, interactions, main_effects, ranks
+from analysis.accuracy_table import MEASURE, accuracy
+from analysis.captions import faults_notes, footer, in_brackets, slug
+from analysis.cells import cells, followers_note, name_of, texts_of, value_text, varying
+from analysis.comparisons import Comparisons, Effect, axes_of, compare, interactions, main_effects, ranks
+from analysis.differences_table import differences
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
-from analysis.references import dataset_of, grouped
-from analysis.sentences import needed
-from analysis.statistics import MOST_PAIRS, t_interval
+from analysis.statistics import t_interval
 from analysis.table1 import paper_form
-from analysis.wording import (
-    decimals_of,
-    error_text,
-    estimate_text,
-    interval_text,
-    number_text,
-    p_text,
-    setting_text,
-    signed_text,
-)
+from analysis.wording import error_text, estimate_text, interval_text, partly, signed_text
 from experiments.record import OTHER_R
-from experiments.sources import shortened
 from experiments.tracking import Store
-
-MEASURE = "test error (%)"
-
-
-def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
-    """Table 1's form: model, r, reconstruction, then the other axes, and ``mean ± sd (n=3)`` beside the paper's numbers.
-
-    Of three axes or more, the one with the most values is laid side by side, unless that leaves more places empty than it
-    fills, as with the numbers that a search has drawn, or a model is there to which an axis means nothing.
-    """
-    all_cells, axes = comparisons.cells, varying(runs)
-    across = widest(runs, axes) if len(axes) > 2 else None
-    rows = _rows(all_cells, axes, across)
-    unread = any(len(axes_read(cell.setting)) < len(cell.setting) for cell in all_cells)
-    if across and (unread or 2 * len(all_cells) < len(rows) * runs[across].nunique()):
-        across, rows = None, _rows(all_cells, axes, None)
-    first = [axis for axis in TABLE1 if axis != across]
-    down = first + [axis for axis in axes if axis not in (*first, across)]
-    columns: dict[Any, list[Cell]] = {}  # by the value of the axis that is laid across
-    for cell in sorted(all_cells, key=lambda c: place(across, c.setting[across]) if across else 0):  # stable: columns by value
-        columns.setdefault(cell.setting[across] if across else None, []).append(cell)
-    papers = [value for value, members in columns.items() if any(c.published for c in members)]
-    yes_or_no = len(_weights(runs)) < 2 and across != "reconstruction_weight"
-    header = ["reconstruction" if axis == "reconstruction_weight" and yes_or_no else name_of(axis) for axis in down]
-    for value in columns:
-        column = _column(across, value)
-        header += [column, _paper(across, column)] if value in papers else [column]
-    configs = [(next(iter(by_value.values())).runs.iloc[0], by_value) for by_value in rows.values()]
-    body = []
-    for config, by_value in sorted(configs, key=lambda pair: [place(axis, pair[0][axis]) for axis in down]):
-        body.append([*(_label(axis, config, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
-    weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
-    caption = " ".join([_caption(runs, axes, across), *weights])
-    notes = [*published_notes((cell, cell.published) for cell in all_cells), footer(runs)]
-    return Table(f"tab:{slug(runs)}", caption, header, body, len(down), notes)
 
 
 def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
@@ -89,10 +30,10 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     for cell, images, rank in zip(comparisons.cells, comparisons.images, mean_ranks, strict=True):
         error = cell.error
         spread = f"{cell.finished.min():.2f}–{cell.finished.max():.2f}" if error.n > 1 else "—"
-        seen = _partly(interval_text(images.interval), images.interval.n, error.n) if images else "—"
+        seen = partly(interval_text(images.interval), images.interval.n, error.n) if images else "—"
         results = [error_text(cell), interval_text(error), seen, spread]
         together = images.ensemble if images else None
-        results.append(_partly(f"{together.mean:.2f}", images.interval.n, error.n) if images and together else "—")
+        results.append(partly(f"{together.mean:.2f}", images.interval.n, error.n) if images and together else "—")
         results.append("—" if math.isnan(rank) else f"{rank:.1f}")
         body.append([*texts_of(cell.setting), *results])
     notes = [
@@ -102,33 +43,8 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         + _ranked(comparisons, [count for count in seeds if count])
     ]
     caption = f"All cells: test error in %.{in_brackets(axes)}"
-    notes += [*robustness.stopping(comparisons.cells), *_faults(comparisons), footer(runs)]
+    notes += [*robustness.stopping(comparisons.cells), *faults_notes(comparisons), footer(runs)]
     return Table(f"tab:{slug(runs)}-ablation", caption, header, body, len(axes), notes)
-
-
-def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
-    """Every cell against the reference; None if there is one cell."""
-    if not comparisons.references:
-        return None
-    axes = varying(runs)
-    header = [*map(name_of, axes), "pairs", "difference (points)", "95% over seeds", "95% over seeds and images"]
-    header += ["effect size", "p", "p (Holm)", "detectable", "verdict"]
-    body = [_difference_row(difference, comparisons) for difference in comparisons.differences]
-    caption = (
-        f"Difference of the test error to the reference {_referred(comparisons)}, in percentage points, paired by seed; "
-        f"{_reached(comparisons)}.{in_brackets(axes)}"
-    )
-    most = max((d.comparison.difference.n for d in comparisons.differences), default=0)
-    test = "exact two-sided sign-flip permutation test" + f" (t-test of over {MOST_PAIRS} pairs)" * (most > MOST_PAIRS)
-    note = (
-        f"p: {test} of the paired differences, by Holm's method corrected for "
-        f"{_compared(comparisons)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
-        f"smallest true difference that a paired t-test of this n, uncorrected, finds in 80% of experiments (alpha {ALPHA:g}); "
-        "the corrected p finds it less often."
-    )
-    notes = [note, *reach_notes(comparisons), *_faults(comparisons), footer(runs)]
-    marked = frozenset(i for i, d in enumerate(comparisons.differences) if d.p_holm <= ALPHA)
-    return Table(f"tab:{slug(runs)}-differences", caption, header, body, len(axes), notes, marked)
 
 
 def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -244,40 +160,6 @@ def judged(
     return compare(cells(runs, published), stores or {}, reference)
 
 
-def reach_notes(comparisons: Comparisons) -> list[str]:
-    """Says so where no data of this n could have been significant."""
-    parts = comparisons.by_dataset
-    said = {name: note for name, part in parts.items() for note in _reach_notes(part)}
-    if len(parts) == 1:
-        return [*said.values()]
-    by_note: dict[str, list[str]] = {}
-    for name, note in said.items():
-        by_note.setdefault(note, []).append(name)
-    return [f"On {' and '.join(names)}: {note[0].lower()}{note[1:]}" for note, names in by_note.items()]
-
-
-def _reach_notes(comparisons: Comparisons) -> list[str]:
-    compared = [d.comparison for d in comparisons.differences if d.comparison.difference.n]
-    if not compared or comparisons.in_reach:
-        return []
-    least, count = min(c.smallest_p for c in compared), len(compared)
-    corrected = f" and {p_text(min(1.0, least * count))} after the correction" if count > 1 and least < 1 else ""
-    pairs = max(c.difference.n for c in compared)
-    return [
-        f"Significance is out of reach: the least p that {pairs} pair{'s' * (pairs > 1)} can give is {p_text(least)}"
-        f"{corrected}; {needed(count)} seeds would be needed for {ALPHA:g}."
-    ]
-
-
-def verdict(difference: Difference) -> str:
-    """What may be said of a difference."""
-    if not difference.comparison.difference.n:
-        return "no pair of runs"
-    if difference.p_holm <= ALPHA:
-        return "lower error" if difference.comparison.difference.mean < 0 else "higher error"
-    return "no difference can be claimed"
-
-
 def _ranked(comparisons: Comparisons, seeds: Sequence[int]) -> str:
     if not seeds:
         return ""
@@ -287,103 +169,5 @@ def _ranked(comparisons: Comparisons, seeds: Sequence[int]) -> str:
     return f" Rank: by test error, 1 is best; {over} that {cells} with a result have finished."
 
 
-def _referred(comparisons: Comparisons) -> str:
-    """The references, and why they are."""
-    said = [f"{setting_text(cell.setting)}; {why}" for cell, why in comparisons.references.values()]
-    return f"({said[0]})" if len(comparisons.by_dataset) == 1 else "of its data set " + ", ".join(f"({each})" for each in said)
-
-
-def _reached(comparisons: Comparisons) -> str:
-    errors = [f"{error_text(cell)} %" for cell, _ in comparisons.references.values()]
-    return f"the reference has {errors[0]}" if len(errors) == 1 else f"the references have {' and '.join(errors)}"
-
-
-def _compared(comparisons: Comparisons) -> str:
-    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``; ``0 comparisons`` where no pair is finished."""
-    made = [d for d in comparisons.differences if d.comparison.difference.n]
-    (first, count), *rest = [(name, len(each)) for name, each in grouped(made, lambda d: d.cell).items()] or [("", 0)]
-    on = f" on {first}" * (len(comparisons.by_dataset) > 1 and count > 0)
-    return f"{count} comparison{'s' * (count != 1)}{on}" + "".join(f" and {n} on {name}" for name, n in rest)
-
-
-def _partly(text: str, n: int, of: int) -> str:
-    """Says so if predictions of some runs are gone."""
-    return text if n == of else f"{text} (n={n})"
-
-
-def _difference_row(difference: Difference, comparisons: Comparisons) -> list[str]:
-    made, labels = difference.comparison, texts_of(difference.cell.setting)
-    estimate = made.difference
-    if not estimate.n:
-        return [*labels, "0", *["—"] * 7, verdict(difference)]
-    seen = _partly(interval_text(difference.images, signed=True), difference.images.n, estimate.n) if difference.images else "—"
-    interval = "all equal" if estimate.sd == 0 else interval_text(estimate, signed=True)  # no spread is no certainty
-    results = [str(estimate.n), signed_text(estimate.mean, estimate), interval, seen]
-    results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
-    results += [p_text(made.p), p_text(difference.p_holm)]
-    # nothing can be detected where no p can be small enough
-    in_reach = comparisons.by_dataset[dataset_of(difference.cell)].in_reach
-    detectable = made.detectable > 0 and in_reach
-    results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if detectable else "—")
-    said = verdict(difference) if in_reach else "out of reach"
-    return [*labels, *results, said]
-
-
 def _csv(frame: pd.DataFrame) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
-
-
-def _rows(all_cells: Sequence[Cell], axes: list[str], across: str | None) -> dict[tuple[Any, ...], dict[Any, Cell]]:
-    """Values of the other axes -> value of the axis that is laid across -> cell."""
-    rows: dict[tuple[Any, ...], dict[Any, Cell]] = {}
-    for cell in all_cells:
-        key = tuple(cell.setting[axis] for axis in axes if axis != across)
-        rows.setdefault(key, {})[cell.setting[across] if across else None] = cell
-    return rows
-
-
-def _weights(runs: pd.DataFrame) -> list[float]:
-    return sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
-
-
-def _label(axis: str, config: "pd.Series[Any]", yes_or_no: bool) -> str:
-    value = config[axis]
-    if axis == "model":
-        return MODEL_TITLES.get(value, str(value))
-    if axis not in axes_read({"model": config["model"], axis: value}):
-        return "—"
-    return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
-
-
-def _column(across: str | None, value: Any) -> str:
-    if across is None:
-        return MEASURE
-    return shortened(value) if isinstance(value, str) else f"{name_of(across)} = {value_text(across, value)}"
-
-
-def _paper(across: str | None, column: str) -> str:
-    return f"paper, {column}" if across else "paper (%)"
-
-
-def _results(by_value: dict[Any, Cell], values: list[Any], papers: list[Any]) -> list[str]:
-    texts = []
-    for value in values:
-        cell = by_value.get(value)
-        texts.append(error_text(cell) if cell else "")
-        if value in papers:
-            texts.append(published_text(cell.published) if cell and cell.published else "")
-    return texts
-
-
-def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
-    same_in_all = constants(runs)
-    same = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in same_in_all.items())
-    columns = f" Columns: {name_of(across)}." if across else ""
-    constant = f" Constant: {same}." if same else ""
-    constant += "".join(f" {text}." for text in dictations(runs))
-    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{in_brackets([*TABLE1, *axes, *same_in_all])}"
-
-
-def _faults(comparisons: Comparisons) -> list[str]:
-    count = len(comparisons.faults)
-    return [f"Without the predictions of {count} finished run{'s' * (count > 1)}, which are gone."] if count else []

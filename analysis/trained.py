@@ -128,10 +128,10 @@ def choose_all(run_id: str, experiment: str, folder: Path) -> "list[tuple[Store,
     Raises:
         InputError: there is no such run or experiment, or it has nothing to show; or both are named, and they don't agree.
     """
-    from experiments.tracking import Store
+    from experiments import catalog
 
     if run_id:
-        store, run = Store.holding(run_id, folder)
+        store, run = catalog.holding(run_id, folder)
         if experiment not in ("", store.name):
             raise InputError(f"run {run.run_id} is of experiment {store.name!r}, not {experiment!r}")
         return [(store, run)]
@@ -142,7 +142,7 @@ def choose_all(run_id: str, experiment: str, folder: Path) -> "list[tuple[Store,
             f"experiment {found.experiment!r} has no finished run with a decoder (reconstruction_weight above 0), so none is "
             "the best; of a run without one, named by its id, there is a figure of its routing"
         )
-    return [Store.holding(each, folder) for each in best.values()]
+    return [catalog.holding(each, folder) for each in best.values()]
 
 
 def best_runs(runs: "pd.DataFrame") -> dict[str, str]:

@@ -63,3 +63,8 @@ def number_text(value: float, decimals: int, *, signed: bool) -> str:
     """With a true minus sign, and none before a zero."""
     text = f"{value:+.{decimals}f}" if signed else f"{value:.{decimals}f}"
     return text.lstrip("+-") if not float(text) else text.replace("-", "−")
+
+
+def partly(text: str, n: int, of: int) -> str:
+    """Says so if predictions of some runs are gone."""
+    return text if n == of else f"{text} (n={n})"

@@ -178,25 +178,13 @@ def measure(
     here = machine.describe(device)
     one = changed(base, precision=swept(precisions, device))
 
-    tell("peaks of the machine")
-    peak = _peaks(base, device, precisions, budget.share("peaks"), scale)
-    share, measured = budget.share("step") / len(precisions), {}
-    for precision in precisions:
-        tell(f"a training step by part, {precision}")
-        measured[precision] = parts.measure(changed(base, precision=precision), device, share, least=scale.rounds)
-    tell("peaks of the machine again: another moment may be less busy")
-    peak = peak.with_those_of(_peaks(base, device, precisions, budget.share("peaks again"), scale))
-    least = {p: floors.floors(base, p, peak.flops_per_second, peak.bytes_per_second) for p in precisions}
-    steps = {precision: Step(*measured[precision], least[precision]) for precision in precisions}
-
+    peak, steps = _by_part(base, device, precisions, budget, scale, tell)
     tell("training and evaluation, in turn with the textbook version")
     rates = _training(base, device, precisions, budget.share("training"), scale)
-
     sweeps = {}
     for axis in AXES:
         tell(f"training by {axis.replace('_', ' ')}")
         sweeps[axis] = _sweep(one, device, axis, budget.share(axis), scale)
-
     tell("memory")
     budget.share("memory")  # it takes what it takes
     memory = {
@@ -204,23 +192,8 @@ def measure(
         for precision in precisions
         for what in ("training", "evaluation")
     }
-
     tell("processes side by side")
-    counts = processes.fitting(scale.processes, device, memory[f"training {one.precision}"])
-    together = processes.side_by_side(
-        epoch_of(one, scale.sweep_images),
-        device,
-        counts,
-        seconds=scale.window,
-        budget=budget.share("processes"),
-        least=scale.rounds,
-    )
-    few = machine.cores() if device.type == "cpu" else max(scale.processes)
-    left_out = [
-        f"{n} processes, on {few} cores" if n > few else f"{n} processes: too little memory"
-        for n in scale.processes
-        if n not in counts
-    ]
+    together, left_out = _side_by_side(one, device, memory[f"training {one.precision}"], budget.share("processes"), scale)
     return Findings(
         here,
         base.to_params(),
@@ -231,9 +204,47 @@ def measure(
         sweeps,
         memory,
         together,
-        tuple(left_out),
+        left_out,
         time.perf_counter() - begun,
     )
+
+
+def _by_part(
+    base: RunConfig,
+    device: torch.device,
+    precisions: Sequence[str],
+    budget: Budget,
+    scale: Scale,
+    tell: Callable[[str], None],
+) -> tuple[peaks.Peaks, dict[str, Step]]:
+    """The machine's peaks, and a training step of each precision with the floors that they set."""
+    tell("peaks of the machine")
+    peak = _peaks(base, device, precisions, budget.share("peaks"), scale)
+    share, measured = budget.share("step") / len(precisions), {}
+    for precision in precisions:
+        tell(f"a training step by part, {precision}")
+        measured[precision] = parts.measure(changed(base, precision=precision), device, share, least=scale.rounds)
+    tell("peaks of the machine again: another moment may be less busy")
+    peak = peak.with_those_of(_peaks(base, device, precisions, budget.share("peaks again"), scale))
+    least = {p: floors.floors(base, p, peak.flops_per_second, peak.bytes_per_second) for p in precisions}
+    return peak, {precision: Step(*measured[precision], least[precision]) for precision in precisions}
+
+
+def _side_by_side(
+    config: RunConfig, device: torch.device, memory: int, budget: float, scale: Scale
+) -> tuple[dict[int, Spread], tuple[str, ...]]:
+    """Images per second of several processes at once, and which numbers of them are left out and why."""
+    counts = processes.fitting(scale.processes, device, memory)
+    together = processes.side_by_side(
+        epoch_of(config, scale.sweep_images), device, counts, seconds=scale.window, budget=budget, least=scale.rounds
+    )
+    few = machine.cores() if device.type == "cpu" else max(scale.processes)
+    left_out = (
+        f"{n} processes, on {few} cores" if n > few else f"{n} processes: too little memory"
+        for n in scale.processes
+        if n not in counts
+    )
+    return together, tuple(left_out)
 
 
 def _peaks(base: RunConfig, device: torch.device, precisions: Sequence[str], budget: float, scale: Scale) -> peaks.Peaks:

@@ -20,6 +20,7 @@ from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
+    from capsnet.data import Data
     from capsnet.state import EpochMetrics, TrainingState
     from capsnet.training import Step
 
@@ -73,7 +74,7 @@ def main() -> int:
 
     from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from capsnet.training import DivergedError, choose_device, errors_at, evaluate, train
+    from capsnet.training import DivergedError, choose_device, train
 
     device = choose_device(command.device)
     precision.require(config, device)
@@ -97,24 +98,32 @@ def main() -> int:
                 display.epoch(metrics)
                 if command.checkpoints:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
-        result = evaluate(state.model, data.test, config.test_batch_size)
-        others = errors_at(state.model, data.test, config.test_batch_size, config.test_routing_iterations)
-        found = {  # one after the other: the largest has half a gigabyte
-            name: evaluate(state.model, further.read_test_set(name, folder, device)[0], config.test_batch_size).error
-            for name in config.test_sets
-        }
+        for line in _tested(state, data, folder):
+            cli.console.print(line)
     except DivergedError as error:
         cli.errors.print(f"[bold red]diverged:[/] {error}")
         return 1
-    wrong = round(result.error * len(data.test) / 100)
-    cli.console.print(f"test error [bold]{result.error:.2f} %[/] ({wrong} of {len(data.test)} images)")
-    for r, percent in others.items():
-        cli.console.print(f"test error at r = {r}, instead of {config.routing_iterations}: [bold]{percent:.2f} %[/]")
-    for name, percent in found.items():
-        cli.console.print(f"test error on {name} ({TEST_SETS[name].origin}): [bold]{percent:.2f} %[/]")
     if told := stopping(config, state.history):
         cli.console.print(told)
     return 0
+
+
+def _tested(state: "TrainingState", data: "Data", folder: Path) -> list[str]:
+    """The test errors, a line for each: of the data set, with other r, on further test sets."""
+    from capsnet import further
+    from capsnet.training import errors_at, evaluate
+
+    config, size = state.config, state.config.test_batch_size
+    error = evaluate(state.model, data.test, size).error
+    wrong = round(error * len(data.test) / 100)
+    lines = [f"test error [bold]{error:.2f} %[/] ({wrong} of {len(data.test)} images)"]
+    for r, percent in errors_at(state.model, data.test, size, config.test_routing_iterations).items():
+        lines.append(f"test error at r = {r}, instead of {config.routing_iterations}: [bold]{percent:.2f} %[/]")
+    for name in config.test_sets:  # one after the other: the largest has half a gigabyte
+        images, _ = further.read_test_set(name, folder, state.device)
+        origin = TEST_SETS[name].origin
+        lines.append(f"test error on {name} ({origin}): [bold]{evaluate(state.model, images, size).error:.2f} %[/]")
+    return lines
 
 
 def stopping(config: RunConfig, history: "Sequence[EpochMetrics]") -> str:

@@ -145,6 +145,7 @@ def plan(command: Plan) -> int:
         raise InputError(f"--workers must be 0 or more, not {command.workers}")
     grid = read_grid(command.grid)
     cli.note(remarks(config for _, config in grid.configs))
+    from experiments import catalog
     from experiments.journal import look
     from experiments.known import by_config
     from experiments.overview import show
@@ -162,7 +163,7 @@ def plan(command: Plan) -> int:
         lambda config: look(checkpoints, config),
         git_commit(),
         command.workers,
-        elsewhere=lambda: by_config(Store.runs_beside(name, command.mlruns))[0],
+        elsewhere=lambda: by_config(catalog.runs_beside(name, command.mlruns))[0],
     )
     if grid.description:
         cli.console.print(cli.escaped(grid.description), "", sep="\n")
@@ -179,7 +180,7 @@ def run(command: Run) -> int:
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
     with _engine(command, len(shard.of(list(grid.configs))), uri) as engine:
-        from experiments.launch import Wish, run_grid
+        from experiments.gridding import Wish, run_grid
 
         configs = [config for _, config in grid.configs]
         with _launchers(command, command.experiment or grid.name, grid.name, shard, configs, engine) as (launchers, place):
@@ -294,15 +295,15 @@ def _told(failed: Sequence[str], untold: Sequence[str]) -> int:
 
 def sync(command: Sync) -> int:
     """Bring all experiments of the tracking store up to date; 0 if nothing is left to tell."""
-    from experiments.launch import end_parents
+    from experiments import catalog
+    from experiments.gridding import end_parents
     from experiments.sync import sync as push
-    from experiments.tracking import Store
 
     if not command.mlruns.is_dir():
         raise InputError(f"there is no folder {command.mlruns.resolve()}; --mlruns names the one that was launched with")
     checkpoints, left = command.mlruns / "checkpoints", 0
     folders = {folder.name: folder for folder in checkpoints.glob("*") if folder.is_dir()}
-    for store in Store.all(command.mlruns):
+    for store in catalog.stores_in(command.mlruns):
         if folder := folders.pop(store.key, None):
             found = push(store, folder)
             untold = found.faults + found.unreadable + end_parents(store, Launchers(command.mlruns, store.name, store.key))

@@ -13,7 +13,8 @@ from capsnet.errors import InputError, is_text, unknown
 from capsnet.variants import Variant, parse
 from experiments.samplers import PRUNERS, SAMPLERS, SINGLE
 from experiments.sources import MOST_SEEDS, Grid, counted, make_grid, read_document, read_mapping, read_named
-from experiments.space import Space, read_space
+from experiments.space import Space
+from experiments.space_yaml import read_space
 
 SHIPPED = Path(__file__).parent / "searches"
 KEYS = (

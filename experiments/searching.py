@@ -15,9 +15,10 @@ from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments import champion, leases, study_figures
 from experiments.executors import Engine
+from experiments.gridding import Wish, run_grid
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config
-from experiments.launch import Wish, launch, run_grid
+from experiments.launch import launch
 from experiments.locks import Launchers
 from experiments.overview import wide
 from experiments.progress import display, tell_untold

@@ -1,4 +1,4 @@
-"""What is known about runs, in MLflow, which only this file, runlog.py and champion.py import (4 s, so import them late).
+"""What is known about an experiment's runs, in MLflow, which takes 4 s to import: late, therefore, and by few files.
 
 One experiment holds one parent run per grid, kept across launches, and one child run per config. A child has every RunConfig
 field as a parameter, a metric row per epoch, the final test error, and its weights and test predictions as artifacts.
@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from capsnet.cli import called, note
+from capsnet.cli import note
 from capsnet.errors import InputError, brief, is_text
 from experiments import stores
 
@@ -124,7 +124,7 @@ class Store:
             return None
         # MLflow guards neither the making of its tables nor that of an experiment against others who do the same
         with stores.alone(folder) if create else nullcontext():
-            client = _client(uri)
+            client = connected(uri)
             try:
                 found = client.get_experiment_by_name(name)
                 if found is None and create:
@@ -142,86 +142,16 @@ class Store:
             raise InputError(f"experiment {name!r} has been deleted in MLflow; restore it ({restore}) or choose another name")
         return cls(uri, name, found.experiment_id, found.creation_time)
 
-    @classmethod
-    def all(cls, folder: Path) -> "list[Store]":
-        """All experiments of the tracking store."""
-        uri = stores.uri(folder)
-        found = _client(uri).search_experiments(ViewType.ALL) if stores.exists(uri) else []
-        return [cls(uri, e.name, e.experiment_id, e.creation_time) for e in found]
-
-    @classmethod
-    def latest(cls, folder: Path) -> str | None:
-        """The name of the experiment that was launched last."""
-        if not stores.exists(stores.uri(folder)):
-            return None
-        client = _client(stores.uri(folder))
-        names = {e.experiment_id: e.name for e in client.search_experiments()}
-        filtered = f"tags.{LAUNCHED} LIKE '%'"  # grids and searches
-        runs = client.search_runs(list(names), filtered, order_by=[f"tags.{LAUNCHED} DESC"], max_results=1) if names else []
-        return names[runs[0].info.experiment_id] if runs else None
-
-    @classmethod
-    def names(cls, folder: Path) -> list[str]:
-        """The experiments that hold a grid."""
-        if not stores.exists(stores.uri(folder)):
-            return []
-        client = _client(stores.uri(folder))
-        named = {e.experiment_id: e.name for e in client.search_experiments()}
-        held = {run.info.experiment_id for run in search(client, list(named), f"tags.{KIND} = 'grid'")}
-        return sorted(name for experiment_id, name in named.items() if experiment_id in held)
-
-    @classmethod
-    def runs_beside(cls, name: str, folder: Path, most: int = PAGE) -> list[TrackedRun]:
-        """The child runs of all experiments but that one, oldest first: the latest ``most`` of them, since each costs a ms."""
-        client = _client(stores.uri(folder)) if stores.exists(stores.uri(folder)) else None
-        others = [e.experiment_id for e in client.search_experiments() if e.name != name] if client else []
-        if not client or not others:
-            return []
-        newest = ["attributes.start_time DESC"]
-        found = client.search_runs(others, f"tags.{KIND} = 'run'", max_results=most, order_by=newest)
-        return [_tracked(run) for run in reversed(found)]
-
-    @classmethod
-    def holding(cls, run_id: str, folder: Path) -> "tuple[Store, TrackedRun]":
-        """A finished run by its id, or by the beginning of its id as in git, with the experiment that holds it.
-
-        Raises:
-            InputError: there is no such run or several, or it has nothing to show: it was deleted, didn't finish, or isn't one
-                of a single network.
-        """
-        uri = stores.uri(folder)
-        if not re.fullmatch(r"[0-9a-f]{4,32}", run_id):
-            pictured = called(f"python -m analysis figures --experiment {run_id}")
-            hint = f"; the best run of an experiment: {pictured}" if run_id in cls.names(folder) else ""
-            raise InputError(
-                f"{run_id!r} is no run id: one has 32 characters of 0-9 and a-f, of which the first four may do{hint}"
-            )
-        client = _client(uri) if stores.exists(uri) else None
-        experiments = {e.experiment_id: e for e in client.search_experiments(ViewType.ALL)} if client else {}
-        wanted = f"attributes.run_id LIKE '{run_id}%'"
-        found = list(search(client, list(experiments), wanted, ViewType.ALL)) if client else []
-        if not found:
-            held = f"has the experiments {', '.join(names)}" if (names := cls.names(folder)) else "is empty"
-            raise InputError(
-                f"no run {run_id!r}: the tracking store {stores.shown(uri)} {held}; {stores.browsing(uri)} shows ids of runs"
-            )
-        if len(found) > 1:
-            ids = ", ".join(sorted(run.info.run_id for run in found[:5]))
-            raise InputError(f"{len(found)} runs have an id that begins with {run_id}: {ids}{', ...' if found[5:] else ''}")
-        experiment = experiments[found[0].info.experiment_id]
-        _refuse_unfinished(found[0], experiment, uri)
-        return cls(uri, experiment.name, experiment.experiment_id, experiment.creation_time), _tracked(found[0])
-
     def runs(self) -> Iterator[TrackedRun]:
         """Every child run of the experiment, oldest first; runs that something else logged are left out."""
-        yield from map(_tracked, search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"))
+        yield from map(tracked, search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"))
 
     def sort_out(self) -> tuple[list[TrackedRun], dict[str, str]]:
         """The child runs, oldest first, and (run id -> what it is) of runs that something else logged here."""
         found, others = [], {}
         for run in search(self.client, [self.experiment_id], ""):
             if (made := run.data.tags.get(KIND)) == "run":
-                found.append(_tracked(run))
+                found.append(tracked(run))
             elif made not in ("grid", "search"):
                 others[run.info.run_id] = f"{run.info.run_name!r} was logged by something else"
         return found, others
@@ -376,7 +306,7 @@ def _made(uri: str) -> MlflowClient:
     return MlflowClient(uri, registry_uri=uri)
 
 
-def _client(uri: str) -> MlflowClient:
+def connected(uri: str) -> MlflowClient:
     """A client of the store, whose first use makes or migrates the database.
 
     Raises:
@@ -399,30 +329,10 @@ def _client(uri: str) -> MlflowClient:
     return client
 
 
-def _tracked(run: Run) -> TrackedRun:
+def tracked(run: Run) -> TrackedRun:
+    """What is taken over of MLflow's run."""
     data, info = run.data, run.info
     return TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
-
-
-def _refuse_unfinished(run: Run, experiment: Experiment, uri: str) -> None:
-    """Raise an InputError, with what to do, if the run has no network that was trained to its end."""
-    tags, run_id, status = run.data.tags, run.info.run_id, run.info.status
-    if experiment.lifecycle_stage == "deleted":
-        restore = stores.command(uri, f"experiments restore --experiment-id {experiment.experiment_id}")
-        fault = f"is of experiment {experiment.name!r}, which has been deleted in MLflow; restore it ({restore})"
-    elif run.info.lifecycle_stage == "deleted":
-        fault = f"has been deleted in MLflow; restore it ({stores.command(uri, f'runs restore --run-id {run_id}')})"
-    elif tags.get(KIND) in {"grid", "search"}:
-        fault = f"is that of the whole {tags[KIND]} {tags[GRID]!r}, which has no network: take one of the runs below it"
-    elif tags.get(KIND) != "run":
-        fault = f"of experiment {experiment.name!r} was not logged by this program, so it has no network to show"
-    elif status == "RUNNING":
-        fault = "is still being trained, or was interrupted: wait for it, or launch its grid again"
-    elif status != "FINISHED":
-        fault = f"didn't finish ({tags.get(FAILURE, status.lower())}), and only finished runs keep their weights"
-    else:
-        return
-    raise InputError(f"run {run_id} {fault}; or name another run")
 
 
 def search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from capsnet import interrupts
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from experiments.gridding import make_job
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import by_config, state
-from experiments.launch import make_job
 from experiments.progress import Display
 from experiments.search import Search
 from experiments.sources import label

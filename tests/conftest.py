@@ -21,7 +21,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from experiments import tracking
 
     folder = tmp_path_factory.mktemp("migrated")
-    tracking._client(f"sqlite:///{folder / 'mlflow.db'}")
+    tracking.connected(f"sqlite:///{folder / 'mlflow.db'}")
     return folder / "mlflow.db"
 
 

@@ -12,6 +12,7 @@ from scipy import stats
 from analysis import ensembles, tables
 from analysis.cells import cells
 from analysis.comparisons import Comparisons, Difference, compare, interactions, main_effects, ranks
+from analysis.differences_table import verdict
 from analysis.predictions import read_answers
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
@@ -442,7 +443,7 @@ def test_runs_of_a_cell_that_saw_different_images_are_not_averaged(make_runs, an
 def test_what_is_said_follows_the_corrected_p(make_runs, mean, p, p_holm, n, said):
     estimate = Estimate(mean, 0.1, mean - 0.1, mean + 0.1, n, "")
     cell = cells(make_runs({}))[0]
-    assert tables.verdict(Difference(cell, Comparison(estimate, p, 0.01, 1.0, 0.1), p_holm, None)) == said
+    assert verdict(Difference(cell, Comparison(estimate, p, 0.01, 1.0, 0.1), p_holm, None)) == said
 
 
 def test_an_ensemble_is_only_told_of_several_runs(make_runs, answered):

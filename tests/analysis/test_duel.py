@@ -8,12 +8,13 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from analysis.duel import Compare, main
 from capsnet.errors import InputError
+from experiments import catalog
 from experiments.journal import PREDICTIONS
 from experiments.tracking import Store
 
 
 def stored(gallery, run_id, folder):
-    store, _ = Store.holding(run_id, gallery)
+    store, _ = catalog.holding(run_id, gallery)
     answers = load_file(store.artifact(run_id, PREDICTIONS, folder))
     return answers["predictions"] != answers["labels"]
 

@@ -24,8 +24,9 @@ from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
 from capsnet.models import build
 from capsnet.state import stream
+from experiments import catalog
 from experiments.journal import FILES
-from experiments.tracking import MissingError, Store
+from experiments.tracking import MissingError
 from tests.analysis.looks import clashes, inside, smallest, texts
 from tests.experiments.conftest import TINY, launched
 
@@ -95,7 +96,7 @@ def test_examples_are_the_first_of_each_class_and_the_first_failures():
 
 
 def test_reconstructions_are_of_the_run_and_its_failures_those_of_the_predictions_file(loaded, data, gallery, drawn, tmp_path):
-    store, run = Store.holding(loaded.run_id, gallery)
+    store, run = catalog.holding(loaded.run_id, gallery)
     told = load_file(store.artifact(run.run_id, "test_predictions.safetensors", tmp_path))
     labels, answers = told["labels"].tolist(), told["predictions"].tolist()
     wrong = [i for i in range(360) if labels[i] != answers[i]]
@@ -379,7 +380,7 @@ def test_texts_fit_and_can_be_read(made_up, drawn, tmp_path, look):
 def test_a_run_without_a_decoder_has_the_figure_of_routing_alone(gallery, data, tmp_path):
     store, _ = choose("", "pictures", gallery)
     run = next(run for run in store.runs() if run.params["routing"] == "uniform")
-    trained = Trained.load(*Store.holding(run.run_id, gallery), tmp_path / "files")
+    trained = Trained.load(*catalog.holding(run.run_id, gallery), tmp_path / "files")
     for make in (reconstructions, perturbations, perturbation_gif):
         with pytest.raises(InputError, match=f"run {run.run_id} was trained without reconstruction"):
             make(trained, data.test, tmp_path / "made")

@@ -23,8 +23,8 @@ from capsnet.data import Split, read
 from capsnet.errors import InputError
 from capsnet.models import build
 from capsnet.state import stream
+from experiments import catalog
 from experiments.journal import PREDICTIONS
-from experiments.tracking import Store
 from tests.analysis.looks import texts
 from tests.analysis.test_comparisons import Shelf
 from tests.experiments.conftest import launched
@@ -302,7 +302,7 @@ def test_the_whole_way_from_runs_to_tables_and_pictures(pairs, tmp_path, capsys)
         there = {path.name for path in (tmp_path / "pairs" / "figures" / run_id[:8]).iterdir()}
         assert there > {"reconstructions.png", "perturbations.png", "perturbation.gif", "routing.png"}
     assert json.loads((tmp_path / "pairs" / "figures" / best["multidigits"][:8] / "routing.json").read_text())["images"] == 3600
-    trained = Trained.load(*Store.holding(best["multidigits"], pairs), tmp_path)
+    trained = Trained.load(*catalog.holding(best["multidigits"], pairs), tmp_path)
     row = found.runs.set_index("run_id").loc[best["multidigits"]]
     assert f"test error {row['test_error']:.2f} %" in trained.title
     trained.check(read(trained.config, Path("/nowhere"), torch.device("cpu")).test)
@@ -314,7 +314,7 @@ def test_two_runs_on_pairs_are_compared_by_exact_match(pairs, tmp_path, capsys):
     first, *_, second = runs["run_id"]
     said = []
     for run_id in (first, second):
-        store, _ = Store.holding(run_id, pairs)
+        store, _ = catalog.holding(run_id, pairs)
         told = load_file(store.artifact(run_id, PREDICTIONS, tmp_path))
         said.append(np.array([set(a) != set(b) for a, b in zip(told["predictions"], told["labels"], strict=True)]))
     one, other = said

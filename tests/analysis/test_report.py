@@ -177,8 +177,8 @@ def test_nobodys_text_becomes_markup(mixed, tmp_path):
 
 
 def test_halves_of_characters_can_be_written(mixed, tmp_path):
-    store = Shelf(texts={"g": 'description: "\\ud83d half"\nbase: {epochs: 8}\n'})
-    found = made(mixed, store)
+    failed(mixed, 0, "error", "\ud83d half")
+    found = made(mixed)
     path = report.write(found, tables.judged(found.runs, published=()), [], tmp_path / "new" / "folder")
     assert "? half" in path.read_text(encoding="utf-8")
 

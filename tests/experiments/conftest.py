@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from capsnet.config import RunConfig
     from capsnet.state import EpochMetrics
-    from experiments.launch import Summary
+    from experiments.gridding import Summary
     from experiments.record import Ending
     from experiments.tracking import Store
 
@@ -64,7 +64,7 @@ def opened(mlruns: Path, name: str = "tiny") -> "Store":
 def launched(mlruns: Path, text: str, name: str = "tiny", *, wish: Any = None, engine: Any = None, **place: Any) -> "Summary":
     """Launch a grid in this process, with a checkpoint after each epoch."""
     from experiments.executors import Engine, Inline
-    from experiments.launch import Wish, run_grid
+    from experiments.gridding import Wish, run_grid
     from experiments.locks import Launchers
     from experiments.sources import parse_grid
     from experiments.worker import Place

@@ -15,9 +15,9 @@ from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.state import EpochMetrics, TrainingState
 from experiments import stores
+from experiments.gridding import end_parents
 from experiments.journal import Journal, folder_of
 from experiments.known import read_grids
-from experiments.launch import end_parents
 from experiments.locks import ALL, Launchers
 from experiments.record import Ending, Record
 from experiments.sources import parse_grid

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.gridding import Summary, Wish
 from experiments.known import by_config, state
-from experiments.launch import Summary, Wish
 from experiments.provenance import hardware
 from experiments.tracking import Store
 from tests.experiments.conftest import launched as launched_named

@@ -14,7 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from capsnet.config import RunConfig
 from capsnet.state import EpochMetrics
-from experiments import overview
+from experiments import catalog, overview
 from experiments.costs import Pace
 from experiments.plan import CellPlan, GridPlan, Journal, plan_grid, smallest_p, standing
 from experiments.record import Ending
@@ -410,10 +410,10 @@ def test_the_command_finds_runs_of_other_experiments(command: Command, tiny: Pat
         last = EpochMetrics(1, 1_700_000_000_000, 0.5, 0.4, 200.0, 30.0, 25.0, 1e-3, 2.0, 30.0)
         ending = Ending("FINISHED", 1_700_000_001_000, results={"test_error": 1.0, "parameters": 5})
         logged(store, mlruns, replaced(first, seed=seed), ending, [last], tags, "parent")
-    assert [run.params["seed"] for run in Store.runs_beside("mine", mlruns)] == ["50", "51"]
-    assert [run.params["seed"] for run in Store.runs_beside("mine", mlruns, most=1)] == ["51"]
-    assert len(Store.runs_beside("new", mlruns)) == 3
-    assert Store.runs_beside("new", mlruns / "nowhere") == []
+    assert [run.params["seed"] for run in catalog.runs_beside("mine", mlruns)] == ["50", "51"]
+    assert [run.params["seed"] for run in catalog.runs_beside("mine", mlruns, most=1)] == ["51"]
+    assert len(catalog.runs_beside("new", mlruns)) == 3
+    assert catalog.runs_beside("new", mlruns / "nowhere") == []
     said = command("plan", str(tiny), "--experiment", "new").stdout
     assert "(c) from runs of other experiments" in said
     assert "measured on a card" in said

@@ -16,8 +16,8 @@ from capsnet.errors import InputError
 from capsnet.state import TrainingState
 from experiments import stores
 from experiments.executors import Engine, Inline
+from experiments.gridding import Wish
 from experiments.known import by_config, state
-from experiments.launch import Wish
 from experiments.locks import ALL, Launchers, Shard
 from experiments.sources import parse_grid, read_grid
 from experiments.tracking import SUPERSEDED
@@ -103,12 +103,12 @@ def test_the_parent_of_a_shard_alone_says_that_something_is_missing(mlruns: Path
 def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
     mlruns: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from experiments import launch, worker
+    from experiments import gridding, worker
 
     text = TINY.replace("seeds: 2", "seeds: 1")
     launched(mlruns, text)
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 0  # the same code
-    for module in (launch, worker):
+    for module in (gridding, worker):
         monkeypatch.setattr(module, "git_commit", lambda: "another")
     assert launched(mlruns, text).finished == 0
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
@@ -120,11 +120,11 @@ def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
 
 def test_fresh_replaces_all_that_other_code_finished(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A launch before may have been cut off before it could say that the first is superseded."""
-    from experiments import launch, worker
+    from experiments import gridding, worker
 
     text = TINY.replace("seeds: 2", "seeds: 1")
     for commit in ("first", "second", "third"):
-        for module in (launch, worker):
+        for module in (gridding, worker):
             monkeypatch.setattr(module, "git_commit", lambda commit=commit: commit)
         assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
         store = opened(mlruns)
@@ -147,11 +147,11 @@ class _Stopped(Inline):
 
 def test_an_old_result_speaks_until_its_replacement_is_there(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """--fresh that is cut off takes no result away, and goes on where it stopped."""
-    from experiments import launch, worker
+    from experiments import gridding, worker
 
     text = TINY.replace("seeds: 2", "seeds: 1")
     launched(mlruns, text)
-    for module in (launch, worker):
+    for module in (gridding, worker):
         monkeypatch.setattr(module, "git_commit", lambda: "another")
     with pytest.raises(KeyboardInterrupt):
         launched(mlruns, text, wish=Wish(fresh=True), engine=Engine(_Stopped()))

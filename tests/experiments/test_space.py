@@ -14,7 +14,8 @@ from capsnet.config import FIELDS, VARIANTS, make_config
 from capsnet.registry import DATASETS, ROUTINGS
 from capsnet.variants import parse
 from experiments.sources import read_document
-from experiments.space import CORNERS, Choice, Range, Space, Values, read_space
+from experiments.space import CORNERS, Choice, Range, Space, Values
+from experiments.space_yaml import read_space
 
 SEARCHED = [name for name in FIELDS if name != "seed"]
 NUMBERS = [name for name in SEARCHED if FIELDS[name].annotation in (int, float)]

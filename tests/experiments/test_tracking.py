@@ -19,10 +19,10 @@ from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution, Settled
 from capsnet.state import EpochMetrics
-from experiments import tracking
+from experiments import catalog, tracking
+from experiments.gridding import make_job
 from experiments.journal import Journal, folder_of
 from experiments.known import by_config, is_settled, state
-from experiments.launch import make_job
 from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
@@ -224,17 +224,17 @@ def test_an_experiment_is_described_from_its_first_launch_until_something_else_d
 
 
 def test_the_experiment_launched_last_is_known(mlruns: Path) -> None:
-    assert Store.latest(mlruns) is None
+    assert catalog.latest(mlruns) is None
     for name in ("a", "b"):
         store = Store.open(name, mlruns, create=True)
         assert store is not None
         store.parent("g", "", "")
-    assert Store.latest(mlruns) == "b"
+    assert catalog.latest(mlruns) == "b"
     again = Store.open("a", mlruns, create=False)
     assert again is not None
     again.parent("g", "", "")
-    assert Store.latest(mlruns) == "a"
-    assert Store.names(mlruns) == ["a", "b"]
+    assert catalog.latest(mlruns) == "a"
+    assert catalog.names(mlruns) == ["a", "b"]
     assert Store.open("c", mlruns, create=False) is None
 
 
@@ -267,11 +267,11 @@ def test_a_finished_run_is_found_by_its_id_in_any_experiment(mlruns: Path) -> No
     store = opened_named(mlruns, "b")
     [run] = store.runs()
     for text in (run.run_id, run.run_id[:12]):
-        found, same = Store.holding(text, mlruns)
+        found, same = catalog.holding(text, mlruns)
         assert (found.name, found.experiment_id, found.key) == ("b", store.experiment_id, store.key)
         assert same == run
     with pytest.raises(InputError, match="no run"):
-        Store.holding(run.run_id[1:12], mlruns)
+        catalog.holding(run.run_id[1:12], mlruns)
 
 
 def test_an_id_that_begins_several_runs_is_refused_with_all_of_them(mlruns: Path) -> None:
@@ -282,7 +282,7 @@ def test_an_id_that_begins_several_runs_is_refused_with_all_of_them(mlruns: Path
             database.execute("UPDATE runs SET run_uuid = ? WHERE run_uuid = ?", (new + made[5:], made))
             database.commit()
     with pytest.raises(InputError, match=r"2 runs have an id that begins with abcd: abcd1\w{27}, abcd2\w{27}$"):
-        Store.holding("abcd", mlruns)
+        catalog.holding("abcd", mlruns)
 
 
 def test_a_run_without_a_trained_network_is_refused_with_what_to_do(mlruns: Path) -> None:
@@ -311,7 +311,7 @@ def test_a_run_without_a_trained_network_is_refused_with_what_to_do(mlruns: Path
     }
     for run_id, message in expected.items():
         with pytest.raises(InputError, match=message):
-            Store.holding(run_id, mlruns)
+            catalog.holding(run_id, mlruns)
 
 
 def test_a_deleted_experiment_is_named_with_what_restores_it(mlruns: Path) -> None:
@@ -417,10 +417,10 @@ def test_to_look_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "none"
     assert Store.open("e", folder, create=False) is None
-    assert Store.latest(folder) is None
-    assert Store.names(folder) == []
+    assert catalog.latest(folder) is None
+    assert catalog.names(folder) == []
     with pytest.raises(InputError, match=r"the tracking store .* is empty"):
-        Store.holding("0123abcd", folder)
+        catalog.holding("0123abcd", folder)
     assert not folder.exists()
 
 
