@@ -89,9 +89,7 @@ def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
     """
     found: dict[Square, dict[tuple[Any, ...], dict[int, float]]] = {}
     others = _others(cells)
-    for cell in cells:
-        if not {ROWS, COLUMNS} <= axes_read(cell.setting).keys():
-            continue
+    for cell in _shown(cells):
         rest = tuple(cell.setting[axis] for axis in others)
         found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = cell.by_seed
     common = [rest for rest in next(iter(found.values()), {}) if all(rest in by_rest for by_rest in found.values())]
@@ -104,8 +102,15 @@ def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
 
 def _others(cells: Sequence[Cell]) -> list[str]:
     """The axes that are neither the map's nor follow one of its."""
-    own, following = (ROWS, COLUMNS, FACET), followers([cell.setting for cell in cells])
-    return [axis for axis in cells[0].setting if axis not in own and following.get(axis) not in own]
+    own, settings = (ROWS, COLUMNS, FACET), [cell.setting for cell in _shown(cells)]
+    following = followers(settings)
+    several = [axis for axis in cells[0].setting if len({setting[axis] for setting in settings}) > 1]
+    return [axis for axis in several if axis not in own and following.get(axis) not in own]
+
+
+def _shown(cells: Sequence[Cell]) -> list[Cell]:
+    """Those to whose model the map's axes mean something."""
+    return [cell for cell in cells if {ROWS, COLUMNS} <= axes_read(cell.setting).keys()]
 
 
 def of_interactions(cells: Sequence[Cell]) -> list[Figure]:

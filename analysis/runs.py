@@ -235,8 +235,11 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
             value = None
         value = json.dumps(value) if isinstance(value, list) else value
     values = sorted(there.dropna().unique())
-    if value not in values and len(alike := [each for each in values if value_text(column, each) == text]) == 1:
-        return alike[0]  # drawn numbers are shown with four digits
+    alike = [each for each in values if value_text(column, each) == text]  # drawn numbers are shown with four digits
+    if value not in values and len(alike) == 1:
+        return alike[0]
+    if value not in values and alike:
+        raise InputError(f"--where {column}={text} is the beginning of several: {', '.join(map(str, alike[:LISTED]))}")
     if value not in values or isinstance(value, bool) != (there.dtype == bool):
         more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
         listed = ", ".join(value_text(column, each) for each in values[:LISTED]) or "none"

@@ -237,11 +237,12 @@ def finish(main: Callable[[], int]) -> NoReturn:
 
 def _fault(error: Exception) -> int:
     """Tell of an error that isn't the user's; the exit code."""
+    if short := shortage(error):
+        errors.print(f"[bold red]error:[/] {short}: {escaped(brief(error))}")
     if interrupts.came():  # while a library was being imported, which made something else of it
         errors.print("[bold]stopped:[/] by Ctrl-C")
         return 130
-    if short := shortage(error):
-        errors.print(f"[bold red]error:[/] {short}: {escaped(brief(error))}")
+    if short:
         return 1
     with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
         traceback.print_exc(file=file)

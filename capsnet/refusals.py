@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from capsnet.config import RunConfig
 
 ITERATED = ("dynamic", "em")
-"""Routings of several passes, which have an r."""
+"""Routings that have an r; all others compute one weighted sum."""
 
 UNSQUASHED = ("em",)
 """Routings that make a capsule otherwise than by squashing a sum of votes, to which a bias could be added."""
-"""Routings that have an r; all others compute one weighted sum."""
 
 
 def images(config: "RunConfig") -> None:

@@ -208,11 +208,14 @@ def end_parents(store: Store, launchers: Launchers) -> list[str]:
         if any(launchers.held()):
             return []
         try:
+            living = {note.parent for note in leases.elsewhere(store, launchers)}
             grids, unread = read_grids(store, running=True)
             for run_id, grid in grids.items():
-                store.end(run_id, _status(grid, store))
+                if run_id not in living:
+                    store.end(run_id, _status(grid, store))
             for run_id in store.open_searches():
-                store.end(run_id, "KILLED")
+                if run_id not in living:
+                    store.end(run_id, "KILLED")
         except FAULTS as error:
             return [f"how the grids of {store.name} ended: {stores.shown(brief(error))}"]
         return [f"how run {run_id} ended: {reason}" for run_id, reason in unread.items()]

@@ -69,12 +69,15 @@ class Launchers:
 
     @cached_property
     def identity(self) -> str:
-        """Of the folder, wherever it is mounted."""
+        """Of the folder, wherever it is mounted; a copy of it has another one."""
         file = self.folder / "identity"
-        with self.mutex():
-            if not file.exists():
-                file.write_text(uuid4().hex)
-            return file.read_text()
+        with FileLock(self.folder / "identity.lock"):
+            file.touch()
+            name, _, inode = file.read_text().partition(" ")
+            if inode != str(file.stat().st_ino):
+                name = uuid4().hex
+                file.write_text(f"{name} {file.stat().st_ino}")
+        return name
 
     @contextmanager
     def only(self, shard: Shard, waiting: Callable[[str], None] | None = None) -> Iterator[None]:

@@ -65,22 +65,22 @@ def run_search(search: Search, study: Study, launchers: Launchers, place: Place,
         parent = store.parent(search.name, search.text, search.description, kind="search")
         store.tag(parent, study.provenance)
     place, found, status = replace(place, parent=parent), Found(), "KILLED"
-    try:
-        with leases.held(store, parent, launchers):
+    with leases.held(store, parent, launchers):
+        try:
             _search(search, study, place, engine, found)
             if not found.unfinished:
                 _report(search, study, place)
                 grid = _confirm(search, study, launchers, place, engine, found)
                 if grid:
                     _crown(search, grid, place)
-        status = "FAILED" if found.unfinished or found.untold or found.failed else "FINISHED"
-    except KeyboardInterrupt as stop:
-        told = "the same command goes on"
-        with suppress(InputError), study.answering():
-            told = f"{study.ended()} trials have ended; the same command goes on from there"
-        raise KeyboardInterrupt(str(stop) or told) from None
-    finally:
-        store.end(parent, status)
+            status = "FAILED" if found.unfinished or found.untold or found.failed else "FINISHED"
+        except KeyboardInterrupt as stop:
+            told = "the same command goes on"
+            with suppress(InputError), study.answering():
+                told = f"{study.ended()} trials have ended; the same command goes on from there"
+            raise KeyboardInterrupt(str(stop) or told) from None
+        finally:
+            store.end(parent, status)
     return found
 
 

@@ -11,11 +11,11 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import urlopen
+from urllib.request import url2pathname, urlopen
 from uuid import uuid4
 
 import psutil
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from capsnet import cli
 from capsnet.errors import InputError, brief
@@ -118,20 +118,35 @@ def follow(uri: str) -> str:
     MLflow notes their whole path in the database: it would write those of new runs to where the folder was, and miss others.
     """
     file = database(uri)
-    if not file or not file.exists():
+    if not file or not file.exists() or _is_launched(file.parent):  # whose launches rely on the paths as they are
         return ""
     here, moved = file.parent / "artifacts", ""
-    with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(file, timeout=60)) as connection, connection:
-        noted = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
-        for experiment, before in noted:
-            if before == here.as_uri() or not str(before).startswith("file:"):
-                continue
-            runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,))
-            if any((here / run).is_dir() for (run,) in runs):  # or else they are kept elsewhere on purpose
-                moved = before
-                for table, column in PATHS:
-                    _renamed(connection, table, column, before, here.as_uri())
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as connection, connection:
+            noted = connection.execute("SELECT experiment_id, artifact_location FROM experiments").fetchall()
+            for experiment, before in noted:
+                if before == here.as_uri() or not str(before).startswith("file:"):
+                    continue
+                runs = connection.execute("SELECT run_uuid FROM runs WHERE experiment_id = ?", (experiment,)).fetchall()
+                there = Path(url2pathname(urlsplit(before).path))
+                gone = there.name == "artifacts" and not there.parent.exists()
+                if gone or any((here / run).is_dir() for (run,) in runs):  # or else they are kept elsewhere on purpose
+                    moved = before
+                    for table, column in PATHS:
+                        _renamed(connection, table, column, before, here.as_uri())
+    except sqlite3.DatabaseError:  # no database, or a reader may not write to it
+        return ""
     return moved
+
+
+def _is_launched(folder: Path) -> bool:
+    """Whether a launch is going on in a folder, be it mounted elsewhere where that runs."""
+    for path in (folder / "locks").glob("*/*-of-*.lock"):
+        try:
+            FileLock(path, blocking=False).acquire().lock.release()
+        except (Timeout, OSError):
+            return True
+    return False
 
 
 PATHS = (

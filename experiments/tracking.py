@@ -42,7 +42,7 @@ RUN_NOTE_LENGTH = 7_900  # and a run's 8,000; the whole of a grid's description 
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 CONTEXT = "mlflow.data.context"  # what a run uses a data set for, as MLflow shows it
 KEY, SUPERSEDED = "journal", "superseded"
-LEASE = "launched_with."  # and the folder's identity: when a launch last gave a sign of life, and where
+LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
 FIGURES = "figures"  # the folder of a search's artifacts that holds them
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
@@ -183,10 +183,11 @@ class Store:
                 found[run.info.run_id] = [(data.name, profile.get("sha256", data.digest)) for data, profile in profiles]
         return found
 
-    def leases(self) -> Iterator[tuple[str, str]]:
-        """The notes of launches at parent runs that have no end: (tag, when and where)."""
-        for run in search(self.client, [self.experiment_id], f"tags.{KIND} != 'run' and attributes.status = 'RUNNING'"):
-            yield from ((name, value) for name, value in run.data.tags.items() if name.startswith(LEASE))
+    def leases(self) -> list[tuple[str, str, str]]:
+        """The notes of launches at parent runs: (run id, tag, what it says)."""
+        parents = search(self.client, [self.experiment_id], f"tags.{KIND} != 'run'")
+        tags = [(run.info.run_id, *tag) for run in parents for tag in run.data.tags.items()]
+        return [found for found in tags if found[1].startswith(LEASE)]
 
     def open_searches(self) -> Iterator[str]:
         """The run id of each search whose run has no end."""

@@ -97,7 +97,7 @@ def made_of(configs: Sequence[Mapping[str, Any]], folder: Path, *, generate: boo
     environment = {
         **os.environ,
         "LD_PRELOAD": str(runtime),
-        "LD_LIBRARY_PATH": str(folder),
+        "LD_LIBRARY_PATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]),
         "TRITON_CACHE_DIR": str(folder / "triton"),
         "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"),
     }
@@ -225,9 +225,16 @@ def _step(fields: Mapping[str, Any], backend: Any) -> list[str]:
         taken = there(torch.zeros((), dtype=torch.float64))
         given = config.reconstruction_weight, data, epoch, places, config.augment, config.objective, taken, config.total_steps
         loss, _ = compiled(model, *given)
+        odd: list[str] = []
+        for name, parameter in model.named_parameters():
+            # before PyTorch copies it into the parameter's order
+
+            def seen(gradient: torch.Tensor, name: str = name, parameter: torch.Tensor = parameter) -> None:
+                odd.extend([name] * (not _alike(gradient, parameter)))
+
+            parameter.register_hook(seen)
         loss.backward()
-        parameters = dict(model.named_parameters())
-        return [name for name, p in parameters.items() if p.grad is not None and not _alike(p.grad, p)]
+        return odd
 
 
 def _traced(fields: Mapping[str, Any]) -> Made:

@@ -85,7 +85,7 @@ def test_a_drawn_number_is_found_by_the_digits_that_are_shown(mlruns: Path) -> N
     for rate in (0.0032941234567, 0.0033111234567, 0.0033112345678):
         logged(store, mlruns / "journals", make_config({"learning_rate": rate}, "here"))
     assert len(read_runs("drawn", mlruns, ["learning_rate=0.003294"]).runs) == 1
-    with pytest.raises(InputError, match=r"no run has --where learning_rate=0.003311; there are: 0.003294, 0.003311, 0.003311"):
+    with pytest.raises(InputError, match=r"=0.003311 is the beginning of several: 0.0033111234567, 0.0033112345678"):
         read_runs("drawn", mlruns, ["learning_rate=0.003311"])
 
 

@@ -1,5 +1,6 @@
 """Launches of one experiment with several folders, which have one tracking store in common."""
 
+import shutil
 import threading
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from capsnet.errors import InputError
 from experiments import leases
+from experiments.gridding import end_parents
 from experiments.locks import Launchers
 from experiments.tracking import LEASE, Store
 from tests.experiments.conftest import TINY, launched, opened
@@ -78,8 +80,9 @@ def test_who_begins_at_the_same_moment_is_seen(shared: Path, tmp_path: Path) -> 
 def test_a_launch_that_died_is_in_nobodys_way_for_long(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(shared)
     parent, launchers = begun(store, shared)
-    store.tag(parent, {LEASE + launchers.identity: "1700000000 here:/long/ago"})
+    store.tag(parent, {LEASE + "a": f"1700000000 {launchers.identity} here:/long/ago"})
     assert launched(tmp_path / "other", TINY).finished == 4
+    assert not noted(store, parent)
 
 
 def test_it_gives_signs_of_life_and_takes_them_back(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,18 +90,67 @@ def test_it_gives_signs_of_life_and_takes_them_back(shared: Path, monkeypatch: p
     store = opened(shared)
     parent, launchers = begun(store, shared)
     with leases.held(store, parent, launchers):
-        name = LEASE + launchers.identity
+        [name] = noted(store, parent)
         store.untag(parent, name)
         for _ in range(200):
             if noted(store, parent):
                 break
             threading.Event().wait(0.05)
         assert [*noted(store, parent)] == [name]
+    threading.Event().wait(0.2)
     assert not noted(store, parent)
 
 
-def test_a_store_in_the_folder_needs_no_notes(mlruns: Path) -> None:
-    store = opened(mlruns)
-    parent, launchers = begun(store, mlruns)
+def test_a_shard_that_ends_leaves_the_others_their_notes(shared: Path, tmp_path: Path) -> None:
+    store = opened(shared)
+    parent, launchers = begun(store, shared)
     with leases.held(store, parent, launchers):
-        assert not noted(store, parent)
+        with leases.held(store, parent, launchers):
+            assert len(noted(store, parent)) == 2
+        assert len(noted(store, parent)) == 1
+        with pytest.raises(InputError, match="is being launched with another folder"):
+            launched(tmp_path / "other", TINY)
+
+
+def test_a_copy_of_a_folder_is_another_folder(shared: Path, tmp_path: Path) -> None:
+    store = opened(shared)
+    identity = begun(store, shared)[1].identity
+    shutil.copytree(shared, tmp_path / "copy")
+    moved = shared.rename(tmp_path / "moved")
+    assert begun(store, moved)[1].identity == identity
+    with leases.held(store, *begun(store, moved)), pytest.raises(InputError, match="with another folder"):
+        leases.refuse(store, begun(store, tmp_path / "copy")[1])
+
+
+def test_the_folder_that_holds_the_store_is_one_of_several(
+    mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(mlruns)
+    with leases.held(store, *begun(store, mlruns)):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+        with pytest.raises(InputError, match="with another folder"):
+            launched(tmp_path / "other", TINY)
+
+
+def test_sync_with_another_folder_leaves_a_living_launchs_parent_open(shared: Path, tmp_path: Path) -> None:
+    store = opened(shared)
+    parent, launchers = begun(store, shared)
+    with leases.held(store, parent, launchers):
+        assert end_parents(store, begun(store, tmp_path / "other")[1]) == []
+        assert store.client.get_run(parent).info.status == "RUNNING"
+        store.end(parent, "KILLED")  # as somebody may in MLflow
+        with pytest.raises(InputError, match="with another folder"):
+            launched(tmp_path / "other", TINY)
+    assert end_parents(store, launchers) == []
+
+
+def test_a_store_that_fails_is_told_of_in_a_line(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = opened(shared)
+    parent, launchers = begun(store, shared)
+
+    def full(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Store, "tag", full)
+    with pytest.raises(InputError, match=r"the tracking store .* failed: disk full"), leases.held(store, parent, launchers):
+        pass

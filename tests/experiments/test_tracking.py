@@ -23,6 +23,7 @@ from experiments import catalog, tracking
 from experiments.gridding import make_job
 from experiments.journal import Journal, folder_of
 from experiments.known import by_config, is_settled, state
+from experiments.locks import ALL, Launchers
 from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
@@ -374,8 +375,26 @@ def test_a_copy_of_a_store_has_its_own_artifacts(mlruns: Path, tiny: Path, tmp_p
     assert (mlruns / "artifacts" / third).is_dir()
 
 
+def test_a_store_that_was_moved_before_it_had_artifacts(mlruns: Path, tmp_path: Path) -> None:
+    opened(mlruns)
+    moved = mlruns.rename(tmp_path / "moved")
+    parent = opened(moved).parent("g", "base: {}", "")
+    assert (moved / "artifacts" / parent).is_dir()
+
+
+def test_nobody_changes_paths_of_a_launch_that_lives(mlruns: Path, tmp_path: Path) -> None:
+    """As who looks at its folder from another place where it is mounted."""
+    store = opened(mlruns)
+    store.parent("g", "base: {}", "")
+    moved = mlruns.rename(tmp_path / "mounted")
+    with Launchers(moved, store.name, store.key).only(ALL):
+        opened(moved)
+        assert store.client.get_experiment_by_name("e").artifact_location == (mlruns / "artifacts").as_uri()  # type: ignore[union-attr]
+
+
 def test_artifacts_that_are_kept_elsewhere_on_purpose_stay_there(mlruns: Path, tmp_path: Path) -> None:
-    away = (tmp_path / "away").as_uri()
+    (tmp_path / "away").mkdir()
+    away = (tmp_path / "away" / "artifacts").as_uri()
     client = MlflowClient(f"sqlite:///{mlruns / 'mlflow.db'}")
     client.create_run(client.create_experiment("e", away))
     opened(mlruns)
