@@ -8,6 +8,7 @@ from capsnet.errors import InputError
 from tests.triton_kernels import INTERPRETED, interpret
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
 def test_in_the_interpreter():
     interpret(__file__, 1)
