@@ -13,7 +13,7 @@ from analysis.cells import Cell, axes_read, in_order, is_default
 from analysis.comparisons import Comparisons, axes_of
 from analysis.statistics import Comparison
 
-MOST_VALUES = 4  # of an axis whose values are all compared to each other; of a longer one, each to one: the reference's
+MOST_VALUES = 4  # of an axis whose values are all compared to each other; those of a longer one to one: see base_of
 
 Pair = tuple[Any, Any]  # a value, and the one that it is compared to
 

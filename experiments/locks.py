@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from capsnet.errors import InputError
 from experiments import stores
@@ -115,9 +115,7 @@ class Launchers:
     def held(self) -> Iterator[Shard]:
         """The shards that are being launched now."""
         for path in self.folder.glob("*-of-*.lock"):
-            try:
-                FileLock(path, blocking=False).acquire().lock.release()
-            except Timeout:
+            if stores.is_locked(path):
                 index, count = re.findall(r"\d+", path.stem)
                 yield Shard(int(index), int(count))
 

@@ -141,11 +141,18 @@ def follow(uri: str) -> str:
 
 def _is_launched(folder: Path) -> bool:
     """Whether a launch is going on in a folder, be it mounted elsewhere where that runs."""
-    for path in (folder / "locks").glob("*/*-of-*.lock"):
-        try:
-            FileLock(path, blocking=False).acquire().lock.release()
-        except (Timeout, OSError):
-            return True
+    try:
+        return any(map(is_locked, (folder / "locks").glob("*/*-of-*.lock")))
+    except OSError:  # a reader may not look
+        return True
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock."""
+    try:
+        FileLock(path, blocking=False).acquire().lock.release()
+    except Timeout:
+        return True
     return False
 
 
