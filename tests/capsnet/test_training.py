@@ -13,6 +13,7 @@ from capsnet.data import Split
 from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
 from capsnet.models import Network
+from capsnet.objectives import LOSSES
 from capsnet.routing import uniform
 from capsnet.state import TrainingState, stream
 from capsnet.step import step_losses
@@ -592,3 +593,11 @@ def test_the_margin_loss_with_other_constants_is_a_margin_loss(tiny, data_of, cp
     usual, other = (next(train(TrainingState(c, cpu), data_of(c))) for c in (tiny(), tiny(loss="margin(m_plus=0.5)")))
     assert usual.train_class_loss is other.train_class_loss is None
     assert other.train_margin_loss < usual.train_margin_loss
+
+
+def test_a_loss_is_not_the_margin_loss_because_its_name_begins_so(tiny, data_of, monkeypatch):
+    monkeypatch.setitem(LOSSES, "margin_of_my_own", LOSSES["margin"])
+    for loss, named in (("margin", True), ("margin(m_plus=0.8)", True), ("margin_of_my_own", False)):
+        config = tiny(epochs=1, loss=loss)
+        [metrics] = train(TrainingState(config, torch.device("cpu")), data_of(config))
+        assert (metrics.train_margin_loss is not None, metrics.train_class_loss is None) == (named, named)
