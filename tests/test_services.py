@@ -70,7 +70,8 @@ def test_a_tracking_server_outlives_its_death(mlflow_server, postgres, tmp_path)
 
     server.start()
     assert client.get_run(run_id).data.metrics == {"a": 1.5}
-    assert Path(client.download_artifacts(run_id, "weights")).read_text() == "seven"
+    (tmp_path / "fetched").mkdir()
+    assert Path(client.download_artifacts(run_id, "weights", str(tmp_path / "fetched"))).read_text() == "seven"
     server.stop()
     assert not answers(server.port)
 

@@ -5,11 +5,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from capsnet.config import RunConfig
     from capsnet.state import EpochMetrics
     from experiments.gridding import Summary
@@ -59,6 +62,14 @@ def opened(mlruns: Path, name: str = "tiny") -> "Store":
     store = Store.open(name, mlruns, create=True)
     assert store is not None
     return store
+
+
+def weights(store: "Store", run_id: str) -> "dict[str, Tensor]":
+    """What a run has learned; the client alone would leave a copy in the temporary folder."""
+    from safetensors.torch import load_file
+
+    with TemporaryDirectory() as folder:
+        return load_file(store.artifact(run_id, "weights.safetensors", Path(folder)))
 
 
 def launched(mlruns: Path, text: str, name: str = "tiny", *, wish: Any = None, engine: Any = None, **place: Any) -> "Summary":

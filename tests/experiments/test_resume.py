@@ -23,7 +23,7 @@ from experiments.locks import ALL, Launchers
 from experiments.record import Record
 from experiments.sources import parse_grid
 from experiments.tracking import Store
-from tests.experiments.conftest import TINY, launched, opened
+from tests.experiments.conftest import TINY, launched, opened, weights
 
 # 12 epochs of some 10 ms each: there is time to be killed between two checkpoints
 LONGER = ("epochs: 2", "epochs: 12")
@@ -60,17 +60,17 @@ def contents(store: Store) -> dict[tuple[str, str], tuple[dict[str, torch.Tensor
         histories = {name: store.history(run.run_id, name) for name in run.metrics if not name.startswith("system/")}
         for name in TIMES:
             histories[name] = [(epoch, 0.0) for epoch, _ in histories[name]]
-        found[key] = load_file(store.client.download_artifacts(run.run_id, "weights.safetensors")), histories
+        found[key] = weights(store, run.run_id), histories
     return found
 
 
 def assert_equal_to_the_bit(one: Store, other: Store) -> None:
     first, second = contents(one), contents(other)
     assert first.keys() == second.keys()
-    for key, (weights, histories) in first.items():
+    for key, (tensors, histories) in first.items():
         assert histories == second[key][1]  # every epoch once, with the same numbers
-        assert weights.keys() == second[key][0].keys()
-        assert all(torch.equal(tensor, second[key][0][name]) for name, tensor in weights.items())
+        assert tensors.keys() == second[key][0].keys()
+        assert all(torch.equal(tensor, second[key][0][name]) for name, tensor in tensors.items())
 
 
 def test_runs_that_were_given_long_names_are_found_and_gone_on_with(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,7 +126,7 @@ def test_the_parent_holds_the_search_its_provenance_and_its_figures(mlruns: Path
     assert figures == {f"figures/{name}" for name in names}
     copies = store.search_figures(tmp_path / "results")
     assert copies == [tmp_path / "results" / f"search_{name}" for name in names]
-    kept_in = Path(store.client.download_artifacts(parent.info.run_id, "figures"))
+    kept_in = store.artifact(parent.info.run_id, "figures", tmp_path)
     assert all(copy.read_bytes() == (kept_in / name).read_bytes() for copy, name in zip(copies, names, strict=True))
     assert all(b"CreationDate" not in copy.read_bytes() for copy in copies)
     for run in trial_runs(store).values():
@@ -332,7 +332,7 @@ def test_every_sampler_goes_on_after_a_restart(mlruns: Path, sampler: str) -> No
 
 
 @pytest.mark.slow
-def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 
     from capsnet.data import read
@@ -343,7 +343,7 @@ def test_the_champion_gives_the_logged_test_error_again(mlruns: Path, monkeypatc
     monkeypatch.setattr("warnings.filters", [("ignore", None, Warning, None, 0)])  # of torch.export's own loading
     mlflow.set_tracking_uri(store.uri)
     try:
-        model = mlflow.pytorch.load_model("models:/capsnet@champion")
+        model = mlflow.pytorch.load_model("models:/capsnet@champion", dst_path=str(tmp_path))
         info = mlflow.models.get_model_info("models:/capsnet@champion")
     finally:
         mlflow.set_tracking_uri(None)

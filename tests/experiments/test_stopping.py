@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 import capsnet.training
 from analysis.runs import read_runs
@@ -22,7 +21,7 @@ from experiments.journal import folder_of, look
 from experiments.known import by_config
 from experiments.sources import parse_grid
 from experiments.tracking import Store
-from tests.experiments.conftest import TINY, launched, opened
+from tests.experiments.conftest import TINY, launched, opened, weights
 
 LONG = TINY.replace("[1, 3]", "[1]").replace("train_size: 60", "train_size: 200")
 LONG = LONG.replace("epochs: 2\n", "epochs: 6\n  learning_rate: 0.005\n")
@@ -137,7 +136,7 @@ def test_a_run_that_is_killed_before_or_at_its_stop_goes_on_to_the_bit(
     for place in (mlruns, whole):
         store = opened(place)
         [run] = store.runs()
-        found.append((load_file(store.client.download_artifacts(run.run_id, "weights.safetensors")), histories(store), run))
+        found.append((weights(store, run.run_id), histories(store), run))
     assert found[0][1] == found[1][1]
     assert found[0][2].metrics["test_error"] == found[1][2].metrics["test_error"]
     assert all(torch.equal(tensor, found[1][0][name]) for name, tensor in found[0][0].items())
@@ -181,7 +180,7 @@ def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns:
         split, digests[name] = read_test_set(name, Path("nowhere"), torch.device("cpu"))
         for run in store.runs():
             state = TrainingState(from_params(run.params), torch.device("cpu"))
-            state.model.load_state_dict(load_file(store.client.download_artifacts(run.run_id, "weights.safetensors")))
+            state.model.load_state_dict(weights(store, run.run_id))
             assert run.metrics[f"test_error_{name}"] == evaluate(state.model, split, 1000).error
             assert run.metrics[f"test_error_{name}"] != run.metrics["test_error"]
     for read in store.datasets().values():

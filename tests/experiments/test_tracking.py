@@ -29,7 +29,7 @@ from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
 from experiments.tracking import Store, answering, log
 from experiments.worker import Job, Place, run
-from tests.experiments.conftest import logged
+from tests.experiments.conftest import logged, weights
 from tests.experiments.conftest import opened as opened_named
 
 METRICS = EpochMetrics(1, 1_700_000_000_000, 0.5, 0.4, 200.0, 30.0, 25.0, 1e-3, 2.0, 30.0)
@@ -97,7 +97,7 @@ def test_the_logged_weights_give_the_logged_error(mlruns: Path, tiny: Path) -> N
     _, config = next(grid.configs)
     device = torch.device("cpu")
     model = TrainingState(config, device).model
-    model.load_state_dict(load_file(store.client.download_artifacts(run_id, "weights.safetensors")))
+    model.load_state_dict(weights(store, run_id))
     error = evaluate(model, read(config, Path("nowhere"), device).test, 100).error
     assert error == pytest.approx(store.client.get_run(run_id).data.metrics["test_error"])
 
