@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from analysis.cells import value_text
 from capsnet import cli
 from capsnet.config import FIELDS, VARIANTS, RunConfig
 from capsnet.errors import InputError, unknown
+from capsnet.metrics import EpochMetrics
 from capsnet.registry import TEST_SETS
 from capsnet.variants import parse
 from experiments import catalog
@@ -23,22 +24,7 @@ from experiments.record import EPOCHS, FURTHER, OTHER_R
 from experiments.sources import Grid
 from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, TrackedRun
 
-CURVES = (
-    "train_loss",
-    "train_margin_loss",
-    "train_class_loss",
-    "train_reconstruction_loss",
-    "train_error",
-    "validation_error",
-    "learning_rate",
-    "seconds",
-    "images_per_second",
-    "gradient_norm",
-    "right_length",
-    "wrong_length",
-    "coupling_entropy",
-    "dead_primary_capsules",
-)
+CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", "logit_changes"))
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
 TAGS = ("git_commit", "hardware", "versions")
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}

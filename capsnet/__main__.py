@@ -16,12 +16,13 @@ from capsnet import cli
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution
+from capsnet.metrics import EpochMetrics
 from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     from capsnet.data import Data
-    from capsnet.state import EpochMetrics, TrainingState
+    from capsnet.state import TrainingState
     from capsnet.training import Step
 
 DESCRIPTION = """Train one capsule network, and test it after its last epoch. Nothing is tracked.
@@ -126,7 +127,7 @@ def _tested(state: "TrainingState", data: "Data", folder: Path) -> list[str]:
     return lines
 
 
-def stopping(config: RunConfig, history: "Sequence[EpochMetrics]") -> str:
+def stopping(config: RunConfig, history: Sequence[EpochMetrics]) -> str:
     """How the run came to its end, if it was to stop at a validation error."""
     if not config.stop_at_error:
         return ""
@@ -135,7 +136,7 @@ def stopping(config: RunConfig, history: "Sequence[EpochMetrics]") -> str:
     return f"[bold]the validation error never fell to {config.stop_at_error:g} %[/] within {config.epochs} epochs"
 
 
-def describe(metrics: "EpochMetrics") -> str:
+def describe(metrics: EpochMetrics) -> str:
     """An epoch in one line."""
     validation = "" if metrics.validation_error is None else f"  validation error {metrics.validation_error:.2f} %"
     return (
@@ -150,7 +151,7 @@ class _Lines:
     def step(self, step: "Step") -> None:
         cli.console.print(f"epoch {step.epoch}  step {step.step}/{step.steps}  loss {step.loss:.4f}")
 
-    def epoch(self, metrics: "EpochMetrics") -> None:
+    def epoch(self, metrics: EpochMetrics) -> None:
         cli.console.print(describe(metrics))
 
 
@@ -169,7 +170,7 @@ class Display(Progress):
         done = (step.epoch - 1) * self.per_epoch + step.step
         self.update(self.bar, completed=done, description=f"epoch {step.epoch}  loss {step.loss:.4f}{self.error}")
 
-    def epoch(self, metrics: "EpochMetrics") -> None:
+    def epoch(self, metrics: EpochMetrics) -> None:
         """Add a finished epoch's line."""
         if metrics.validation_error is not None:
             self.error = f"  error {metrics.validation_error:.2f} %"

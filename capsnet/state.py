@@ -21,42 +21,12 @@ from torch import Generator, Tensor
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
 from capsnet.files import replaced
+from capsnet.metrics import EpochMetrics
 from capsnet.models import Network, build
 
 FORMAT = "capsnet-state-1"
 # uses of randomness: appended to, never reordered, because the place is part of the seed
 STREAMS = ("initialisation", "shuffling", "augmentation", "dropout", "pairing")
-
-
-@dataclass(frozen=True)
-class EpochMetrics:
-    """What one epoch of training gave. Losses are means per training image, errors are percentages."""
-
-    epoch: int  # from 1
-    time: int  # end of the epoch, milliseconds since 1970
-    train_loss: float  # of class scores + reconstruction_weight * reconstruction loss, while the weights moved
-    train_margin_loss: float | None  # of class scores; None with another loss
-    train_reconstruction_loss: float | None  # squared error summed over pixels, unweighted; None without a decoder
-    train_error: float  # of the augmented images, while the weights moved
-    validation_error: float | None  # after the epoch; None without validation images
-    learning_rate: float  # of the epoch's last step
-    seconds: float  # of training, validation not included
-    images_per_second: float
-    # what follows is None in runs of older versions, and where it makes no sense
-    train_class_loss: float | None = None  # of class scores, whose loss is not the margin loss; None if it is
-    gradient_norm: float | None = None  # of the whole gradient before it is clipped, mean over the steps
-    right_length: float | None = None  # of the right class's capsule, mean over validation images, or a few of training
-    wrong_length: float | None = None  # of the longest wrong one
-    coupling_entropy: float | None = (
-        None  # of an input's coupling coefficients in the last pass, nats, mean; see diagnostics.py
-    )
-    logit_changes: Sequence[float] | None = None  # mean |change of a logit| from each pass of routing to the next
-    dead_primary_capsules: int | None = None  # how many are short on every image of the sample
-
-    def __post_init__(self) -> None:
-        """A file of JSON has lists."""
-        if self.logit_changes is not None:
-            object.__setattr__(self, "logit_changes", tuple(self.logit_changes))
 
 
 def stream(seed: int, name: str) -> Generator:

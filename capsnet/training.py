@@ -19,9 +19,10 @@ from capsnet.draws import draw
 from capsnet.errors import InputError
 from capsnet.execution import AUTO, Execution, keep_freed_memory
 from capsnet.losses import one_hot
+from capsnet.metrics import EpochMetrics
 from capsnet.models import CapsuleNetwork, Network
 from capsnet.precision import float32_products, require
-from capsnet.state import EpochMetrics, TrainingState
+from capsnet.state import TrainingState
 from capsnet.step import Steps
 
 SAMPLE = 100  # images on which routing is looked at after each epoch

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from heapq import heapify, heapreplace
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # it would import torch
-    from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 
 RECENT = 10  # the pace is a median of so many epochs: runs slow each other down, and laptops sleep
 
-Latest = Callable[[], "Sequence[EpochMetrics]"]  # what a run's journal holds now; may be empty
+Latest = Callable[[], Sequence[EpochMetrics]]  # what a run's journal holds now; may be empty
 
 
 @dataclass

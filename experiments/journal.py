@@ -26,12 +26,13 @@ from uuid import uuid4
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 from capsnet.files import replaced
+from capsnet.metrics import EpochMetrics
 from experiments.record import DataSource, Ending, Record
 
 if TYPE_CHECKING:  # a plan reads journals and needs no torch
     import torch
 
-    from capsnet.state import EpochMetrics, Snapshot, TrainingState
+    from capsnet.state import Snapshot, TrainingState
 
 GONE = ".gone-"  # begins the name of a folder that is being deleted
 TAIL = 8192  # bytes: some twenty epochs
@@ -123,7 +124,7 @@ class Journal:
         with self._mutex:
             self.begin(replace(self.record, **changes))
 
-    def append(self, metrics: "EpochMetrics") -> "EpochMetrics":
+    def append(self, metrics: EpochMetrics) -> EpochMetrics:
         """Write an epoch down. One that is trained again stands there already: what it was the first time is returned."""
         if metrics.epoch <= len(self.history):
             return self.history[metrics.epoch - 1]
@@ -174,18 +175,15 @@ class Journal:
             return state
         return None
 
-    def latest(self) -> "list[EpochMetrics]":
+    def latest(self) -> list[EpochMetrics]:
         """The last epochs, for whoever looks on without holding the journal."""
         return list(_epochs(self._tail()))
 
     def epochs_done(self, config: RunConfig) -> int:
         """How many epochs of the config's are done with, for whoever looks on: all if it stopped before the last."""
-        last: dict[str, Any] = {"epoch": 0, "validation_error": None}
-        for line in reversed(self._tail()[:-1]):  # what stands behind the last end of a line is nothing, or half a line
-            with suppress(ValueError):  # a power cut leaves zeros
-                last = json.loads(line)
-                break
-        return config.epochs if config.stops_at(last["validation_error"]) else int(last["epoch"])
+        if not (history := self.latest()):
+            return 0
+        return config.epochs if config.stops_at(history[-1].validation_error) else history[-1].epoch
 
     def _tail(self) -> list[bytes]:
         try:
@@ -194,8 +192,8 @@ class Journal:
                 while True:
                     file.seek(max(0, size - length))
                     lines = file.read().split(b"\n")
-                    if size <= length or len(lines) > 2:  # the first is a part of one, and after the last end there is none
-                        return lines[1:] if size > length else lines
+                    if size <= length or len(lines) > 2:  # the first is a part of one, and so is what no end follows
+                        return lines[size > length : -1]
                     length *= 2
         except OSError:
             return []
@@ -227,9 +225,9 @@ class Journal:
             ) from None
         lines = self.folder / "history.jsonl"
         if lines.exists():
-            whole = lines.read_bytes().split(b"\n")
-            self.history = list(_epochs(whole))
-            kept = sum(len(line) + 1 for line in whole[: len(self.history)])
+            ended = lines.read_bytes().split(b"\n")[:-1]
+            self.history = list(_epochs(ended))
+            kept = sum(len(line) + 1 for line in ended[: len(self.history)])
             if kept < lines.stat().st_size:  # a line that a power cut tore
                 os.truncate(lines, kept)
 
@@ -256,10 +254,8 @@ def look(checkpoints: Path, config: RunConfig) -> tuple[int, bool] | None:
     return (journal.epochs_done(config), journal.busy) if journal.folder.exists() else None
 
 
-def _epochs(lines: list[bytes]) -> "Iterator[EpochMetrics]":
-    """The whole lines, up to the first that is not."""
-    from capsnet.state import EpochMetrics
-
+def _epochs(lines: list[bytes]) -> Iterator[EpochMetrics]:
+    """The whole lines, up to the first that is not: a power cut leaves zeros."""
     for line in lines:
         try:
             yield EpochMetrics(**json.loads(line))

@@ -3,19 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from capsnet.metrics import EpochMetrics
 from experiments.journal import FILES, Journal
 from experiments.record import DataSource, Ending, Record
 from experiments.tracking import CONTEXT, FAILURE, GRID, KEY, KIND, NOTE, REASON, SUPERSEDED, Store, log, search
-
-if TYPE_CHECKING:  # a launch that trains nothing needs no torch
-    from capsnet.state import EpochMetrics
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
 BATCH = 1000  # metrics that one call may log
@@ -156,7 +153,7 @@ def _dataset(source: DataSource) -> Dataset:
     )
 
 
-def rows(metrics: "EpochMetrics") -> list[Metric]:
+def rows(metrics: EpochMetrics) -> list[Metric]:
     """An epoch's metrics as MLflow's rows: the same again, timestamps included, so that logging them twice leaves one."""
     named = asdict(metrics)
     epoch, when = named.pop("epoch"), named.pop("time")

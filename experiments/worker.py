@@ -19,7 +19,8 @@ from capsnet.data import Data, read
 from capsnet.errors import InputError, brief, shortage
 from capsnet.execution import AUTO, Execution
 from capsnet.files import replaced
-from capsnet.state import EpochMetrics, Snapshot, TrainingState
+from capsnet.metrics import EpochMetrics
+from capsnet.state import Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, errors_at, evaluate, train
 from experiments import stores
 from experiments.journal import FILES, BusyError, Journal, folder_of

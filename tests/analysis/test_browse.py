@@ -10,7 +10,7 @@ from analysis import browse
 from analysis.report import Asked
 from analysis.runs import read_runs
 from capsnet.config import make_config
-from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 from experiments.record import Ending, now
 from experiments.tracking import NOTE, Store
 from tests.analysis.reports import Shelf, made

@@ -396,7 +396,7 @@ def test_with_a_real_store(tmp_path, migrated, monkeypatch):
 
     from analysis.runs import read_runs
     from capsnet.config import make_config
-    from capsnet.state import EpochMetrics
+    from capsnet.metrics import EpochMetrics
     from experiments.record import Ending, now
     from experiments.tracking import Store
     from tests.experiments.conftest import logged

@@ -13,7 +13,7 @@ from analysis.places import folder_name
 from analysis.runs import CURVES, read_runs
 from capsnet.config import make_config
 from capsnet.errors import InputError
-from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 from experiments.record import Ending
 from experiments.tracking import Store
 from tests.experiments.conftest import logged, opened

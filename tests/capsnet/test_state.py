@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 
 import capsnet.files
 from capsnet.errors import InputError
-from capsnet.state import STREAMS, EpochMetrics, TrainingState, _checksum, stream
+from capsnet.metrics import EpochMetrics
+from capsnet.state import STREAMS, TrainingState, _checksum, stream
 from capsnet.training import train
 
 CLOCK = {"time", "seconds", "images_per_second"}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from capsnet.config import RunConfig
-    from capsnet.state import EpochMetrics
+    from capsnet.metrics import EpochMetrics
     from experiments.gridding import Summary
     from experiments.record import Ending
     from experiments.tracking import Store

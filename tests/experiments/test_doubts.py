@@ -1,10 +1,11 @@
 """Holes that a doubting user found, each closed."""
 
+import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from safetensors import SafetensorError
 
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
-from capsnet.state import EpochMetrics, TrainingState
+from capsnet.metrics import EpochMetrics
+from capsnet.state import TrainingState
 from experiments import stores
 from experiments.gridding import end_parents
 from experiments.journal import Journal, folder_of
@@ -39,7 +41,12 @@ def row(epoch: int) -> EpochMetrics:
     return EpochMetrics(epoch, 1000 + epoch, *[1.0] * 8)
 
 
-def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Path) -> None:
+def line(epoch: int, passes: int = 1) -> bytes:
+    return json.dumps(asdict(replace(row(epoch), logit_changes=[0.12345] * passes))).encode()
+
+
+@pytest.mark.parametrize("kept", [10, -1])  # bytes of the last line: all but its end, too
+def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Path, kept: int) -> None:
     config, journal = config_of(ONE.replace("epochs: 2", "epochs: 5")), Journal(tmp_path / "j")
     with journal.held():
         state = TrainingState(config, torch.device("cpu"))
@@ -47,8 +54,9 @@ def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Pat
             state.history.append(journal.append(row(epoch)))
         journal.save(state)
     lines = (journal.folder / "history.jsonl").read_bytes().splitlines(keepends=True)
-    (journal.folder / "history.jsonl").write_bytes(lines[0] + lines[1][:10])
+    (journal.folder / "history.jsonl").write_bytes(lines[0] + lines[1][:kept])
     again = Journal(journal.folder)
+    assert again.epochs_done(config) == 1
     with again.held():
         assert [metrics.epoch for metrics in again.history] == [1]
         assert again.load(config, torch.device("cpu")) is not None
@@ -187,13 +195,14 @@ def test_who_is_stopped_on_a_full_disk_is_stopped_and_noted(mlruns: Path, monkey
     ("lines", "done"),
     [
         (b"", 0),
-        (b'{"epoch": 1, "validation_error": null}\n', 1),
-        (b'{"epoch": 1, "validation_error": null}\n{"epoch": 2, "va', 1),
-        (b'{"epoch": 1, "validation_error": null}\n\0\0\0\0\n', 1),  # what a power cut leaves
-        (b'{"epoch": 7, "validation_error": null, "logit_changes": [' + b"0.12345, " * 3000 + b"0]}\n", 7),
-        (b'{"epoch": 8, "validation_error": null, "logit_changes": [' + b"0.12345, " * 3000 + b"0]}\n" + b"\0" * 9000, 8),
+        (line(1) + b"\n", 1),
+        (line(1), 0),
+        (line(1) + b"\n" + line(2)[:15], 1),
+        (line(1) + b"\n\0\0\0\0\n", 1),  # what a power cut leaves
+        (line(6) + b"\n" + line(7, passes=3000) + b"\n", 7),
+        (line(8, passes=3000) + b"\n" + b"\0" * 9000, 8),
     ],
-    ids=["nothing", "one", "a half", "zeros", "hundreds of passes", "and zeros"],
+    ids=["nothing", "one", "all but its end", "a half", "zeros", "hundreds of passes", "and zeros"],
 )
 def test_who_looks_on_sees_the_last_epoch_that_is_whole(tmp_path: Path, lines: bytes, done: int) -> None:
     journal = Journal(tmp_path)

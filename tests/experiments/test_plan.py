@@ -13,7 +13,7 @@ import pytest
 from statsmodels.stats.multitest import multipletests
 
 from capsnet.config import RunConfig
-from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 from experiments import catalog, overview
 from experiments.costs import Pace
 from experiments.plan import CellPlan, GridPlan, Journal, plan_grid, smallest_p, standing

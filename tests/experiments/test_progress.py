@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from capsnet.cli import escaped
-from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 from experiments import eta, progress
 from experiments.eta import Run, Runs
 from experiments.progress import Display, LiveTable, display

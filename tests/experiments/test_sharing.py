@@ -174,7 +174,7 @@ WRITER = """
 import sys, time
 from pathlib import Path
 from capsnet.config import make_config
-from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 from experiments.journal import Journal
 from experiments.record import Ending, Record
 from experiments.runlog import RunLog

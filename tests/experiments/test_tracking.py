@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution, Settled
-from capsnet.state import EpochMetrics
+from capsnet.metrics import EpochMetrics
 from experiments import catalog, tracking
 from experiments.gridding import make_job
 from experiments.journal import Journal, folder_of
