@@ -14,7 +14,8 @@ from capsnet import cli
 from capsnet.errors import InputError
 
 if TYPE_CHECKING:  # it takes seconds
-    from experiments.tracking import Store, TrackedRun
+    from experiments.record import TrackedRun
+    from experiments.tracking import Store
 
 PROG = "python -m analysis figures"
 DESCRIPTION = """Make the figures of one trained network, and log them to its run in MLflow.

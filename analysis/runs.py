@@ -20,9 +20,9 @@ from capsnet.registry import TEST_SETS
 from capsnet.variants import parse
 from experiments import catalog
 from experiments.known import by_config, read_grids, state
-from experiments.record import EPOCHS, FURTHER, OTHER_R
+from experiments.record import EPOCHS, FAILURE, FURTHER, OTHER_R, REASON, SUPERSEDED, TRIAL, TrackedRun
 from experiments.sources import Grid
-from experiments.tracking import FAILURE, REASON, SUPERSEDED, TRIAL, Store, TrackedRun
+from experiments.tracking import Store
 
 CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", "logit_changes"))
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row

@@ -20,7 +20,8 @@ from experiments.journal import FILES
 if TYPE_CHECKING:  # both take seconds
     import pandas as pd
 
-    from experiments.tracking import Store, TrackedRun
+    from experiments.record import TrackedRun
+    from experiments.tracking import Store
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from mlflow.entities import Experiment, Run, ViewType
 from capsnet.cli import called
 from capsnet.errors import InputError
 from experiments import stores
-from experiments.tracking import FAILURE, GRID, KIND, LAUNCHED, PAGE, Store, TrackedRun, connected, search, tracked
+from experiments.record import FAILURE, GRID, KIND, LAUNCHED, TrackedRun
+from experiments.tracking import PAGE, Store, connected, search, tracked
 
 
 def stores_in(folder: Path) -> list[Store]:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from capsnet.config import RunConfig
 from capsnet.models import Network, make
-from experiments.tracking import Store, TrackedRun
+from experiments.record import TrackedRun
+from experiments.tracking import Store
 
 MODEL, ALIAS = "capsnet", "champion"
 

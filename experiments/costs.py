@@ -8,14 +8,10 @@ from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 from capsnet.config import RunConfig
 from capsnet.registry import TEST_SETS
-from experiments.record import EPOCHS
-
-if TYPE_CHECKING:  # its file imports mlflow
-    from experiments.tracking import TrackedRun
+from experiments.record import EPOCHS, HARDWARE, TrackedRun
 
 # seed: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums over the
 # class scores of a batch.
@@ -72,16 +68,16 @@ class Costs:
         hardware: the kind of it that counts; empty = that of the run that began last, of those that tell how fast they are.
     """
 
-    def __init__(self, known: "Mapping[RunConfig, TrackedRun]", hardware: str = "") -> None:
+    def __init__(self, known: Mapping[RunConfig, TrackedRun], hardware: str = "") -> None:
         timed = {config: run for config, run in known.items() if run.metrics.get("images_per_second", 0) > 0}
         newest = max(timed.values(), key=lambda run: run.start, default=None)
-        self.hardware = hardware or (newest.tags.get("hardware", "unknown hardware") if newest else "")
+        self.hardware = hardware or (newest.tags.get(HARDWARE, "unknown hardware") if newest else "")
         self._wall: dict[Hashable, list[float]] = defaultdict(list)  # seconds from start to end, per epoch
         self._rate: dict[Hashable, list[float]] = defaultdict(list)  # training images per second, of alike configs
         self._scaled: dict[Hashable, list[float]] = defaultdict(list)  # and of configs alike but for the number of images
         self._parameters: dict[Hashable, int] = {}
         for config, run in timed.items():
-            if run.tags.get("hardware", "unknown hardware") != self.hardware:
+            if run.tags.get(HARDWARE, "unknown hardware") != self.hardware:
                 continue
             network, images = keys(config)
             rate = run.metrics["images_per_second"]
@@ -108,7 +104,7 @@ class Costs:
         return self._parameters.get(keys(config, FEEDING)[0])
 
 
-def epochs_of(config: RunConfig, run: "TrackedRun") -> int:
+def epochs_of(config: RunConfig, run: TrackedRun) -> int:
     """The epochs of a run that has finished: fewer than the config's if it stopped at an error."""
     return int(run.metrics.get(EPOCHS, config.epochs))
 
@@ -133,7 +129,7 @@ def keys(config: RunConfig, without: frozenset[str] = frozenset()) -> tuple[Hash
     return (network, config.shape, facts.classes), (config.training_images, config.validation_size, facts.test_images)
 
 
-def _wall(config: RunConfig, run: "TrackedRun", rate: float) -> float | None:
+def _wall(config: RunConfig, run: TrackedRun, rate: float) -> float | None:
     """A finished run's seconds from start to end, if its images explain them.
 
     They don't if it stood still between two launches, or was recorded after the fact. No image costs more than one that trains;

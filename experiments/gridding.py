@@ -1,7 +1,7 @@
 """A grid from beginning to end: what is not settled of it is launched, under its parent run, which ends as they end."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -15,10 +15,11 @@ from experiments.known import Known, by_config, is_settled, read_grids, state
 from experiments.launch import launch, one_by_one
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import display, tell_failed, tell_untold
-from experiments.provenance import git_commit
+from experiments.provenance import git_commit, is_of_other_code
+from experiments.record import REASON, TrackedRun
 from experiments.sources import Grid
 from experiments.sync import sync
-from experiments.tracking import FAULTS, REASON, Store, TrackedRun, answering
+from experiments.tracking import FAULTS, Store, answering
 from experiments.worker import Job, Place, run
 
 Old = dict[RunConfig, list[TrackedRun]]  # runs of other code
@@ -120,8 +121,8 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
 
 
 def _epochs_left(job: Job, place: Place) -> int:
-    done, _ = look(place.checkpoints, job.config) or (0, False)
-    return job.config.epochs - done
+    progress = look(place.checkpoints, job.config)
+    return job.config.epochs - (progress.epochs if progress else 0)
 
 
 def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:
@@ -134,7 +135,9 @@ def _without_other_code(configs: list[tuple[str, RunConfig]], store: Store) -> t
     old: Old = defaultdict(list)
     while True:
         known, _ = by_config(runs)
-        other = {config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags)}
+        other = {
+            config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags, git_commit())
+        }
         if not other:
             break
         for config, found in other.items():
@@ -151,11 +154,6 @@ def _supersede(store: Store, runs: Iterable[TrackedRun]) -> None:
         store.supersede(found.run_id)
 
 
-def is_of_other_code(tags: Mapping[str, str]) -> bool:
-    """Whether another commit trained a run, or a part of it."""
-    return tags.get("git_commit") != git_commit() or "git_commit" in tags.get("before", "")
-
-
 def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh: bool = False) -> Job:
     """A run that stopped before its end goes on with its journal; one that settled, or was deleted, is begun anew."""
     found = known.get(config)
@@ -165,7 +163,7 @@ def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh:
         try:
             with journal.held():
                 known_here = journal.begun and journal.record.run_id in ("", going_on.run_id if going_on else "")
-                if known_here and not (fresh and is_of_other_code(journal.record.tags)):
+                if known_here and not (fresh and is_of_other_code(journal.record.tags, git_commit())):
                     return Job(cell, config)
                 journal.remove()
         except (BusyError, InputError):  # the worker will come upon the same and tell of it

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from capsnet.config import FIELDS, RunConfig
@@ -37,6 +37,13 @@ if TYPE_CHECKING:  # a plan reads journals and needs no torch
 GONE = ".gone-"  # begins the name of a folder that is being deleted
 TAIL = 8192  # bytes: some twenty epochs
 WEIGHTS, PREDICTIONS = FILES = ("weights.safetensors", "test_predictions.safetensors")
+
+
+class Progress(NamedTuple):
+    """How far a run is, by its files on this machine."""
+
+    epochs: int  # that are done with
+    training: bool  # whether a process is at it now
 
 
 class BusyError(RuntimeError):
@@ -248,10 +255,10 @@ def journals(checkpoints: Path) -> Iterator[Journal]:
             yield Journal(folder)
 
 
-def look(checkpoints: Path, config: RunConfig) -> tuple[int, bool] | None:
-    """The epochs of a config that are done with and whether a process is training them; None if there is no journal."""
+def look(checkpoints: Path, config: RunConfig) -> Progress | None:
+    """How far a config's run is; None if there is no journal."""
     journal = Journal(folder_of(checkpoints, config))
-    return (journal.epochs_done(config), journal.busy) if journal.folder.exists() else None
+    return Progress(journal.epochs_done(config), journal.busy) if journal.folder.exists() else None
 
 
 def _epochs(lines: list[bytes]) -> Iterator[EpochMetrics]:

@@ -4,8 +4,9 @@ from collections.abc import Iterable
 
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError, brief
+from experiments.record import FAILURE, SUPERSEDED, TrackedRun
 from experiments.sources import Grid, parse_grid
-from experiments.tracking import FAILURE, SUPERSEDED, Store, TrackedRun
+from experiments.tracking import Store
 
 Known = dict[RunConfig, TrackedRun]
 

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 from capsnet.errors import InputError
 from experiments.locks import Launchers
-from experiments.tracking import FAULTS, LEASE, Store, answering
+from experiments.record import LEASE
+from experiments.tracking import FAULTS, Store, answering
 
 BEAT = 20.0  # seconds from one note to the next
 NEWS = 90.0  # after which a launch that noted nothing more has died; clocks may differ by less

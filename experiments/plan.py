@@ -3,17 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from capsnet.config import RunConfig
 from experiments.costs import Costs, Pace, artifact_bytes, checkpoint_bytes
+from experiments.journal import Progress
+from experiments.provenance import is_of_other_code
+from experiments.record import FAILURE, TrackedRun
 from experiments.sources import Cell, Grid
-
-if TYPE_CHECKING:  # its file imports mlflow
-    from experiments.tracking import TrackedRun
-
-Journal = tuple[int, bool]
-"""(epochs that are done with by a run's files on this machine, whether a process is training it now)"""
 
 DONE, RUNNING, ELSEWHERE, PARTLY, NEW = "done", "running", "running elsewhere", "partly done", "new"
 DIVERGED = "diverged"  # the failure that a launch does not train again
@@ -35,7 +32,7 @@ class CellPlan:
     seeds: frozenset[int]
     states: Counter[str]  # done, running, running elsewhere, partly done, new
     failures: Counter[str]  # by kind
-    other_code: int  # of those done, at another commit
+    other_code: int  # of those done, at another commit, or in part
     left: tuple[int, ...]  # epochs of each run that a launch trains, or is training
     pace: Pace | None = None  # None if no run of a like config was measured
     artifact_bytes: int | None = None  # of one run; None if no run of the same network has finished
@@ -117,11 +114,11 @@ class GridPlan:
 
 def plan_grid(
     grid: Grid,
-    known: "Mapping[RunConfig, TrackedRun]",
-    progress: Callable[[RunConfig], Journal | None],
+    known: Mapping[RunConfig, TrackedRun],
+    progress: Callable[[RunConfig], Progress | None],
     commit: str,
     workers: int,
-    elsewhere: "Callable[[], Mapping[RunConfig, TrackedRun]]" = dict,
+    elsewhere: Callable[[], Mapping[RunConfig, TrackedRun]] = dict,
 ) -> GridPlan:
     """Look up every config of a grid, and what is like it; :mod:`experiments.costs` says what predictions include.
 
@@ -141,17 +138,17 @@ def plan_grid(
     return GridPlan(tuple(cells), commit, max(workers, 1), costs.hardware)
 
 
-def standing(config: RunConfig, run: "TrackedRun | None", journal: Journal | None) -> Standing:
+def standing(config: RunConfig, run: TrackedRun | None, journal: Progress | None) -> Standing:
     """What is known of a config, by its run in MLflow and by its files here, which know more of a run that has not ended."""
     status = run.status if run else ""
-    epochs, alive = journal or (0, False)
+    epochs, alive = journal or Progress(0, training=False)
     left = config.epochs - epochs
     if status == "FINISHED":
         return Standing(DONE)
     if alive:
         return Standing(RUNNING, left)
     if run and status == "FAILED":
-        kind = run.tags.get("failure", "error")
+        kind = run.tags.get(FAILURE, "error")
         return Standing(kind, None if kind == DIVERGED else left, failed=True)
     if status == "RUNNING" and journal is None:
         return Standing(ELSEWHERE)
@@ -162,8 +159,8 @@ def standing(config: RunConfig, run: "TrackedRun | None", journal: Journal | Non
 
 def _cell(
     cell: Cell,
-    known: "Mapping[RunConfig, TrackedRun]",
-    progress: Callable[[RunConfig], Journal | None],
+    known: Mapping[RunConfig, TrackedRun],
+    progress: Callable[[RunConfig], Progress | None],
     commit: str,
 ) -> CellPlan:
     """What is known of a cell's runs, without what they cost."""
@@ -171,7 +168,7 @@ def _cell(
     for config in cell.configs:
         run = known.get(config)
         finished = run is not None and run.status == "FINISHED"
-        other_code += run is not None and finished and run.tags.get("git_commit") != commit
+        other_code += run is not None and finished and is_of_other_code(run.tags, commit)
         standings.append(standing(config, run, None if finished else progress(config)))
     return CellPlan(
         label=cell.label,

@@ -4,9 +4,12 @@ import hashlib
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
+
+from experiments.record import BEFORE, COMMIT
 
 WHEEL = "capsnet-ablations"
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "mlflow")
@@ -34,6 +37,11 @@ def git_commit() -> str:
         return commit + (f"-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return _release()
+
+
+def is_of_other_code(tags: Mapping[str, str], commit: str) -> bool:
+    """Whether another commit trained a run that has these tags, or a part of it."""
+    return tags.get(COMMIT) != commit or COMMIT in tags.get(BEFORE, "")
 
 
 def _release() -> str:

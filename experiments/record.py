@@ -1,4 +1,4 @@
-"""What MLflow should know of a run besides its epochs: what it is, what it learns from, and how it ended."""
+"""What MLflow knows, or should know, of a run besides its epochs, and by which names. It imports no MLflow."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,14 @@ def now() -> int:
     """Milliseconds since 1970, as MLflow counts."""
     return time.time_ns() // 1_000_000
 
+
+# tags of runs
+KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
+COMMIT, VERSIONS, HARDWARE, STEPS = "git_commit", "versions", "hardware", "steps"  # what a run was trained by, and how
+BEFORE = "before"  # those of its first epochs, where they were others
+KEY, SUPERSEDED = "journal", "superseded"
+LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
+TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
 OTHER_R = "test_error_r"
 """Begins the names of test errors at an r other than that of training."""
@@ -61,3 +69,16 @@ class Record:
     ending: Ending | None = None
     told: bool = False  # MLflow knows of the ending
     tested: Sequence[DataSource] = ()  # further test sets
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """A child run as it was logged."""
+
+    run_id: str
+    status: str  # RUNNING, FINISHED, FAILED or KILLED
+    params: Mapping[str, str]
+    metrics: Mapping[str, float]  # the last of each
+    tags: Mapping[str, str]
+    start: int  # milliseconds since 1970
+    end: int | None

@@ -11,8 +11,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from capsnet.metrics import EpochMetrics
 from experiments.journal import FILES, Journal
-from experiments.record import DataSource, Ending, Record
-from experiments.tracking import CONTEXT, FAILURE, GRID, KEY, KIND, NOTE, REASON, SUPERSEDED, Store, log, search
+from experiments.record import FAILURE, GRID, KEY, KIND, REASON, SUPERSEDED, DataSource, Ending, Record
+from experiments.tracking import CONTEXT, NOTE, Store, log, search
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
 BATCH = 1000  # metrics that one call may log

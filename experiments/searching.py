@@ -22,11 +22,12 @@ from experiments.launch import launch
 from experiments.locks import Launchers
 from experiments.overview import wide
 from experiments.progress import display, tell_untold
+from experiments.record import GRID, TRIAL, TrackedRun
 from experiments.search import Search
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study, Trial
 from experiments.sync import sync
-from experiments.tracking import FIGURES, GRID, TRIAL, TrackedRun, answering
+from experiments.tracking import FIGURES, answering
 from experiments.trials import Trials
 from experiments.worker import Place, run
 

@@ -11,7 +11,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from capsnet.cli import note
 from capsnet.errors import InputError, brief, is_text
 from experiments import stores
+from experiments.record import FAILURE, GRID, KIND, LAUNCHED, LEASE, REASON, SUPERSEDED, TrackedRun
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
 logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a sample that found no server
@@ -39,25 +39,8 @@ PAGE = 1000  # runs that a search returns at once
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 NOTE_LENGTH = 19_000  # characters of it; an experiment's tag has 20,000
 RUN_NOTE_LENGTH = 7_900  # and a run's 8,000; the whole of a grid's description stands in its grid.yaml
-KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 CONTEXT = "mlflow.data.context"  # what a run uses a data set for, as MLflow shows it
-KEY, SUPERSEDED = "journal", "superseded"
-LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
 FIGURES = "figures"  # the folder of a search's artifacts that holds them
-TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
-
-
-@dataclass(frozen=True)
-class TrackedRun:
-    """A child run as it was logged."""
-
-    run_id: str
-    status: str  # RUNNING, FINISHED, FAILED or KILLED
-    params: Mapping[str, str]
-    metrics: Mapping[str, float]  # the last of each
-    tags: Mapping[str, str]
-    start: int  # milliseconds since 1970
-    end: int | None
 
 
 class MissingError(InputError):

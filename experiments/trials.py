@@ -13,11 +13,11 @@ from experiments.gridding import make_job
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import by_config, state
 from experiments.progress import Display
+from experiments.record import GRID, REASON, TRIAL, TRIAL_STATE, TrackedRun
 from experiments.search import Search
 from experiments.sources import label
 from experiments.study import FAULTS, Study, Trial
 from experiments.tracking import FAULTS as AWAY
-from experiments.tracking import GRID, REASON, TRIAL, TRIAL_STATE, TrackedRun
 from experiments.worker import Job, Outcome, Place, trial_state
 
 EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try

@@ -25,11 +25,28 @@ from capsnet.training import DivergedError, Evaluation, choose_device, errors_at
 from experiments import stores
 from experiments.journal import FILES, BusyError, Journal, folder_of
 from experiments.provenance import git_commit, hardware, versions
-from experiments.record import EPOCHS, FURTHER, OTHER_R, DataSource, Ending, Record, now
+from experiments.record import (
+    BEFORE,
+    CELL,
+    COMMIT,
+    EPOCHS,
+    FURTHER,
+    GRID,
+    HARDWARE,
+    OTHER_R,
+    STEPS,
+    TRIAL,
+    TRIAL_STATE,
+    VERSIONS,
+    DataSource,
+    Ending,
+    Record,
+    now,
+)
 from experiments.recorder import PATIENCE, Recorder
 from experiments.runlog import GoneError, RunLog
 from experiments.sources import brief_label
-from experiments.tracking import CELL, FAULTS, GRID, TRIAL, TRIAL_STATE, Store
+from experiments.tracking import FAULTS, Store
 
 if TYPE_CHECKING:  # a grid needs no optuna
     from experiments.study import Watch
@@ -189,17 +206,16 @@ def trial_state(failure: str, reason: str) -> str:
 def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
     steps = str(place.execution.settle(job.config, choose_device(place.device)))  # eager, compiled, ...
-    tags = {GRID: place.grid, CELL: job.cell, "git_commit": git_commit(), "versions": versions(), "hardware": hardware()}
-    tags["steps"] = steps
+    tags = {GRID: place.grid, CELL: job.cell, COMMIT: git_commit(), VERSIONS: versions(), HARDWARE: hardware(), STEPS: steps}
     if job.trial:
         tags[TRIAL] = job.trial
     if not journal.begun:
         journal.begin(Record(job.config.to_params(), brief_label(job.name), place.parent, tags, run_id=job.run_id))
         return
-    before, where = journal.record.tags, ("git_commit", "versions", "hardware", "steps")
+    before, where = journal.record.tags, (COMMIT, VERSIONS, HARDWARE, STEPS)
     if changed := [f"{name} {before[name]}" for name in where if before.get(name, tags[name]) != tags[name]]:
         told = f"to epoch {len(journal.history)}: {', '.join(changed)}"  # what was trained by other code, or elsewhere
-        tags["before"] = f"{before['before']}; {told}" if "before" in before else told
+        tags[BEFORE] = f"{before[BEFORE]}; {told}" if BEFORE in before else told
     journal.update(tags={**before, **tags}, ending=None, told=False)
 
 
@@ -225,8 +241,8 @@ class _Trainer:
         state = self.journal.load(self.config, device) or TrainingState(self.config, device)
         self._train(state, data)
         steps = str(self.place.execution.settle(self.config, device))  # which a compiler that failed has changed
-        if steps != self.journal.record.tags["steps"]:
-            self.journal.update(tags={**self.journal.record.tags, "steps": steps})
+        if steps != self.journal.record.tags[STEPS]:
+            self.journal.update(tags={**self.journal.record.tags, STEPS: steps})
         result = evaluate(state.model, data.test, self.config.test_batch_size)
         parameters = sum(p.numel() for p in state.model.parameters())
         _write_files(self.journal.folder, state, data, result)

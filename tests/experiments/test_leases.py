@@ -10,7 +10,8 @@ from capsnet.errors import InputError
 from experiments import leases
 from experiments.gridding import end_parents
 from experiments.locks import Launchers
-from experiments.tracking import LEASE, Store
+from experiments.record import LEASE
+from experiments.tracking import Store
 from tests.experiments.conftest import TINY, launched, opened
 
 

@@ -16,10 +16,11 @@ from capsnet.config import RunConfig
 from capsnet.metrics import EpochMetrics
 from experiments import catalog, overview
 from experiments.costs import Pace
-from experiments.plan import CellPlan, GridPlan, Journal, plan_grid, smallest_p, standing
-from experiments.record import Ending
+from experiments.journal import Progress
+from experiments.plan import CellPlan, GridPlan, plan_grid, smallest_p, standing
+from experiments.record import Ending, TrackedRun
 from experiments.sources import Grid, parse_grid, read_grid
-from experiments.tracking import Store, TrackedRun
+from experiments.tracking import Store
 from tests.experiments.conftest import logged
 
 CONFIG = RunConfig(train_size=1000, validation_size=0, epochs=10)
@@ -31,7 +32,7 @@ seeds: 6
 HERE, THERE = "1" * 40, "2" * 40  # commits
 
 
-def nothing(config: RunConfig) -> Journal | None:
+def nothing(config: RunConfig) -> Progress | None:
     return None
 
 
@@ -70,8 +71,10 @@ def tracked(status: str, failure: str = "", *, measured: bool = True, commit: st
         (tracked("FAILED"), None, "error", 10),
     ],
 )
-def test_what_is_known_of_a_config(run: TrackedRun | None, journal: Journal | None, word: str, left: int | None) -> None:
-    found = standing(CONFIG, run, journal)
+def test_what_is_known_of_a_config(
+    run: TrackedRun | None, journal: tuple[int, bool] | None, word: str, left: int | None
+) -> None:
+    found = standing(CONFIG, run, journal and Progress(*journal))
     assert (found.word, found.epochs_left) == (word, left)
     assert found.failed == (run is not None and run.status == "FAILED" and word != "running")
 
@@ -87,9 +90,19 @@ def mixed() -> tuple[Grid, GridPlan]:
         d: tracked("RUNNING"),
         e: tracked("FAILED", "diverged"),
     }
-    journals = {c: (7, False), d: (9, True)}
+    journals = {c: Progress(7, training=False), d: Progress(9, training=True)}
     assert f not in known
     return grid, plan_grid(grid, known, journals.get, HERE, 2)
+
+
+def test_a_run_of_which_other_code_trained_a_part_counts_as_of_other_code() -> None:
+    """As it does for --fresh."""
+    grid = parse_grid(TEXT, "g", "g.yaml")
+    run = tracked("FINISHED")
+    begun_there = replace(run, tags={**run.tags, "before": f"to epoch 1: git_commit {THERE}"})
+    moved = replace(run, tags={**run.tags, "before": "to epoch 1: hardware another card"})
+    known = dict(zip(grid.cells[0].configs, (begun_there, moved, run), strict=False))
+    assert plan_grid(grid, known, nothing, HERE, 1).cells[0].other_code == 1
 
 
 def test_time_that_may_be_saved_is_said_to_be_the_most(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +155,7 @@ def test_files_of_a_finished_run_are_not_looked_for() -> None:
     grid = parse_grid(TEXT, "g", "g.yaml")
     known = {config: tracked("FINISHED") for _, config in grid.configs}
 
-    def looked(config: RunConfig) -> Journal | None:
+    def looked(config: RunConfig) -> Progress | None:
         raise AssertionError(config)
 
     plan = plan_grid(grid, known, looked, HERE, 1)

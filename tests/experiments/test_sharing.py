@@ -19,8 +19,8 @@ from experiments.executors import Engine, Inline
 from experiments.gridding import Wish
 from experiments.known import by_config, state
 from experiments.locks import ALL, Launchers, Shard
+from experiments.record import SUPERSEDED
 from experiments.sources import parse_grid, read_grid
-from experiments.tracking import SUPERSEDED
 from tests.experiments.conftest import TINY, launched, logged, opened
 from tests.experiments.test_resume import checkpoint_appears, running, words
 
