@@ -56,7 +56,7 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
         wish: which part of the grid, and what to do with what is known already.
 
     Raises:
-        InputError: the tracking store has gone away, or a run is being trained with another folder.
+        InputError: the tracking store has gone away, or the experiment is being launched with another folder.
         KeyboardInterrupt: Ctrl-C, with what is known by then and how to go on.
     """
     store, configs = place.store, list(wish.shard.of(list(grid.configs)))
@@ -64,17 +64,14 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
     tell_untold(sync(store, place.checkpoints, ended=True, only=None if wish.shard.is_all else mine).faults)
     with answering(store.uri):
         leases.refuse(store, launchers)
-        todo, summary, old = _look(configs, place, wish)
     with launchers.mutex(), answering(store.uri):
         place = replace(place, parent=store.parent(grid.name, grid.text, grid.description))
-    part = "" if wish.shard.is_all else f"shard {wish.shard}: "
-    where = f"experiment {escaped(store.name)} in {escaped(store.shown)}"
-    console.print(f"{part}{len(configs)} runs, {summary.before} of them settled already; {where}")
-    if place.device == "cpu":
-        note(arithmetic.remarks(((job.config, _epochs_left(job, place)) for job in todo), engine.cores))
     with leases.held(store, place.parent, launchers):
-        interrupted = True
+        summary, interrupted = Summary(len(configs), 0), True
         try:
+            with answering(store.uri):
+                todo, summary, old = _look(configs, place, wish)
+            _tell(todo, summary, place, engine, wish.shard)
             _run(todo, old, summary, place, engine)
             interrupted = False
         finally:
@@ -83,6 +80,14 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
                 tell_untold(summary.untold)
             _end(grid, launchers, place, wish.shard, summary, interrupted=interrupted)
     return summary
+
+
+def _tell(todo: Sequence[Job], summary: Summary, place: Place, engine: Engine, shard: Shard) -> None:
+    part = "" if shard.is_all else f"shard {shard}: "
+    where = f"experiment {escaped(place.store.name)} in {escaped(place.store.shown)}"
+    console.print(f"{part}{summary.planned} runs, {summary.before} of them settled already; {where}")
+    if place.device == "cpu":
+        note(arithmetic.remarks(((job.config, _epochs_left(job, place)) for job in todo), engine.cores))
 
 
 def _run(todo: Sequence[Job], old: Old, summary: Summary, place: Place, engine: Engine) -> None:
@@ -168,11 +173,6 @@ def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh:
                 journal.remove()
         except (BusyError, InputError):  # the worker will come upon the same and tell of it
             return Job(cell, config, going_on.run_id if going_on else "")
-    if going_on and place.store.is_beating(going_on):
-        raise InputError(
-            f"run {going_on.run_id} of {Job(cell, config).name} is being trained by a launch that has another folder than "
-            f"{place.checkpoints.parents[1]}; give both the same --mlruns, or wait for its end"
-        )
     if going_on and going_on.metrics:
         place.store.lose(going_on)
         going_on = None

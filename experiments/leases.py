@@ -53,7 +53,7 @@ def held(store: Store, parent: str, launchers: Launchers) -> Iterator[None]:
 
     def go_on() -> None:
         while not ended.wait(BEAT):
-            with suppress(*FAULTS):  # a server that is away; the runs' own signs of life are missing, too
+            with suppress(*FAULTS):  # a server that is away
                 note()
 
     with answering(store.uri):

@@ -78,7 +78,7 @@ class RunLog:
         if self.monitored and not self.system:
             uri, resumed = self.store.uri, bool(before.data.metrics)
             self.system = SystemMetricsMonitor(run_id, resume_logging=resumed, tracking_uri=uri)
-            # other launches and the report read what it measures: MLFLOW_SYSTEM_METRICS_* would rename it, or thin it out
+            # the report reads what it measures: MLFLOW_SYSTEM_METRICS_* would rename it, or thin it out
             self.system.sampling_interval, self.system.samples_before_logging, self.system.node_id = SYSTEM_SECONDS, 1, None
             self.system.start()
         self._opened = True

@@ -22,7 +22,7 @@ from experiments.launch import launch
 from experiments.locks import Launchers
 from experiments.overview import wide
 from experiments.progress import display, tell_untold
-from experiments.record import GRID, TRIAL, TrackedRun
+from experiments.record import GRID, TrackedRun
 from experiments.search import Search
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study, Trial
@@ -88,7 +88,6 @@ def run_search(search: Search, study: Study, launchers: Launchers, place: Place,
 def _search(search: Search, study: Study, place: Place, engine: Engine, found: Found) -> None:
     store, seeds = place.store, search.seeds_per_trial
     with study.answering(), answering(store.uri):
-        _refuse_another(study, place)
         left, before, spent = study.begin(), study.ended(), study.spent
     planned = (search.trials or 0) * seeds
     wanted = [f"{search.trials} trials"] if search.trials else []
@@ -112,19 +111,6 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
             found.untold = sync(store, place.checkpoints, ended=True).faults
             if interrupted:
                 tell_untold(found.untold)
-
-
-def _refuse_another(study: Study, place: Place) -> None:
-    """Raise an InputError if a launch with another folder is at the study: its lock isn't seen here."""
-    running = {str(number) for number in study.running()}
-    known, _ = by_config(place.store.runs() if running else ())
-    for config, found in known.items():
-        here = folder_of(place.checkpoints, config).exists()
-        if running & set(found.tags.get(TRIAL, "").split(", ")) and not here and place.store.is_beating(found):
-            raise InputError(
-                f"trial {found.tags[TRIAL]} is being trained by a launch that has another folder than "
-                f"{place.checkpoints.parents[1]}; give both the same --mlruns, or wait for its end"
-            )
 
 
 def _report(search: Search, study: Study, place: Place) -> None:

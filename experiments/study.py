@@ -176,10 +176,6 @@ class Study:
         self.study.set_user_attr(LAUNCHES, [*self.study.user_attrs.get(LAUNCHES, []), launch])
         return len(left)
 
-    def running(self) -> list[int]:
-        """The numbers of the trials that are running, or were when their launcher died."""
-        return [trial.number for trial in self._trials(TrialState.RUNNING)]
-
     @property
     def provenance(self) -> dict[str, str]:
         """What chooses and prunes the trials."""

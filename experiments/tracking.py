@@ -31,7 +31,6 @@ logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a 
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # nor for each write to a disk that is full
 logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
 
-BEAT, BEAT_SECONDS = "system/cpu_utilization_percentage", 60.0  # a run with an older sample isn't being trained
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
 FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PARAM_LENGTH = 6000  # characters, of which MLflow would cut off the rest
@@ -253,13 +252,6 @@ class Store:
         """Give a grid's run its end: FINISHED, FAILED or KILLED; a store that is away learns it at the next launch."""
         with suppress(*FAULTS):
             self.client.set_terminated(run_id, status)
-
-    def is_beating(self, run: TrackedRun) -> bool:
-        """Whether somebody measured the machine for the run a minute ago: it is being trained, with another folder."""
-        if run.status != "RUNNING":
-            return False
-        rows = self.client.get_metric_history(run.run_id, BEAT)
-        return max((row.timestamp for row in rows), default=0) / 1000 > time.time() - BEAT_SECONDS
 
     def lose(self, run: TrackedRun) -> None:
         """End a run whose journal is gone, so that it can't go on: its epochs stay, and another run takes its place."""

@@ -21,7 +21,7 @@ from experiments.known import by_config, state
 from experiments.locks import ALL, Launchers, Shard
 from experiments.record import SUPERSEDED
 from experiments.sources import parse_grid, read_grid
-from tests.experiments.conftest import TINY, launched, logged, opened
+from tests.experiments.conftest import TINY, launched, opened
 from tests.experiments.test_resume import checkpoint_appears, running, words
 
 
@@ -312,20 +312,3 @@ def test_a_shard_ends_on_sigterm_and_goes_on(tiny: Path, mlruns: Path) -> None:
     done = subprocess.run(line, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert [run.status for run in opened(mlruns).runs()] == ["FINISHED"] * 2
-
-
-@pytest.mark.parametrize("seconds", [5, 600])
-def test_a_run_that_is_measured_from_elsewhere_is_not_taken_over(mlruns: Path, seconds: int) -> None:
-    """Two machines with one tracking server and a folder each can't see each other's locks."""
-    text = TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]")
-    config = next(parse_grid(text, "tiny", "tiny.yaml").configs)[1]
-    store = opened(mlruns)
-    run_id = logged(store, mlruns, config)
-    when = time.time_ns() // 1_000_000 - 1000 * seconds
-    store.client.log_metric(run_id, "system/cpu_utilization_percentage", 50.0, timestamp=when)
-    if seconds < 60:
-        with pytest.raises(InputError, match=rf"run {run_id} of base seed=0 is being trained .* --mlruns"):
-            launched(mlruns, text)
-        assert store.client.get_run(run_id).info.status == "RUNNING"
-    else:
-        assert launched(mlruns, text).finished == 1
