@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
-from analysis.blocks import by_seed, paired, rows_beside, whole_blocks
+from analysis.blocks import Row, by_seed, paired, rows_beside, whole_blocks
 from analysis.cells import Cell, axes_read, in_order, is_default
 from analysis.comparisons import Comparisons, axes_of
 from analysis.statistics import Comparison
@@ -26,22 +26,49 @@ class Contrast:
         axes: one or two.
         pairs: per axis, the value and the one that it is compared to. With two axes: how the first axis' difference changes
             from the second axis' other value to its value.
-        comparison: paired by seed, of means over settings.
-        settings: of the other axes, over which the means are; 0 if no seed has finished all that is compared.
+        comparison: paired by seed, of means over the settings that the seed has finished.
+        rows: the cells at each setting of the other axes that counts; none if no seed has finished all that is compared.
+        seeds: how many each of these settings has.
         p_holm: corrected for all contrasts of the axis, or for all of two axes.
     """
 
     axes: tuple[str, ...]
     pairs: tuple[Pair, ...]
     comparison: Comparison
-    settings: int
+    rows: Sequence[Row] = ()
+    seeds: Sequence[int] = ()
     p_holm: float = float("nan")
+
+    @property
+    def settings(self) -> int:
+        """Of the other axes: how many the means are over."""
+        return len(self.rows)
+
+    @property
+    def others(self) -> list[dict[str, Any]]:
+        """Those settings: the values of the other axes."""
+        cells = [next(iter(row.values())) for row in self.rows]
+        return [{axis: value for axis, value in axes_read(c.setting).items() if axis not in self.axes} for c in cells]
 
 
 def of_axes(comparisons: Comparisons) -> list[Contrast]:
-    """Each two values of each axis; Holm's correction is for the pairs of one axis, each axis being a question of its own."""
+    """Each two values of each axis; Holm's correction is for the pairs of one axis, each axis being a question of its own.
+
+    What is but one cell against the reference, at a single setting of all else, is corrected as that is, if that is more: two
+    cells are not told apart in one table, and not in another.
+    """
     cells = comparisons.cells
-    return [c for axis in axes_of(cells) for c in _corrected(_contrasts(cells, {axis: _pairs(comparisons, axis)}))]
+    found = (c for axis in axes_of(cells) for c in _corrected(_contrasts(cells, {axis: _pairs(comparisons, axis)})))
+    p_of = {id(each.cell): each.p_holm for each in comparisons.differences}
+    return [replace(each, p_holm=max(each.p_holm, p_of.get(id(_against(each, comparisons.reference)), 0.0))) for each in found]
+
+
+def _against(contrast: Contrast, reference: Cell | None) -> Cell | None:
+    """The cell that a contrast compares to the reference and to nothing else; None if it compares more, or others."""
+    if contrast.settings != 1 or reference is None:
+        return None
+    two = [contrast.rows[0][value,] for value in contrast.pairs[0]]
+    return next((cell for cell in two if cell is not reference), None) if any(cell is reference for cell in two) else None
 
 
 def of_two_axes(comparisons: Comparisons) -> list[Contrast]:
@@ -64,10 +91,10 @@ def _contrasts(cells: Sequence[Cell], asked: Mapping[str, Sequence[Pair]]) -> It
         corners = list(itertools.product(*pairs))
         # with one axis value - other; with two (11 - 10) - (01 - 00): the corners with an even number of others are added
         plus = np.array([sum(v != pair[0] for v, pair in zip(corner, pairs, strict=True)) % 2 == 0 for corner in corners])
-        blocks = whole_blocks(rows, corners)
-        means = by_seed(blocks, len(corners))
+        whole = [(row, found[0]) for row in rows if (found := whole_blocks([row], corners))]
+        means = by_seed([blocks for _, blocks in whole], len(corners))
         compared = statistics.compare(means[:, plus].sum(axis=1), means[:, ~plus].sum(axis=1))
-        yield Contrast(axes, pairs, compared, len(blocks))
+        yield Contrast(axes, pairs, compared, [row for row, _ in whole], [len(blocks) for _, blocks in whole])
 
 
 def values_of(cells: Sequence[Cell], axis: str) -> list[Any]:

@@ -8,17 +8,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from analysis import contrasts
-from analysis.cells import Cell, followers_note, name_of, value_text
+from analysis import contrasts, robustness
+from analysis.answer import answer, pair, strongest_first, turn, where
+from analysis.blocks import rows_beside
+from analysis.cells import Cell, followers_note, name_of
 from analysis.comparisons import ALPHA, Comparisons, axes_of
 from analysis.contrasts import MOST_VALUES, Contrast
 from analysis.gaps import missing_runs, progress
+from analysis.robustness import Further
 from analysis.sentences import (
     NAMED,
     Chapter,
     Finding,
     against,
-    claim,
     count,
     finding_of,
     listed,
@@ -26,12 +28,9 @@ from analysis.sentences import (
     needed,
     out_of_reach,
     percent,
-    points,
     setting,
     some,
-    support,
 )
-from analysis.statistics import Comparison
 from analysis.wording import interval_text
 
 METHOD = (
@@ -41,7 +40,6 @@ METHOD = (
     "often than that. A difference would be missed if a paired t-test without correction, with the sd seen here, found it in "
     "fewer than 80% of such experiments; the test that decides misses larger ones, too."
 )
-SHORT = 3  # claims in the answer
 
 
 @dataclass(frozen=True)
@@ -71,43 +69,17 @@ def _find(comparisons: Comparisons) -> tuple[str, list[Chapter]]:
     if not any(cell.error.n for cell in cells):
         said = f"There is no result yet: {progress(cells)}."
         return said, [Chapter("Result", "", [Finding(said)])]
-    chapters, by_axis = [_lowest(cells) if reference else _only(comparisons)], []
+    chapters, by_axis, by_two = [_lowest(cells) if reference else _only(comparisons)], list[Contrast](), list[Contrast]()
     if len(axes := axes_of(cells)) > 1:  # of a single axis, its cells say the same
-        by_axis = contrasts.of_axes(comparisons)
+        by_axis, by_two = contrasts.of_axes(comparisons), contrasts.of_two_axes(comparisons)
         many = sorted({whose for axis in axes if (whose := contrasts.base_of(comparisons, axis)[1])}, reverse=True)
         follow = followers_note([cell.setting for cell in cells])
-        chapters += [_by_axis(by_axis, axes, follow, " or ".join(many)), _interactions(contrasts.of_two_axes(comparisons))]
+        chapters += [_by_axis(comparisons, by_axis, axes, follow, " or ".join(many)), _interactions(by_two)]
+    further = robustness.judged(comparisons)
     if reference:
         chapters.append(_by_cell(comparisons, reference))
-    return f"{_answer(comparisons, by_axis)} {chapters[0].findings[0].text}".strip(), chapters
-
-
-def _answer(comparisons: Comparisons, by_axis: Sequence[Contrast]) -> str:
-    """What is claimed of the axes, or else of the cells."""
-    reference = comparisons.reference
-    if reference is None:
-        return ""
-    said = [claim(_pair(each), each.comparison) for each in by_axis if each.p_holm <= ALPHA]
-    start = ""
-    if said:
-        start = "On average over the other axes, "
-        claimed = {each.axes[0] for each in by_axis if each.p_holm <= ALPHA}
-        silent = [name_of(axis) for axis in axes_of(comparisons.cells) if axis not in claimed]
-        rest = [f"for {listed(silent)} no difference can be claimed"] if silent else []
-    else:
-        made = [each for each in comparisons.differences if each.p_holm <= ALPHA]
-        said = [claim(against(each.cell.setting, reference.setting), each.comparison) for each in made]
-        rest = ["no other difference can be claimed"] if len(made) < len(comparisons.differences) else []
-    if not said:
-        known = [each for each in by_axis if each.settings]
-        families = [[each.comparison for each in known if each.axes == axes] for axes in {each.axes for each in known}]
-        compared = [*(each.comparison for each in comparisons.differences), *(each.comparison for each in known)]
-        seeds = max((made.difference.n for made in compared), default=0)
-        few = seeds and not comparisons.in_reach and all(map(out_of_reach, families))
-        are = f"{count(seeds, 'seed')} {'is' if seeds == 1 else 'are'}"
-        return "No difference can be claimed" + (f": {are} too few to show one." if few else ".")
-    more = [f"{count(len(said) - SHORT, 'more difference')} can be claimed"] if len(said) > SHORT else []
-    return start + "; ".join([*said[:SHORT], *more, *rest]) + "."
+        chapters += [_on_further_sets(further, reference)] if further else []
+    return f"{answer(comparisons, by_axis, by_two, further)} {chapters[0].findings[0].text}".strip(), chapters
 
 
 def _only(comparisons: Comparisons) -> Chapter:
@@ -161,7 +133,7 @@ def _apart(best: Cell, rest: Sequence[Cell]) -> Finding:
     return Finding(f"{apart}, but cannot be told apart from that of {others}.{why}", claims=True)
 
 
-def _by_axis(found: Sequence[Contrast], axes: Sequence[str], follow: str, base: str) -> Chapter:
+def _by_axis(comparisons: Comparisons, found: Sequence[Contrast], axes: Sequence[str], follow: str, base: str) -> Chapter:
     """Each axis; ``follow`` says which fields follow one of them, ``base`` to whose value those of long axes are compared."""
     said: list[Finding] = []
     far: dict[int, list[str]] = {}  # seeds that it takes -> axes
@@ -169,20 +141,27 @@ def _by_axis(found: Sequence[Contrast], axes: Sequence[str], follow: str, base: 
         of_axis = [each for each in found if each.axes == (axis,)]
         family = [each.comparison for each in of_axis if each.settings]
         if not family:
-            said.append(
-                Finding(f"Values of {name_of(axis)} cannot be compared: no seed has finished two at otherwise equal settings.")
+            planned = any(len(row) > 1 for row in rows_beside(comparisons.cells, [axis]))
+            why = (
+                "no seed has finished two at otherwise equal settings"
+                if planned
+                else "no two stand at otherwise equal settings"
             )
+            said.append(Finding(f"Values of {name_of(axis)} cannot be compared: {why}."))
             continue
         if out_of_reach(family):
             far.setdefault(needed(len(family)), []).append(name_of(axis))
         for each in of_axis:
-            others = listed(name_of(other) for other in axes if other != axis)
-            over = f", averaged over {each.settings} settings of {others}" if each.settings > 1 else ""
-            said.append(finding_of(_pair(each), each.comparison, each.p_holm, family, over))
+            over = where(each, axes, comparisons.reference)
+            said.append(finding_of(pair(each), each.comparison, each.p_holm, family, over))
     lead = (
         "Each two values of an axis, at otherwise equal settings. A seed counts with the settings in which it finished with "
         "both. p is corrected by Holm's method for the pairs of one axis."
     )
+    if any(each.settings == 1 for each in found):
+        lead += " At a single setting it is that of the two cells, where one is the reference, if that is corrected for more."
+    if any(len(set(each.seeds)) > 1 for each in found):
+        lead += " Where not all settings have as many seeds, those with more weigh more."
     lead += f" {follow[0].upper()}{follow[1:]}." if follow else ""
     if base:
         lead += f" Of more than {MOST_VALUES} values, each is compared to {base}."
@@ -195,17 +174,18 @@ def _by_axis(found: Sequence[Contrast], axes: Sequence[str], follow: str, base: 
 def _interactions(found: Sequence[Contrast]) -> Chapter:
     title, family = "Interactions", [each.comparison for each in found]
     if not found:
-        return Chapter(title, "", [Finding("None can be judged: no seed has finished two values of each of two axes.")])
-    ordered = sorted(found, key=lambda each: (each.p_holm, -abs(each.comparison.difference.mean)))
+        why = "no seed has finished two values of each of two axes at otherwise equal settings"
+        return Chapter(title, "", [Finding(f"None can be judged: {why}.")])
+    ordered = strongest_first(found)
     claimed = [each for each in ordered if each.p_holm <= ALPHA]
     corrected = f" p is corrected by Holm's method for {len(found)} such comparisons." if len(found) > 1 else ""
     lead = f"Whether the difference between two values of an axis depends on another axis.{corrected} {out_of_reach(family)}"
-    said = [Finding(f"W{_turn(each, family)[1:]}.", claims=True) for each in claimed[:NAMED]]
+    said = [Finding(f"W{turn(each, family)[1:]}.", claims=True) for each in claimed[:NAMED]]
     if len(claimed) > NAMED:
         said.append(Finding(f"{count(len(claimed) - NAMED, 'more interaction')} can be claimed.", claims=True))
     if claimed:
         return Chapter(title, lead.strip(), said)
-    said = [Finding(f"None can be claimed. The strongest: {_turn(ordered[0], family)}.")]
+    said = [Finding(f"None can be claimed. The strongest: {turn(ordered[0], family)}.")]
     if not out_of_reach(family) and any(made.detectable > 0 for made in family):
         said.append(Finding(f"Of such changes, {missed(family)}."))
     return Chapter(title, lead.strip(), said)
@@ -226,14 +206,13 @@ def _by_cell(comparisons: Comparisons, reference: Cell) -> Chapter:
     return Chapter("Each cell against the reference", lead.strip(), said)
 
 
-def _pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
-    """``r = 3 against 1``."""
-    value, other = (value_text(contrast.axes[axis], each) for each in contrast.pairs[axis])
-    return f"{name_of(contrast.axes[axis])} = {value} {word} {other}"
-
-
-def _turn(contrast: Contrast, family: Sequence[Comparison]) -> str:
-    """How one axis changes the difference that another makes."""
-    made = contrast.comparison
-    numbers = f"{points(made.difference.mean, made)} ({support(made, contrast.p_holm, family)})"
-    return f"with {_pair(contrast, 1, 'instead of')}, the difference of {_pair(contrast)} changes by {numbers}"
+def _on_further_sets(found: Sequence[Further], reference: Cell) -> Chapter:
+    """Each cell against the reference on images that are of no network's own data set."""
+    family = [each.comparison for each in found]
+    corrected = f" p is corrected by Holm's method for {len(family)} comparisons." if len(family) > 1 else ""
+    lead = f"Each cell against the reference, {setting(reference.setting)}, on test sets that are of another kind.{corrected}"
+    said = [
+        finding_of(f"On {each.called}, {against(each.cell.setting, reference.setting)}", each.comparison, each.p_holm, family)
+        for each in found
+    ]
+    return Chapter("Further test sets", f"{lead} {out_of_reach(family)}".strip(), said)

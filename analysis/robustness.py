@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -107,6 +108,29 @@ def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:
             if pairs.size:
                 found.append((cell, name, statistics.compare(*pairs)))
     return found
+
+
+@dataclass(frozen=True)
+class Further:
+    """A cell against the reference of its data set on a further test set, in percentage points."""
+
+    cell: Cell
+    name: str  # of the test set
+    comparison: Comparison
+    p_holm: float  # over all that are compared on the further test sets of one data set
+
+    @property
+    def called(self) -> str:
+        """The test set's name, with a word on its origin."""
+        return _called(self.name)
+
+
+def judged(comparisons: Comparisons) -> list[Further]:
+    """All of :func:`compared`, with p corrected for those of the same data set."""
+    found = compared(comparisons)
+    families = grouped(found, lambda each: each[0])
+    adjusted = {name: iter(statistics.holm([made.p for _, _, made in family])) for name, family in families.items()}
+    return [Further(cell, name, made, float(next(adjusted[dataset_of(cell)]))) for cell, name, made in found]
 
 
 def _reached(references: Mapping[str, Cell], sets: Mapping[str, str]) -> str:

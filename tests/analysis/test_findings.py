@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import contrasts, findings, statistics, tables
+from analysis import contrasts, findings, robustness, statistics, tables
 from analysis.comparisons import ALPHA
 from analysis.findings import find
 from analysis.sentences import count, listed, needed, some
@@ -124,7 +124,7 @@ def test_no_pair_of_runs(make_runs, fail):
         "r = 3 against 1 cannot be compared: no seed has finished with both, all else being equal."
     ]
     assert texts(found, "Lowest error")[1] == "It cannot be compared: no seed has finished both there and in another cell."
-    assert found.answer.startswith("No difference can be claimed. The")
+    assert found.answer.startswith("No difference can be claimed: no seed has finished in two cells. The")
 
 
 def test_few_pairs_among_many_say_so_themselves(make_runs, fail):
@@ -136,7 +136,7 @@ def test_few_pairs_among_many_say_so_themselves(make_runs, fail):
     assert "p = 0.016, corrected 0.031, n = 7)." in claimed
     assert far.endswith("p = 0.25, corrected 0.25, n = 3); 3 pairs cannot show any.")
     assert found.answer.startswith("r = 2 against 1 lowers the test error by")
-    assert "; no other difference can be claimed." in found.answer
+    assert "; no other difference to the reference can be claimed." in found.answer
 
 
 FACTORS = [0.50, 0.52, 0.51, 0.53, 0.50, 0.54]  # r 1, weight 0, by seed
@@ -234,10 +234,119 @@ def test_values_that_nothing_else_is_equal_beside_cannot_be_compared(make_runs):
     ]
     found = find(tables.judged(pd.concat(parts, ignore_index=True), published=()))
     assert texts(found, "Each axis by itself") == [
-        "Values of class dim cannot be compared: no seed has finished two at otherwise equal settings.",
-        "Values of learning rate cannot be compared: no seed has finished two at otherwise equal settings.",
+        "Values of class dim cannot be compared: no two stand at otherwise equal settings.",
+        "Values of learning rate cannot be compared: no two stand at otherwise equal settings.",
     ]
-    assert texts(found, "Interactions") == ["None can be judged: no seed has finished two values of each of two axes."]
+    assert texts(found, "Interactions") == [
+        "None can be judged: no seed has finished two values of each of two axes at otherwise equal settings."
+    ]
+
+
+def test_the_answer_tells_of_an_interaction_and_denies_none_of_its_axes(make_runs):
+    crossed = find(two_by_two(make_runs, 0, -0.1, -0.1, 0))
+    assert crossed.answer.startswith(
+        "With reconstruction weight = 0.0005 instead of 0, the difference of r = 3 against 1 changes by +0.2"
+    )
+    assert "no difference" not in crossed.answer.lower()
+    both = find(two_by_two(make_runs, 0, 0.1, -0.3, -0.4)).answer
+    assert both.startswith("On average over the other axes, r = 3 against 1 lowers the test error by 0.40")
+    assert ". With reconstruction weight = 0.0005 instead of 0, the difference of r = 3 against 1 changes by −0.1986" in both
+    assert "no difference" not in both
+
+
+def beside_the_reference(make_runs, shifts):
+    """A cell, and one for each field that differs from it in that alone."""
+    base = {"epochs": 2, "routing_iterations": 3}
+    fields = {"routing_iterations": 1, "class_dim": 8, "primary_dim": 4, "batch_size": 64}
+    cells = [base, *({**base, field: value} for field, value in fields.items())]
+    runs = pd.concat([make_runs({}, seeds=7, base=cell) for cell in cells], ignore_index=True)
+    runs["test_error"] = [0.5 + seed / 100 + shift * (1 + seed / 50) for shift in (0, *shifts) for seed in range(7)]
+    return tables.judged(runs, published=())
+
+
+def test_two_cells_are_told_apart_everywhere_or_nowhere(make_runs):
+    """Of one factor at a time, an axis is but a cell against the reference: 7 seeds show nothing corrected for 4, if for 1."""
+    comparisons = beside_the_reference(make_runs, [-0.1, 0.1, -0.1, 0.1])
+    assert {d.comparison.p for d in comparisons.differences} == {2 / 2**7}
+    assert {d.p_holm for d in comparisons.differences} == {8 / 2**7}
+    found = find(comparisons)
+    assert not any(finding.claims for one in found.chapters for finding in one.findings if one.title != "Lowest error")
+    assert found.answer.startswith("No difference can be claimed")
+    assert {each.p_holm for each in contrasts.of_axes(comparisons)} == {8 / 2**7}
+
+
+def test_a_setting_is_named_where_nothing_is_averaged_over(make_runs):
+    comparisons = beside_the_reference(make_runs, [-0.1, 0, 0, 0])
+    two = dataclasses.replace(comparisons, cells=comparisons.cells[:], differences=comparisons.differences)
+    [text] = [text for text in texts(find(two), "Each axis by itself") if text.startswith("r = 3 against 1")]
+    assert text.startswith("r = 3 against 1, all else as in the reference: no difference can be claimed (")
+    runs = make_runs({"routing_iterations": [1, 3], "lr_schedule": ["constant", "one_cycle"]}, seeds=8, base=BASE)
+    shift = {1: 0.4, 3: 0}
+    runs["test_error"] = [
+        5 + seed / 9 + shift[r] * (1 + seed / 50) for r, seed in zip(runs["routing_iterations"], runs["seed"], strict=True)
+    ]
+    gone = (runs["routing_iterations"] == 1) & (runs["lr_schedule"] != "constant")
+    runs.loc[gone, ["status", "failure"]] = "failed", "diverged"
+    found = find(tables.judged(runs, published=(), reference="routing_iterations=3 lr_schedule=one_cycle"))
+    start = "r = 3 against 1, with lr schedule = constant, lowers the test error by 0.4"
+    assert texts(found, "Each axis by itself")[0].startswith(start)
+    assert found.answer.startswith(start)
+
+
+def test_means_over_settings_with_unlike_seeds_say_so(make_runs, fail):
+    runs = make_runs(TWO, seeds=6, errors=[e + i for i in range(4) for e in FACTORS], base=BASE)
+    fail(runs, [6 + 1, 6 + 2])  # r = 1 with reconstruction
+    found = find(tables.judged(runs, published=()))
+    assert "r = 3 against 1, averaged over 2 settings of reconstruction weight (seeds: 6 and 4), raises" in " ".join(
+        texts(found, "Each axis by itself")
+    )
+    assert chapter(found, "Each axis by itself").lead.endswith("those with more weigh more.")
+
+
+def test_the_answer_has_the_largest_difference_of_each_axis(make_runs):
+    axes = {"routing_iterations": [1, 3], "batch_size": [32, 64, 128], "class_dim": [8, 16], "primary_dim": [4, 8]}
+    runs = make_runs(axes, seeds=9, base=BASE)
+    size = {32: 0, 64: 1, 128: 3}
+    runs["test_error"] = [
+        5 + seed / 9 + (1 + seed / 50) * (size[b] + 0.5 * (r == 3) + 0.2 * (c == 8) + 0.1 * (p == 4))
+        for b, r, c, p, seed in zip(
+            *(runs[name] for name in ("batch_size", "routing_iterations", "class_dim", "primary_dim", "seed")), strict=True
+        )
+    ]
+    found = find(tables.judged(runs, published=())).answer
+    assert re.match(
+        r"On average over the other axes, class dim = 16 against 8 lowers the test error by 0\.216\d* points; r = 3 against 1 "
+        r"raises the test error by 0\.54\d* points; batch size = 128 against 32 raises the test error by 3\.24\d* points;",
+        found,
+    )
+    assert "; 3 more differences can be claimed." in found
+
+
+def test_a_model_that_stands_beside_no_other_is_in_the_answer_by_its_cell(make_runs):
+    capsules = make_runs({"routing_iterations": [1, 3]}, seeds=8, base=BASE)
+    plain = make_runs({}, seeds=8, base={**BASE, "model": "cnn_matched"})
+    runs = pd.concat([capsules, plain], ignore_index=True)
+    runs["test_error"] = [9 + seed / 9 + shift * (1 + seed / 50) for shift in (0, 1, -2) for seed in range(8)]
+    answer = find(tables.judged(runs, published=(), reference="model=capsnet routing_iterations=3")).answer
+    assert "r = 3 against 1, all else as in the reference, raises the test error by 1.07" in answer
+    assert "Of single cells, model = cnn_matched against model = capsnet with r = 3 lowers the test error by 3.2" in answer
+    assert "for model no difference" not in answer
+
+
+def test_further_test_sets_are_judged_and_in_the_answer(make_runs):
+    base = {**BASE, "dataset": "mnist_40", "test_sets": ("affnist",), "augmentation": "none"}
+    runs = make_runs({"routing_iterations": [1, 3]}, seeds=6, base=base, errors=[0.8, 0.9, 0.7, 0.8, 0.6, 0.5] * 2)
+    runs["test_error_affnist"] = [
+        30 - 5 * (r == 3) + seed for r, seed in zip(runs["routing_iterations"], runs["seed"], strict=True)
+    ]
+    comparisons = tables.judged(runs, published=(), reference="routing_iterations=1")
+    [each] = robustness.judged(comparisons)
+    assert (each.comparison.difference.mean, each.p_holm) == (-5, 2 / 2**6)
+    found = find(comparisons)
+    [said] = chapter(found, "Further test sets").findings
+    assert said.text.startswith("On affnist, r = 3 against 1 lowers the test error by 5.00 points (")
+    assert said.claims
+    assert found.answer.startswith("On affnist, r = 3 against 1 lowers the test error by 5.00 points. The lowest")
 
 
 def test_what_changes_with_an_axis_alone_is_a_part_of_it(make_runs):
