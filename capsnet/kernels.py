@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from capsnet.errors import headline
+from capsnet.errors import headline, shortage
 
 OPTIONS = {"enable_fp_fusion": True}  # of the compiler: said, because its default is going to change
 
@@ -45,7 +45,7 @@ def fault_of(deviations: Callable[[], Mapping[str, float]], bound: float) -> str
             if not error <= bound:  # nor is it where the error is NaN
                 return f"{name} deviates by {error:.1e}"
     except Exception as error:  # whatever a compiler or driver raises
-        if "out of memory" in str(error):
+        if shortage(error) == "out of memory":
             raise
         return headline(error)
     return ""

@@ -19,7 +19,7 @@ from capsnet.augmentation import Augmentation
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.draws import Batch, Draws, composed, draw
-from capsnet.errors import headline
+from capsnet.errors import headline, shortage
 from capsnet.execution import Settled, cell_of, give_up_compiling
 from capsnet.models import Network
 from capsnet.objectives import Objective, margin
@@ -188,7 +188,7 @@ class Steps:
         try:
             sums = differentiate(state, losses)
         except Exception as error:  # whatever a compiler raises; no weight has been changed yet
-            if not self.doubtful or "out of memory" in str(error):
+            if not self.doubtful or shortage(error) == "out of memory":
                 raise
             warnings.warn(f"steps are eager, because torch.compile fails on this machine: {headline(error)}", stacklevel=2)
             give_up_compiling(config)
