@@ -25,7 +25,6 @@ PLACES, TESTED_PLACES, TRANSFORMS = range(3)  # fixed streams of random numbers;
 FOLDER = TEST_SETS["affnist"].folder
 WHOLE = "test.mat"
 BATCHES = [f"test_batches/{number}.mat" for number in range(1, 33)]
-CHUNK = 500  # images that are transformed at once
 
 Transforms = Float[np.ndarray, "count 6"]
 """Angle in degrees, shear, factors of height and width, and how far down and right of all the way that there is: 0 to 1."""
@@ -170,14 +169,22 @@ def transformed(images: UInt8[np.ndarray, "count height width"], how: Transforms
 
     Angles are counterclockwise; a share of 0.5 leaves as much room above the ink as below.
     """
+    from scipy.ndimage import affine_transform
+
     matrices = _matrices(how)
     lowest, highest = _extents(images, matrices)
     # ink reaches to less than a pixel from what it is made of, so its extent may be from -1 to 40, both excluded
     first, last = -1 - lowest, SIDE - highest
     assert (first <= last).all(), "a digit is larger than the canvas"
     shifts = first + how[:, 4:] * (last - first)
-    made = [_sampled(*part) for part in zip(*(_pieces(array) for array in (images, matrices, shifts)), strict=True)]
-    return np.concatenate(made) if made else np.empty((0, SIDE, SIDE), np.uint8)
+    middle = (np.array(images.shape[1:]) - 1) / 2
+    made = np.empty((len(images), SIDE, SIDE), np.uint8)
+    for canvas, image, back, shift in zip(made, images, np.linalg.inv(matrices), shifts, strict=True):
+        # each pixel of the canvas between the four of the image that it comes from; beyond the image's edge, they are black
+        offset = middle - back @ shift
+        sampled = affine_transform(image, back, offset, canvas.shape, output=float, order=1, mode="grid-constant")
+        canvas[:] = sampled.round()
+    return made
 
 
 def _matrices(how: Transforms) -> Float[np.ndarray, "count 2 2"]:
@@ -206,33 +213,6 @@ def _extents(
             reached = (ink[:, None] + corners).reshape(-1, 2) @ matrix.T
             lowest[i], highest[i] = reached.min(axis=0), reached.max(axis=0)
     return lowest, highest
-
-
-def _sampled(
-    images: UInt8[np.ndarray, "count height width"],
-    matrices: Float[np.ndarray, "count 2 2"],
-    shifts: Float[np.ndarray, "count 2"],
-) -> UInt8[np.ndarray, "count 40 40"]:
-    """The canvas: each of its pixels between the four of the image that it comes from, black beyond the image's edge."""
-    middle = (np.array(images.shape[1:]) - 1) / 2
-    grid = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij"), axis=2).reshape(-1, 2)
-    back = np.linalg.inv(matrices).transpose(0, 2, 1)
-    # with two black pixels around the image; whoever comes from beyond comes from them
-    places = np.clip((grid - shifts[:, None]) @ back + middle + 2, 0, np.array(images.shape[1:]) + 2)
-    padded = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(float)
-    low = np.floor(places).astype(int)
-    share = places - low
-    which = np.arange(len(images))[:, None]
-    result = np.zeros(places.shape[:2])
-    for down in (0, 1):
-        for right in (0, 1):
-            weight = np.abs(1 - down - share[..., 0]) * np.abs(1 - right - share[..., 1])
-            result += weight * padded[which, low[..., 0] + down, low[..., 1] + right]
-    return result.round().astype(np.uint8).reshape(-1, SIDE, SIDE)
-
-
-def _pieces(array: np.ndarray) -> list[np.ndarray]:
-    return [array[start : start + CHUNK] for start in range(0, len(array), CHUNK)]
 
 
 def _stream(which: int) -> np.random.Generator:
