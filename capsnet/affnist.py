@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from capsnet.augmentation import moved
 from capsnet.datasets import Arrays, mnist
 from capsnet.errors import InputError, brief
 from capsnet.matfile import field_shape
@@ -19,6 +20,7 @@ from capsnet.registry import AFFNIST, TEST_SETS
 
 SIDE = 40  # pixels of the canvas
 FREE = SIDE - 28  # places of a digit's whole image in each direction, less 1
+EDGE = FREE // 2  # pixels around one in the middle
 ROTATION, SHEAR, SCALE = 20.0, 0.2, 0.2  # degrees and shares, to both sides: affNIST's
 PLACES, TESTED_PLACES, TRANSFORMS = range(3)  # fixed streams of random numbers; appended to, never reordered
 
@@ -38,13 +40,12 @@ def mnist_40(folder: Path) -> tuple[Arrays, Arrays]:
     the expanded MNIST test set.
     """
     (images, labels), (tested, test_labels) = mnist(folder)
-    return (centred(images), labels), (_at(tested, _places(len(tested), TESTED_PLACES)), test_labels)
+    return (centred(images), labels), (moved(centred(tested), _places(len(tested), TESTED_PLACES), EDGE), test_labels)
 
 
 def centred(images: UInt8[np.ndarray, "count 28 28"]) -> UInt8[np.ndarray, "count 40 40"]:
     """The images with a black edge of 6 pixels."""
-    edge = FREE // 2
-    return np.pad(images, ((0, 0), (edge, edge), (edge, edge)))
+    return np.pad(images, ((0, 0), (EDGE, EDGE), (EDGE, EDGE)))
 
 
 def placed(
@@ -57,8 +58,7 @@ def placed(
         index: where each stands in the training set: an image has the same place in a smaller and in a larger validation set.
         total: images of the training set.
     """
-    edge = FREE // 2
-    return _at(images[:, edge:-edge, edge:-edge], _places(total, PLACES)[index])
+    return moved(images, _places(total, PLACES)[index], EDGE)
 
 
 def affnist(folder: Path) -> Arrays:
@@ -221,12 +221,5 @@ def _stream(which: int) -> np.random.Generator:
 
 
 def _places(count: int, which: int) -> Int[np.ndarray, "count 2"]:
-    """Of the upper left corner of each image: row and column, from 0 to 12."""
-    return _stream(which).integers(0, FREE + 1, (count, 2))
-
-
-def _at(images: UInt8[np.ndarray, "count 28 28"], corners: Int[np.ndarray, "count 2"]) -> UInt8[np.ndarray, "count 40 40"]:
-    canvas = np.zeros((len(images), SIDE, SIDE), np.uint8)
-    rows, columns = (corners[:, axis, None] + np.arange(28) for axis in (0, 1))
-    canvas[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]] = images
-    return canvas
+    """How far down and right of the middle each image stands: -6 to 6 pixels."""
+    return _stream(which).integers(0, FREE + 1, (count, 2)) - EDGE

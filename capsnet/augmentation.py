@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # names and parameters are checked where no torch is wanted; the functions run where it is loaded
+    import numpy as np
     from torch import Generator, Tensor
 
 
@@ -64,15 +65,17 @@ def shift(*, pixels: int) -> Augmentation:
     def apply(images: Tensor, drawn: Tensor) -> Tensor:
         import torch
 
-        height, width = images.shape[-2:]
         padded = torch.nn.functional.pad(images, (pixels, pixels, pixels, pixels))
-        rows = torch.arange(height, device=images.device) + pixels - drawn[:, :1]
-        columns = torch.arange(width, device=images.device) + pixels - drawn[:, 1:]
-        which = torch.arange(len(images), device=images.device)
-        # indices on both sides of the channels' slice put the channels last
-        return padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return _windows(padded, pixels - drawn[:, :1], pixels - drawn[:, 1:], *images.shape[-2:])
 
     return Augmentation(draw, apply, reach=pixels)
+
+
+def moved(images: np.ndarray, by: np.ndarray, pixels: int) -> np.ndarray:
+    """Images [n, h, w], each moved down and right by its own whole numbers of pixels [n, 2], which are at most ``pixels``."""
+    import torch
+
+    return shift(pixels=pixels).apply(torch.from_numpy(images)[:, None], torch.from_numpy(by))[:, 0].numpy()
 
 
 def affine(*, rotation: float = 20.0, shear: float = 0.2, scale: float = 0.2, pixels: int = 2) -> Augmentation:
@@ -131,15 +134,21 @@ def crop(*, size: int) -> Augmentation:
         return torch.randint(2**31, (count, 2), generator=generator)
 
     def apply(images: Tensor, drawn: Tensor) -> Tensor:
-        import torch
-
-        places = [drawn[:, i : i + 1] * (side - size + 1) // 2**31 for i, side in enumerate(images.shape[-2:])]
-        rows, columns = (place + torch.arange(size, device=images.device) for place in places)
-        which = torch.arange(len(images), device=images.device)
-        # indices on both sides of the channels' slice put the channels last
-        return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        top, left = (drawn[:, i : i + 1] * (side - size + 1) // 2**31 for i, side in enumerate(images.shape[-2:]))
+        return _windows(images, top, left, size, size)
 
     return Augmentation(draw, apply, size=size)
+
+
+def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
+    """Of each image [b, c, h, w] the window that begins in its own row and column [b, 1]: [b, c, height, width]."""
+    import torch
+
+    rows = top + torch.arange(height, device=images.device)
+    columns = left + torch.arange(width, device=images.device)
+    which = torch.arange(len(images), device=images.device)
+    # indices on both sides of the channels' slice put the channels last
+    return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
 AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {"none": none, "shift": shift, "affine": affine, "crop": crop}

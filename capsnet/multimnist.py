@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
+from capsnet.augmentation import moved
 from capsnet.datasets import Arrays
 
 REACH = 4  # pixels by which a digit is moved, and that its canvas has more on each side
@@ -58,8 +59,8 @@ def fixed_pairs(
     Returns:
         images [each * count, height, width], uint8, and labels [each * count, 2], the first digit's first.
     """
-    first, second, moved = recipe(labels, what, each)
-    one, other = (_moved(digits[which], moved[:, i]) for i, which in enumerate((first, second)))
+    first, second, by = recipe(labels, what, each)
+    one, other = (moved(digits[which], by[:, i], REACH) for i, which in enumerate((first, second)))
     total = np.minimum(one.astype(np.uint16) + other, 255).astype(np.uint8)
     return total, np.stack([labels[first], labels[second]], axis=1)
 
@@ -71,8 +72,8 @@ def recipe(
     generator = torch.Generator().manual_seed(SEEDS[what])
     first = torch.arange(len(labels)).repeat(each)
     second = partners(torch.from_numpy(labels).long(), first, generator)
-    moved = torch.randint(-REACH, REACH + 1, (len(first), 2, 2), generator=generator)
-    return first.numpy(), second.numpy(), moved.numpy()
+    by = torch.randint(-REACH, REACH + 1, (len(first), 2, 2), generator=generator)
+    return first.numpy(), second.numpy(), by.numpy()
 
 
 def partners(labels: Int[Tensor, " count"], first: Int[Tensor, " pairs"], generator: Generator) -> Int[Tensor, " pairs"]:
@@ -103,14 +104,3 @@ def overlaid(digits: Float[Tensor, "batch 2 channels height width"]) -> Float[Te
 def _placed(images: UInt8[np.ndarray, "count rows columns"]) -> UInt8[np.ndarray, "count height width"]:
     """In the middle of the canvas."""
     return np.pad(images, ((0, 0), (REACH, REACH), (REACH, REACH)))
-
-
-def _moved(
-    images: UInt8[np.ndarray, "count height width"], moved: Int[np.ndarray, "count 2"]
-) -> UInt8[np.ndarray, "count height width"]:
-    """Each image moved down and right by its own number of pixels, zeros moving in."""
-    height, width = images.shape[1:]
-    padded = _placed(images)
-    rows = np.arange(height) + REACH - moved[:, :1]
-    columns = np.arange(width) + REACH - moved[:, 1:]
-    return padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
