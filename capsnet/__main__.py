@@ -73,6 +73,8 @@ def main() -> int:
     config = make_config(asdict(command.config), "the flags", "{}")
     execution = Execution(command.compile, command.graph)
 
+    import torch
+
     from capsnet import further, precision
     from capsnet.data import default_folder, read
     from capsnet.training import DivergedError, choose_device, train
@@ -84,7 +86,8 @@ def main() -> int:
         _writable(command.checkpoints)
     state = _state(config, command, device)
     folder = command.data or default_folder()
-    further.require(config, folder)
+    for name in config.test_sets:  # what can't be had is found out before any training
+        further.read_test_set(name, folder, torch.device("cpu"))
     data = read(config, folder, device)
     parameters = sum(p.numel() for p in state.model.parameters())
     cli.console.print(

@@ -15,7 +15,6 @@ from jaxtyping import Float, Int, UInt8
 from capsnet.augmentation import moved
 from capsnet.datasets import Arrays, mnist
 from capsnet.errors import InputError, brief
-from capsnet.matfile import field_shape
 from capsnet.registry import AFFNIST, TEST_SETS
 
 SIDE = 40  # pixels of the canvas
@@ -115,33 +114,6 @@ def matlab(path: Path) -> Arrays:
             "with a label each"
         )
     return np.ascontiguousarray(images.T).reshape(-1, SIDE, SIDE), labels.astype(np.int64)
-
-
-def refuse_absent(folder: Path) -> None:
-    """Raise an InputError if the official files are not there, or are others, without reading them whole.
-
-    The site has files of other digits, as centred ones, by the same names: their number tells.
-    """
-    from scipy.io import whosmat
-
-    shapes = []
-    for path in files(folder):
-        try:
-            names = [name for name, *_ in whosmat(path)]
-        except Exception as error:  # as above
-            raise InputError(f"{path} can't be read as a file of affNIST ({brief(error, 120)}); unpack it again") from None
-        if "affNISTdata" not in names:
-            raise InputError(f"{path} is no file of affNIST: it holds {', '.join(names) or 'nothing'}, not affNISTdata")
-        shapes.append(field_shape(path, "affNISTdata", "image"))
-    known = [shape for shape in shapes if shape]
-    count, wanted = sum(shape[-1] for shape in known), TEST_SETS["affnist"].images
-    # a file that can't be made out is left to scipy, which reads it when it is needed
-    if len(known) == len(shapes) and (count != wanted or {shape[:-1] for shape in known} != {(SIDE * SIDE,)}):
-        sizes = " or ".join(sorted({str(shape[0]) for shape in known}))
-        raise InputError(
-            f"the files in {(folder / FOLDER).resolve()} hold {count:,} images of {sizes} pixels, not {wanted:,} of "
-            f"{SIDE * SIDE}: {TEST_SETS['affnist'].again}"
-        )
 
 
 @lru_cache(maxsize=1)  # a process that tests many networks makes it once

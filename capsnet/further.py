@@ -5,16 +5,8 @@ from pathlib import Path
 
 import torch
 
-from capsnet.config import RunConfig
 from capsnet.data import AGAIN, Split, check, update
 from capsnet.registry import TEST_SETS, load
-
-
-def require(config: RunConfig, folder: Path) -> None:
-    """Raise an InputError if files of the config's further test sets are not in the folder: before any work is done."""
-    for name in config.test_sets:
-        if check := TEST_SETS[name].check:
-            load(check)(folder)
 
 
 def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split, str]:

@@ -32,7 +32,6 @@ class FurtherFacts:
     classes: int
     images: int
     loader: str  # "module:function", called with the folder that holds the data
-    check: str = ""  # "module:function" that raises an InputError if its files are not in the folder; "" = it needs none
     origin: str = "official files"  # what a table says of it
     folder: str = ""  # of its files, in the folder that holds the data
     again: str = ""  # what to do if they are wrong; "" = as with a data set's
@@ -141,7 +140,6 @@ TEST_SETS = {
         10,
         320_000,
         "capsnet.affnist:affnist",
-        "capsnet.affnist:refuse_absent",
         folder="affNIST",
         again=f"put the test files of {AFFNIST} there, unpacked",
     ),

@@ -251,8 +251,8 @@ def _launchers(
             precision.require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
         cli.note(precision.remarks(wanted, torch.device(engine.device)))
-    for config in {config.test_sets: config for config in wanted}.values():
-        further.require(config, folder)
+    for test_set in dict.fromkeys(name for config in wanted for name in config.test_sets):
+        further.read_test_set(test_set, folder, torch.device("cpu"))
     for config in {config.dataset: config for config in wanted}.values():
         read(config, folder, torch.device("cpu"))
     _refuse_long(wanted, PARAM_LENGTH)

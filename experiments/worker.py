@@ -234,7 +234,6 @@ class _Trainer:
     def finish(self) -> Ending:
         """Train, test once, and leave weights and predictions in the journal."""
         device = choose_device(self.place.device)
-        further.require(self.config, self.place.data)
         data = read(self.config, self.place.data, device)
         counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
         self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
-from scipy.io import loadmat, savemat
+from scipy.io import savemat
 
 from capsnet import affnist, further
 from capsnet.affnist import centred, drawn, matlab, placed, transformed
 from capsnet.config import RunConfig
 from capsnet.data import read, stratified_order
 from capsnet.errors import InputError
-from capsnet.matfile import field_shape
 from capsnet.registry import DATASETS, TEST_SETS, load
 
 DATA = Path(os.environ.get("CAPSNET_DATA") or "/nowhere")
@@ -183,7 +182,6 @@ def test_the_names_of_test_sets_and_what_they_are_of():
     for name, facts in TEST_SETS.items():
         assert not name.startswith("r")
         assert callable(load(facts.loader))
-        assert not facts.check or callable(load(facts.check))
         assert ("generated" in name) == ("generated" in facts.origin)
     assert TEST_SETS["affnist"].shape == TEST_SETS["affnist_generated"].shape == DATASETS["mnist_40"].shape
 
@@ -216,7 +214,6 @@ def few(monkeypatch):
 def test_the_one_file_is_read_to_the_byte(few, tmp_path, cpu):
     images, labels = few
     official(tmp_path / "affNIST" / "test.mat", images, labels)
-    affnist.refuse_absent(tmp_path)
     split, digest = further.read_test_set("affnist", tmp_path, cpu)
     assert np.array_equal(split.images[:, 0].numpy(), images)
     assert split.labels.tolist() == labels.tolist()
@@ -227,7 +224,6 @@ def test_the_32_files_are_read_in_the_order_of_their_numbers(few, tmp_path, cpu)
     images, labels = few
     for i in range(32):
         official(tmp_path / "affNIST" / "test_batches" / f"{i + 1}.mat", images[2 * i : 2 * i + 2], labels[2 * i : 2 * i + 2])
-    affnist.refuse_absent(tmp_path)
     assert np.array_equal(further.read_test_set("affnist", tmp_path, cpu)[0].images[:, 0].numpy(), images)
 
 
@@ -239,32 +235,29 @@ def test_a_single_image_is_read(few, tmp_path):
     assert label.tolist() == labels[:1].tolist()
 
 
-def test_absent_files_are_named_with_the_folder_and_the_alternative(tmp_path):
-    config = RunConfig(dataset="mnist_40", test_sets=("affnist",))
+def test_absent_files_are_named_with_the_folder_and_the_alternative(tmp_path, cpu):
     with pytest.raises(InputError) as caught:
-        further.require(config, tmp_path)
+        further.read_test_set("affnist", tmp_path, cpu)
     for part in (str(tmp_path / "affNIST"), "test.mat", "test_batches/1.mat to 32.mat", "affnist_generated", "--data"):
         assert part in str(caught.value)
-    further.require(RunConfig(dataset="mnist_40", test_sets=("affnist_generated",)), tmp_path)
 
 
 def test_one_absent_batch_is_an_absent_set(few, tmp_path):
     for i in range(31):
         official(tmp_path / "affNIST" / "test_batches" / f"{i + 1}.mat", few[0][:2], few[1][:2])
     with pytest.raises(InputError, match="of these 32 there are 31"):
-        affnist.refuse_absent(tmp_path)
+        affnist.affnist(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no matlab", b"\0" * 200])
-def test_a_broken_file_is_refused_before_any_work_and_when_it_is_read(tmp_path, content):
+def test_a_broken_file_is_refused(tmp_path, content):
     (tmp_path / "affNIST").mkdir()
     (tmp_path / "affNIST" / "test.mat").write_bytes(content)
-    for found in (affnist.refuse_absent, affnist.affnist):
-        with pytest.raises(InputError, match="can't be read as a file of affNIST"):
-            found(tmp_path)
+    with pytest.raises(InputError, match=r"affNIST/test\.mat can't be read as a file of affNIST"):
+        affnist.affnist(tmp_path)
 
 
-def test_a_torn_file_is_refused_when_it_is_read(few, tmp_path):
+def test_a_torn_file_is_refused(few, tmp_path):
     official(tmp_path / "affNIST" / "test.mat", *few)
     whole = (tmp_path / "affNIST" / "test.mat").read_bytes()
     for left in (len(whole) // 2, len(whole) - 1):
@@ -276,11 +269,11 @@ def test_a_torn_file_is_refused_when_it_is_read(few, tmp_path):
 def test_another_file_of_matlabs_is_refused(tmp_path):
     (tmp_path / "affNIST").mkdir()
     savemat(tmp_path / "affNIST" / "test.mat", {"other": np.zeros(3)})
-    with pytest.raises(InputError, match="it holds other, not affNISTdata"):
-        affnist.refuse_absent(tmp_path)
+    with pytest.raises(InputError, match=r"affNIST/test\.mat can't be read as a file of affNIST \(KeyError: 'affNISTdata'\)"):
+        affnist.affnist(tmp_path)
 
 
-def test_another_size_or_number_of_images_is_refused_when_it_is_read(few, tmp_path, cpu):
+def test_another_size_or_number_of_images_is_refused(few, tmp_path, cpu):
     """As the file of centred digits, which has the same name. They were never downloaded, so nothing downloads them again."""
     images, labels = few
     official(tmp_path / "affNIST" / "test.mat", images[:60], labels[:60])
@@ -291,45 +284,40 @@ def test_another_size_or_number_of_images_is_refused_when_it_is_read(few, tmp_pa
     assert "affNIST/32x/transformed there" in said
     assert "downloaded" not in said
     official(tmp_path / "affNIST" / "test.mat", images[:, :28, :28], labels)
-    with pytest.raises(InputError, match=r"has images uint8 \[784, 64\]"):
+    with pytest.raises(InputError, match=r"test\.mat has images uint8 \[784, 64\]"):
         further.read_test_set("affnist", tmp_path, cpu)
-
-
-def test_another_size_or_number_of_images_is_refused_before_any_work(few, tmp_path):
-    images, labels = few
-    config = RunConfig(dataset="mnist_40", test_sets=("affnist",))
-    official(tmp_path / "affNIST" / "test.mat", images[:60], labels[:60])
-    with pytest.raises(InputError, match="hold 60 images of 1600 pixels, not 64 of 1600: put the test files of https"):
-        further.require(config, tmp_path)
-    official(tmp_path / "affNIST" / "test.mat", images[:, :28, :28], labels)
-    with pytest.raises(InputError, match="hold 64 images of 784 pixels"):
-        further.require(config, tmp_path)
     (tmp_path / "affNIST" / "test.mat").unlink()
     for i in range(32):
         official(tmp_path / "affNIST" / "test_batches" / f"{i + 1}.mat", images[:3], labels[:3])
-    with pytest.raises(InputError, match="hold 96 images of 1600 pixels, not 64 of 1600"):
-        further.require(config, tmp_path)
+    with pytest.raises(InputError, match=r"hold images \(96, 40, 40\)"):
+        further.read_test_set("affnist", tmp_path, cpu)
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-def test_the_shape_of_a_field_is_found_wherever_it_stands(tmp_path, compressed):
-    """Behind other variables and large fields, with names of all lengths; as scipy reads it."""
-    path = tmp_path / "x.mat"
-    fields = {
-        "abc": np.zeros(3_000_001, np.uint8),
-        "none": np.zeros(0),
-        "text": "words",
-        "image": np.ones((16, 5, 3), np.uint8),
-    }
-    savemat(
-        path, {"v": np.zeros(7), "w": {"image": np.zeros(2)}, "affNISTdata": {**fields, "z": 1.0}}, do_compression=compressed
-    )
-    held = loadmat(path)["affNISTdata"][0, 0]
-    for name in ("abc", "image", "z"):
-        assert field_shape(path, "affNISTdata", name) == held[name].shape
-    assert field_shape(path, "w", "image") == (1, 2)
-    for variable, name in (("affNISTdata", "other"), ("v", "image"), ("absent", "image")):
-        assert field_shape(path, variable, name) is None
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if compressed else whole[:300])
-    assert field_shape(path, "affNISTdata", "z") is None
+def blank(path, count):
+    """A file as the site has it, but for its number of images."""
+    official(path, np.zeros((count, 40, 40), np.uint8), np.arange(count) % 10)
+
+
+REFUSED = {
+    "absent": (lambda path: None, "affNIST's test files are not in {}: put test.mat there"),
+    "another number": (lambda path: blank(path, 60), "the files of test set affnist in {} hold images (60, 40, 40)"),
+    "no MAT file": (lambda path: path.write_bytes(b"no matlab"), "{}/test.mat can't be read as a file of affNIST"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), REFUSED.values(), ids=REFUSED)
+def test_a_command_refuses_wrong_files_before_it_trains(tmp_path, monkeypatch, capsys, content, said):
+    """In one line, and before it looks at MNIST, which isn't there, either."""
+    from capsnet import __main__ as program
+    from capsnet import cli
+
+    (tmp_path / "affNIST").mkdir()
+    content(tmp_path / "affNIST" / "test.mat")
+    words = "capsnet --dataset mnist_40 --test-sets affnist --device cpu --data"
+    monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.finish(program.main)
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert said.format(tmp_path / "affNIST") in " ".join(err.split())
+    assert not out

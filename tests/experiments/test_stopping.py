@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.io import savemat
 
 import capsnet.training
 from analysis.runs import read_runs
@@ -197,17 +198,24 @@ def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns:
 
 
 @pytest.mark.usefixtures("further_digits")
-def test_a_run_without_the_files_fails_before_it_trains(mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_without_the_files_fails_and_is_tested_when_they_are_there_without_training_anew(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine of a cluster that hasn't got what the launcher has."""
     from dataclasses import replace
 
     from capsnet.registry import TEST_SETS
 
-    monkeypatch.setitem(TEST_SETS, "turned", replace(TEST_SETS["turned"], check="capsnet.affnist:refuse_absent"))
-    monkeypatch.setattr(worker, "train", None)
     text = tiny.read_text().replace("epochs: 2\n", "epochs: 2\n  test_sets: [turned]\n").replace("seeds: 2", "seeds: 1")
-    summary = launched(mlruns, text)
+    with monkeypatch.context() as patch:
+        patch.setitem(TEST_SETS, "turned", replace(TEST_SETS["turned"], loader="capsnet.affnist:affnist"))
+        summary = launched(mlruns, text)
     assert len(summary.failed) == 2
     assert "affNIST's test files are not in" in summary.failed[0]
+    left = []
+    monkeypatch.setattr(worker, "train", lambda state, data, **_: iter(left.append(state.finished) or ()))
+    assert launched(mlruns, text).finished == 2
+    assert left == [True, True]
 
 
 def test_a_journal_of_before_there_were_test_sets_is_read(mlruns: Path, tiny: Path) -> None:
@@ -225,14 +233,30 @@ def test_a_journal_of_before_there_were_test_sets_is_read(mlruns: Path, tiny: Pa
         assert list(journal.record.tested) == []
 
 
-def test_a_command_refuses_absent_files_before_anything_is_recorded(command: Any, tmp_path: Path, mlruns: Path) -> None:
-    grid = tmp_path / "g.yaml"
+@pytest.mark.parametrize(
+    ("count", "wanted"),
+    [
+        (None, ["affNIST's test files are not in", "affnist_generated"]),
+        (0, ["test.mat can't be read as a file of affNIST"]),
+        (60, ["the files of test set affnist in", "hold images (60, 40, 40)"]),
+    ],
+)
+def test_a_command_refuses_wrong_files_before_anything_is_recorded(
+    command: Any, tmp_path: Path, mlruns: Path, count: int | None, wanted: list[str]
+) -> None:
+    grid, file = tmp_path / "g.yaml", tmp_path / "data" / "affNIST" / "test.mat"
     grid.write_text("base: {dataset: mnist_40, test_sets: [affnist]}")
+    if count is not None:
+        file.parent.mkdir(parents=True)
+        file.touch()
+    if count:
+        savemat(
+            file, {"affNISTdata": {"image": np.zeros((1600, count), np.uint8), "label_int": np.zeros((1, count), np.uint8)}}
+        )
     done = command("run", str(grid), "--data", str(tmp_path / "data"))
     assert done.returncode == 2
     said = " ".join(done.stderr.split())
-    assert "affNIST's test files are not in" in said
-    assert "affnist_generated" in said
+    assert all(words in said for words in wanted)
     assert Store.open("g", mlruns, create=False) is None
     with pytest.raises(InputError):
         make_config({"dataset": "mnist", "test_sets": ["affnist"]}, "here")
