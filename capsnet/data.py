@@ -1,27 +1,21 @@
 """Data sets as tensors that live on the device: images as bytes, labels, and a digest of all of it.
 
-A loader returns the official training and test sets as NumPy arrays. Validation is carved from the training set here, by one
-rule for all data sets and the same for every seed.
+Validation is carved from the training set here, by one rule for all data sets and the same for every seed.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from capsnet.config import RunConfig
-from capsnet.datasets import Arrays
-from capsnet.errors import InputError
+from capsnet.datasets import Arrays, stratified_order
 from capsnet.multimnist import fixed_pairs
-from capsnet.registry import DATASETS, load
-
-AGAIN = "delete them, and the official ones are downloaded again or asked for"
+from capsnet.registry import load
+from capsnet.verified import whole
 
 
 @dataclass(frozen=True)
@@ -91,80 +85,3 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
     if config.facts.held_out:
         validation = load(config.facts.held_out)(validation[0], held_out, len(images)), validation[1]
     return Data(Split.of((images[chosen], labels[chosen]), device), still(validation), still(test), digest)
-
-
-@lru_cache(maxsize=2)  # a process that trains many configs reads a data set once
-def whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
-    """Training arrays, test arrays and digest, found to be what the registry says they are."""
-    facts = DATASETS[dataset]
-    training, test = load(facts.loader)(folder)
-    digest = hashlib.sha256()
-    several = () if facts.labels == 1 else (facts.labels,)
-    parts = [(training, facts.training_images, "training", ()), (test, facts.test_images, "test", several)]
-    for arrays, count, what, each in parts:
-        check(arrays, (count, *facts.shape[1:]), facts.classes, f"the {what} files of {dataset} in {folder.resolve()}", each)
-        update(digest, arrays)
-    if facts.digest and digest.hexdigest() != facts.digest:
-        raise InputError(
-            f"the files of {dataset} in {folder.resolve()} are corrupt: their SHA-256 is {digest.hexdigest()}, not "
-            f"{facts.digest}; {AGAIN}"
-        )
-    return training, test, digest.hexdigest()
-
-
-def check(
-    arrays: Arrays, shape: tuple[int, ...], classes: int, files: str, each: tuple[int, ...] = (), again: str = AGAIN
-) -> None:
-    """Raise an InputError if a loader's arrays are not what the registry says.
-
-    Args:
-        arrays: images and labels.
-        shape: of the images, [n, height, width]; behind it there may be channels.
-        classes: labels are below.
-        files: that hold them, and where, for the error.
-        each: the shape of an image's labels.
-        again: what to do then.
-    """
-    images, labels = arrays
-    shaped = images.shape[:3] == shape and labels.shape == (shape[0], *each)
-    if not shaped or not 0 <= labels.min() <= labels.max() < classes:
-        raise InputError(
-            f"{files} hold images {images.shape} and labels {labels.shape}, not images {shape} with a label of 0 to "
-            f"{classes - 1} each; {again}"
-        )
-
-
-def update(digest: "hashlib._Hash", arrays: Arrays) -> None:
-    """Take images and labels into a digest, the latter as integers of 8 bytes."""
-    images, labels = arrays
-    digest.update(images.tobytes())
-    digest.update(labels.astype(np.int64).tobytes())
-
-
-def stratified_order(labels: Int[np.ndarray, " count"]) -> Int[np.ndarray, " count"]:
-    """A fixed random order of which every prefix holds each class in proportion to within an image, every piece to within two.
-
-    Validation is its beginning and training goes on from there, so that a larger train_size contains a smaller one.
-    """
-    random = np.random.default_rng(0)  # the same for every run: a seed chooses initialisation and order, not the images
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    return np.argsort(place, kind="stable")
-
-
-def digits(_folder: Path) -> tuple[Arrays, Arrays]:
-    """scikit-learn's 1,797 handwritten digits (UCI), enlarged from 8x8 to 16x16 by bilinear interpolation.
-
-    The first 1,437 of a fixed stratified order are for training, the other 360 for testing.
-    """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
-    large = torch.nn.functional.interpolate(small, size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
-    images, labels = (large * 255).round().to(torch.uint8).numpy(), raw.target
-    order = stratified_order(labels)
-    training, test = order[:1437], order[1437:]
-    return (images[training], labels[training]), (images[test], labels[test])

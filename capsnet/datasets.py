@@ -1,6 +1,6 @@
 """Loaders of data sets' official files: training and test sets as they were published, and what is said where they are absent.
 
-torchvision reads, verifies and downloads those it knows. The reader of smallNORB is here.
+torchvision reads, verifies and downloads those it knows, and scikit-learn holds the digits. The reader of smallNORB is here.
 """
 
 import gzip
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from capsnet.errors import InputError, brief
 from capsnet.registry import DATASETS
@@ -27,7 +27,7 @@ SMALLNORB = (  # how the files' names begin, of training and test: with the five
     "smallnorb-5x01235x9x18x6x2x96x96-testing",
 )
 SMALLNORB_PAGE = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
-AGAIN = f"download it again from {SMALLNORB_PAGE}"
+SMALLNORB_AGAIN = f"download it again from {SMALLNORB_PAGE}"
 BYTES, INTEGERS = 0x1E3D4C55, 0x1E3D4C54  # magic numbers of the matrices that smallNORB has
 NUMBERS: dict[int, np.dtype[Any]] = {BYTES: np.dtype("u1"), INTEGERS: np.dtype("<i4")}
 
@@ -83,6 +83,36 @@ def _torchvision(name: str, folder: Path) -> tuple[Arrays, Arrays]:
         return train, test
 
     return official(name, folder, folder / name / "raw", [Path(file).stem for file, _ in kind.resources], read)
+
+
+def digits(_folder: Path) -> tuple[Arrays, Arrays]:
+    """scikit-learn's 1,797 handwritten digits (UCI), enlarged from 8x8 to 16x16 by bilinear interpolation.
+
+    The first 1,437 of a fixed stratified order are for training, the other 360 for testing.
+    """
+    import torch
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    small = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16
+    large = torch.nn.functional.interpolate(small, size=(16, 16), mode="bilinear", align_corners=False)[:, 0]
+    images, labels = (large * 255).round().to(torch.uint8).numpy(), raw.target
+    order = stratified_order(labels)
+    training, test = order[:1437], order[1437:]
+    return (images[training], labels[training]), (images[test], labels[test])
+
+
+def stratified_order(labels: Int[np.ndarray, " count"]) -> Int[np.ndarray, " count"]:
+    """A fixed random order of which every prefix holds each class in proportion to within an image, every piece to within two.
+
+    Validation is its beginning and training goes on from there, so that a larger train_size contains a smaller one.
+    """
+    random = np.random.default_rng(0)  # the same for every run: a seed chooses initialisation and order, not the images
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.argsort(place, kind="stable")
 
 
 def cifar10(folder: Path) -> tuple[Arrays, Arrays]:
@@ -155,16 +185,16 @@ def matrix(path: Path, magic: int, shape: tuple[int, ...]) -> np.ndarray:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             found, content = file.read(header.nbytes), file.read(size + 1)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path.resolve()} can't be read: {brief(error, 200)}; {AGAIN}") from None
+        raise InputError(f"{path.resolve()} can't be read: {brief(error, 200)}; {SMALLNORB_AGAIN}") from None
     if found != header.tobytes():
         begins, wanted = (part.hex(" ", 4) or "none" for part in (found, header.tobytes()))
         raise InputError(
             f"{path.resolve()} begins with the bytes {begins}, and not with {wanted}, as smallNORB's binary matrix "
-            f"{'x'.join(map(str, shape))} does; {AGAIN}"
+            f"{'x'.join(map(str, shape))} does; {SMALLNORB_AGAIN}"
         )
     if len(content) != size:
         more = "more" if len(content) > size else f"{len(content):,}"
-        raise InputError(f"{path.resolve()} should hold {size:,} bytes after its header, not {more}; {AGAIN}")
+        raise InputError(f"{path.resolve()} should hold {size:,} bytes after its header, not {more}; {SMALLNORB_AGAIN}")
     return np.frombuffer(content, dtype=numbers).reshape(shape)
 
 

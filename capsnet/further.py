@@ -5,8 +5,9 @@ from pathlib import Path
 
 import torch
 
-from capsnet.data import AGAIN, Split, check, update
+from capsnet.data import Split
 from capsnet.registry import TEST_SETS, load
+from capsnet.verified import AGAIN, add_to_digest, verify
 
 
 def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split, str]:
@@ -19,7 +20,7 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
     arrays = load(facts.loader)(folder)
     shape = (facts.images, *facts.shape[1:])
     files = f"the files of test set {name} in {(folder / facts.folder).resolve()}"
-    check(arrays, shape, facts.classes, files, again=facts.again or AGAIN)
+    verify(arrays, shape, facts.classes, files, again=facts.again or AGAIN)
     digest = hashlib.sha256()
-    update(digest, arrays)
+    add_to_digest(digest, arrays)
     return Split.of(arrays, device), digest.hexdigest()

@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 
 from capsnet.augmentation import moved
 from capsnet.datasets import Arrays
+from capsnet.verified import whole
 
 REACH = 4  # pixels by which a digit is moved, and that its canvas has more on each side
 TEST_PAIRS = 10  # of each test digit
@@ -39,8 +40,6 @@ def _of(dataset: str, folder: Path) -> tuple[Arrays, Arrays]:
 
 def _singles(dataset: str, folder: Path) -> tuple[Arrays, Arrays]:
     """Single digits, each in the middle of its canvas."""
-    from capsnet.data import whole
-
     (images, labels), (test, test_labels), _ = whole(dataset, folder)
     return (_placed(images), labels), (_placed(test), test_labels)
 

@@ -114,7 +114,7 @@ DATASETS = {
         "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b",
     ),
     "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.datasets:fashion_mnist"),
-    "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.data:digits"),
+    "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.datasets:digits"),
     "multimnist": DatasetFacts((1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2, moved=4),
     "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2, moved=4),
     "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10"),

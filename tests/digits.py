@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capsnet.data import Arrays, digits
+from capsnet.datasets import Arrays, digits
 
 
 def turned(folder: Path) -> Arrays:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import capsnet.data
+import capsnet.verified
 from capsnet.datasets import SMALLNORB
 from capsnet.registry import DATASETS
 
@@ -108,6 +108,6 @@ def small(
     facts = dataclasses.replace(DATASETS[dataset], training_images=training, test_images=test)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(DATASETS, dataset, facts)
-        capsnet.data.whole.cache_clear()
+        capsnet.verified.whole.cache_clear()
         yield WRITERS[dataset](folder, *arrays, patch, **how), [part for pair in arrays for part in pair]
-    capsnet.data.whole.cache_clear()
+    capsnet.verified.whole.cache_clear()

@@ -13,7 +13,8 @@ from scipy.io import savemat
 from capsnet import affnist, further
 from capsnet.affnist import centred, drawn, matlab, placed, transformed
 from capsnet.config import RunConfig
-from capsnet.data import read, stratified_order
+from capsnet.data import read
+from capsnet.datasets import stratified_order
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS, TEST_SETS, load
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-import capsnet.data
+import capsnet.datasets
+import capsnet.verified
 from capsnet.config import RunConfig
-from capsnet.data import Split, default_folder, digits, read, stratified_order
+from capsnet.data import Split, default_folder, read
+from capsnet.datasets import digits, stratified_order
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS
 
@@ -131,7 +133,7 @@ def test_a_colour_data_set_has_its_channels_first(monkeypatch, cpu, tmp_path):
     facts = dataclasses.replace(DATASETS["digits"], shape=(3, 4, 5), training_images=20, test_images=10)
     monkeypatch.setitem(DATASETS, "colour", facts)
     monkeypatch.setattr(
-        capsnet.data, "digits", lambda folder: ((images[:20], np.arange(20) % 10), (images[20:], np.arange(10)))
+        capsnet.datasets, "digits", lambda folder: ((images[:20], np.arange(20) % 10), (images[20:], np.arange(10)))
     )
     config = RunConfig(
         dataset="colour", validation_size=0, conv_kernel=1, primary_kernel=2, augmentation="none", lr_schedule="constant"
@@ -187,9 +189,9 @@ def small_mnist(monkeypatch, tmp_path, offline):
     raw.mkdir(parents=True)
     for name, array in zip(NAMES, arrays, strict=True):
         (raw / name).write_bytes(idx(array))
-    capsnet.data.whole.cache_clear()
+    capsnet.verified.whole.cache_clear()
     yield raw
-    capsnet.data.whole.cache_clear()
+    capsnet.verified.whole.cache_clear()
 
 
 def config_of(dataset="mnist"):

@@ -10,12 +10,14 @@ from capsnet import losses, multimnist
 from capsnet.answers import answered, wrong
 from capsnet.augmentation import shift
 from capsnet.config import RunConfig, make_config
-from capsnet.data import Split, stratified_order, whole
+from capsnet.data import Split
+from capsnet.datasets import stratified_order
 from capsnet.draws import composed, draw
 from capsnet.errors import InputError
 from capsnet.state import TrainingState
 from capsnet.step import step_losses
 from capsnet.training import train
+from capsnet.verified import whole
 
 NOWHERE = Path("/nowhere")
 CPU = torch.device("cpu")
@@ -226,7 +228,7 @@ def test_validation_pairs_are_of_held_out_digits(pairs, tiny, data_of):
 def test_multimnist_has_the_digits_of_mnist(monkeypatch, tmp_path):
     random = np.random.default_rng(0)
     images, labels = random.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
-    monkeypatch.setattr("capsnet.data.whole", lambda name, folder: ((images, labels), (images[:20], labels[:20]), name))
+    monkeypatch.setattr("capsnet.multimnist.whole", lambda name, folder: ((images, labels), (images[:20], labels[:20]), name))
     (training, training_labels), (test, test_labels) = multimnist.of_mnist(tmp_path)
     assert training.shape == (60, 36, 36)
     assert np.array_equal(training[:, 4:32, 4:32], images)
