@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
@@ -12,7 +11,7 @@ from rich.console import Console
 from capsnet import cli
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
-from capsnet.files import replaced
+from capsnet.files import replaced, writable
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     from benchmarks.measure import Findings, Scale
@@ -46,7 +45,7 @@ def main(base: RunConfig | None = None, scale: "Scale | None" = None) -> int:
     command: Command = cli.parse(Command, "python -m benchmarks", DESCRIPTION)
     if not 0 < command.seconds < float("inf"):
         raise InputError(f"--seconds must be above 0, not {command.seconds:g}")
-    _writable(command.out)
+    writable(command.out, "--out")
 
     from benchmarks import machine
     from benchmarks.measure import SCALES, measure
@@ -91,16 +90,6 @@ def report(found: "Findings", stem: Path) -> list[Path]:
         temporary.write_text("\n".join([beginning, picture_line, *(table.markdown() for table in made)]))
     picture.draw(found, paths[2])
     return paths
-
-
-def _writable(folder: Path) -> None:
-    """Make the folder, or refuse it before minutes of measuring."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"the results can't be written to {folder}: {error.strerror}") from None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import tyro
@@ -16,6 +15,7 @@ from capsnet import cli
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution
+from capsnet.files import writable
 from capsnet.metrics import EpochMetrics
 from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
@@ -83,7 +83,7 @@ def main() -> int:
     precision.require(config, device)
     settled = execution.settle(config, device)
     if command.checkpoints:
-        _writable(command.checkpoints)
+        writable(command.checkpoints, "--checkpoints")
     state = _state(config, command, device)
     folder = command.data or default_folder()
     for name in config.test_sets:  # what can't be had is found out before any training
@@ -187,16 +187,6 @@ class Display(Progress):
 
 def _checkpoint(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:04d}.safetensors"
-
-
-def _writable(folder: Path) -> None:
-    """Make the folder, or refuse it before any training."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"checkpoints can't be written to {folder}: {error.strerror}") from None
 
 
 def _state(config: RunConfig, command: Command, device: "object") -> "TrainingState":

@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
-from capsnet.files import replaced
+from capsnet.files import replaced, synced
 from capsnet.metrics import EpochMetrics
 from experiments.record import DataSource, Ending, Record
 
@@ -145,11 +145,7 @@ class Journal:
         """Bring the history to the disk; the number of epochs that are safe there."""
         count = len(self.history)
         if count:
-            handle = os.open(self.folder / "history.jsonl", os.O_RDWR)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            synced(self.folder / "history.jsonl")
         return count
 
     def save(self, state: "TrainingState | Snapshot") -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname, urlopen
-from uuid import uuid4
 
 import psutil
 from filelock import FileLock, Timeout
 
-from capsnet import cli
+from capsnet import cli, files
 from capsnet.errors import InputError, brief
 
 NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
@@ -183,21 +182,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def writable(folder: Path) -> Path:
-    """The folder, made if it isn't there.
-
-    Raises:
-        InputError: nothing can be written to it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{uuid4().hex}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise InputError(
-            f"nothing can be written to {folder.resolve()}: {error.strerror}; --mlruns names another folder"
-        ) from None
-    return folder
+    """The folder, which is ``--mlruns`` or in it, made if it isn't there; an InputError if nothing can be written to it."""
+    return files.writable(folder, "--mlruns")
 
 
 def filesystem(path: Path) -> str:

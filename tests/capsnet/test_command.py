@@ -308,7 +308,8 @@ def test_a_checkpoint_folder_that_cannot_be_written_is_refused_before_training(c
     folder = tmp_path / "file" / "x" if below else tmp_path / "file"
     code, out, err = command(*tiny_flags, "--checkpoints", folder)
     assert (code, out) == (2, "")
-    assert f"checkpoints can't be written to {folder}" in err
+    assert f"error: nothing can be written to {folder}: " in err
+    assert "--checkpoints names another folder" in err
 
 
 def test_absent_data_is_refused(command, tmp_path, offline, monkeypatch):

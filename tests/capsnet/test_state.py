@@ -232,9 +232,9 @@ def test_a_new_file_takes_the_old_ones_place_at_once(trained, tmp_path):
 def test_the_file_is_synced_before_it_takes_the_old_ones_place(trained, tmp_path, monkeypatch):
     """Renamed first, a crash of the machine could leave an empty file."""
     done = []
-    sync = capsnet.files._sync
+    sync = capsnet.files.synced
     monkeypatch.setattr(
-        capsnet.files, "_sync", lambda path: (done.append((path.is_dir(), (tmp_path / "a").exists())), sync(path))
+        capsnet.files, "synced", lambda path: (done.append((path.is_dir(), (tmp_path / "a").exists())), sync(path))
     )
     trained.save(tmp_path / "a")
     assert done == [(False, False), (True, True)]
