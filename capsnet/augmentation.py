@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from capsnet.variants import require
+
 if TYPE_CHECKING:  # names and parameters are checked where no torch is wanted; the functions run where it is loaded
     import numpy as np
     from torch import Generator, Tensor
@@ -86,10 +88,8 @@ def affine(*, rotation: float = 20.0, shear: float = 0.2, scale: float = 0.2, pi
     of -pixels to +pixels in both directions. The defaults but for the last are affNIST's ranges (Tieleman 2013).
     """
     for name, value, limit in (("rotation", rotation, 180), ("shear", shear, 1), ("scale", scale, 0.9)):
-        if not 0 <= value <= limit:
-            raise ValueError(f"{name} must be 0 to {limit}, not {value}")
-    if pixels < 0:
-        raise ValueError(f"pixels must be 0 or more, not {pixels}")
+        require(0 <= value <= limit, name, f"0 to {limit}", value)
+    require(pixels >= 0, "pixels", "0 or more", pixels)
     if not (rotation or shear or scale):
         raise ValueError("rotation, shear and scale are all 0; write shift(pixels=...) for shifts alone, or none")
 
@@ -124,8 +124,7 @@ def crop(*, size: int) -> Augmentation:
 
     The paper has patches of 24x24 pixels of CIFAR-10's 32x32, and of 32x32 of smallNORB's 48x48.
     """
-    if size < 1:
-        raise ValueError(f"size must be 1 or more, not {size}")
+    require(size >= 1, "size", "1 or more", size)
 
     def draw(count: int, generator: Generator) -> Tensor:
         import torch

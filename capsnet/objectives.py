@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from capsnet.variants import require
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -73,7 +75,7 @@ def cross_entropy(*, scale: float = 1.0) -> Objective:
     scale of 1 leaves the right class of ten a probability of 0.23 at most and the loss above 1.46; a larger one, as is used
     with cosines, which are bounded, too (Wang et al. 2017, NormFace), lets the network be sure.
     """
-    _require_scale(scale)
+    require(0 < scale <= 1e6, "scale", "above 0, and at most a million", scale)
 
     def of(scores: Tensor, labels: Tensor, done: float | Tensor) -> Tensor:  # noqa: ARG001
         from capsnet import losses
@@ -89,9 +91,8 @@ def sigmoid_cross_entropy(*, scale: float = 1.0, threshold: float = 0.0) -> Obje
     Of capsules, it is of the lengths, from which the defaults make no probability below 1/2; with ``scale=10, threshold=0.5``,
     lengths of 0 and 1 stand for 0.007 and 0.993.
     """
-    _require_scale(scale)
-    if not abs(threshold) <= 1e6:
-        raise ValueError(f"threshold must be a number of the scores' size, not {threshold}")
+    require(0 < scale <= 1e6, "scale", "above 0, and at most a million", scale)
+    require(abs(threshold) <= 1e6, "threshold", "a number of the scores' size", threshold)
 
     def of(scores: Tensor, labels: Tensor, done: float | Tensor) -> Tensor:  # noqa: ARG001
         from capsnet import losses
@@ -99,11 +100,6 @@ def sigmoid_cross_entropy(*, scale: float = 1.0, threshold: float = 0.0) -> Obje
         return losses.sigmoid_cross_entropy(scores, labels, scale, threshold)
 
     return Objective(of)
-
-
-def _require_scale(scale: float) -> None:
-    if not 0 < scale <= 1e6:
-        raise ValueError(f"scale must be above 0, and at most a million, not {scale}")
 
 
 LOSSES: dict[str, Callable[..., Objective]] = {

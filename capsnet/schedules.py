@@ -7,6 +7,8 @@ plateau has to remember it reads from the history, so that a resumed run needs n
 import math
 from collections.abc import Callable, Sequence
 
+from capsnet.variants import require
+
 Schedule = Callable[[int, int, Sequence[float]], float]
 """(step from 0, total steps of the run, validation error in % after each finished epoch) -> multiplier."""
 
@@ -24,11 +26,6 @@ def _warmed(schedule: Schedule, warmup: int) -> Schedule:
     return warmed
 
 
-def _require(holds: bool, name: str, condition: str, value: float) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {condition}, not {value}")
-
-
 def constant(*, warmup: int = 0) -> Schedule:
     """1 throughout."""
     return _warmed(lambda step, total, errors: 1.0, warmup)
@@ -39,22 +36,22 @@ def exponential(*, gamma: float, every: int, floor: float = 0.0, warmup: int = 0
 
     ``exponential(gamma=0.5, every=2)`` gives 1, 0.707, 0.5, 0.354, ...
     """
-    _require(0 < gamma <= 1, "gamma", "in (0, 1]", gamma)
-    _require(every > 0, "every", "a positive number of steps", every)
-    _require(0 <= floor <= 1, "floor", "in [0, 1]", floor)
+    require(0 < gamma <= 1, "gamma", "in (0, 1]", gamma)
+    require(every > 0, "every", "a positive number of steps", every)
+    require(0 <= floor <= 1, "floor", "in [0, 1]", floor)
     return _warmed(lambda step, total, errors: max(gamma ** (step / every), floor), warmup)
 
 
 def step(*, gamma: float, every: int, warmup: int = 0) -> Schedule:
     """gamma ** floor(step / every): ``step(gamma=0.5, every=2)`` gives 1, 1, 0.5, 0.5, 0.25, ..."""
-    _require(0 < gamma <= 1, "gamma", "in (0, 1]", gamma)
-    _require(every > 0, "every", "a positive number of steps", every)
+    require(0 < gamma <= 1, "gamma", "in (0, 1]", gamma)
+    require(every > 0, "every", "a positive number of steps", every)
     return _warmed(lambda step, total, errors: gamma ** (step // every), warmup)
 
 
 def cosine(*, final: float = 0.0, warmup: int = 0) -> Schedule:
     """Half a cosine from 1 at the first step to ``final`` after the last: final + (1 - final)(1 + cos(pi t)) / 2."""
-    _require(0 <= final <= 1, "final", "in [0, 1]", final)
+    require(0 <= final <= 1, "final", "in [0, 1]", final)
     return _warmed(lambda step, total, errors: _ease(1.0, final, step / total), warmup)
 
 
@@ -63,9 +60,9 @@ def one_cycle(*, rise: float = 0.3, start: float = 0.04, final: float = 4e-6, wa
 
     ``learning_rate`` is the peak. The defaults are those of torch's OneCycleLR, in multiples of the peak.
     """
-    _require(0 < rise < 1, "rise", "in (0, 1)", rise)
-    _require(0 < start <= 1, "start", "in (0, 1]", start)
-    _require(0 <= final <= 1, "final", "in [0, 1]", final)
+    require(0 < rise < 1, "rise", "in (0, 1)", rise)
+    require(0 < start <= 1, "start", "in (0, 1]", start)
+    require(0 <= final <= 1, "final", "in [0, 1]", final)
 
     def cycle(step: int, total: int, _: Sequence[float]) -> float:
         top, last = rise * total - 1, total - 1
@@ -79,9 +76,9 @@ def plateau(*, factor: float, patience: int, floor: float = 0.0, warmup: int = 0
 
     torch's ReduceLROnPlateau with threshold 0.
     """
-    _require(0 < factor < 1, "factor", "in (0, 1)", factor)
-    _require(patience >= 0, "patience", "a number of epochs, 0 or more", patience)
-    _require(0 <= floor <= 1, "floor", "in [0, 1]", floor)
+    require(0 < factor < 1, "factor", "in (0, 1)", factor)
+    require(patience >= 0, "patience", "a number of epochs, 0 or more", patience)
+    require(0 <= floor <= 1, "floor", "in [0, 1]", floor)
 
     def replay(_step: int, _total: int, errors: Sequence[float]) -> float:
         multiplier, best, waited = 1.0, math.inf, 0

@@ -67,6 +67,12 @@ def usage(name: str, function: Callable[..., Any]) -> str:
     return f"{name}({', '.join(shown)})" if shown else name
 
 
+def require(holds: bool, name: str, condition: str, value: float) -> None:
+    """Raise a ValueError that a parameter must be so, if it isn't; :func:`parse` says of which variant."""
+    if not holds:
+        raise ValueError(f"{name} must be {condition}, not {value}")
+
+
 @cache
 def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(function, eval_str=True).parameters

@@ -6,6 +6,8 @@ Each is a recipe, from which study.py, the one file that imports Optuna, makes t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from capsnet.variants import require
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -17,8 +19,8 @@ class Recipe:
 
 def tpe(*, n_startup_trials: int = 10, n_ei_candidates: int = 24, seed: int = 0) -> Recipe:
     """Tree-structured Parzen estimator, aware of trials that are running; multivariate for one objective."""
-    _require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
-    _require(n_ei_candidates >= 1, "n_ei_candidates", "1 or more", n_ei_candidates)
+    require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
+    require(n_ei_candidates >= 1, "n_ei_candidates", "1 or more", n_ei_candidates)
     return _recipe("TPESampler", seed, n_startup_trials=n_startup_trials, n_ei_candidates=n_ei_candidates)
 
 
@@ -29,15 +31,15 @@ def random(*, seed: int = 0) -> Recipe:
 
 def cmaes(*, n_startup_trials: int = 1, seed: int = 0) -> Recipe:
     """Covariance matrix adaptation: for numbers alone; choices, and what is conditional, are drawn at random."""
-    _require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
+    require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
     return _recipe("CmaEsSampler", seed, n_startup_trials=n_startup_trials, warn_independent_sampling=False)
 
 
 def nsga2(*, population_size: int = 50, crossover_prob: float = 0.9, swapping_prob: float = 0.5, seed: int = 0) -> Recipe:
     """NSGA-II: a genetic algorithm for several objectives."""
-    _require(population_size >= 2, "population_size", "2 or more", population_size)
+    require(population_size >= 2, "population_size", "2 or more", population_size)
     for name, value in (("crossover_prob", crossover_prob), ("swapping_prob", swapping_prob)):
-        _require(0 <= value <= 1, name, "in [0, 1]", value)
+        require(0 <= value <= 1, name, "in [0, 1]", value)
     return _recipe(
         "NSGAIISampler", seed, population_size=population_size, crossover_prob=crossover_prob, swapping_prob=swapping_prob
     )
@@ -57,17 +59,17 @@ def median(*, n_startup_trials: int = 5, n_warmup_steps: int = 0, interval_steps
 
     Nothing is pruned in the first ``n_warmup_steps`` epochs, nor before ``n_startup_trials`` trials are complete.
     """
-    _require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
-    _require(n_warmup_steps >= 0, "n_warmup_steps", "a number of epochs, 0 or more", n_warmup_steps)
-    _require(interval_steps >= 1, "interval_steps", "a number of epochs, 1 or more", interval_steps)
+    require(n_startup_trials >= 0, "n_startup_trials", "a number of trials, 0 or more", n_startup_trials)
+    require(n_warmup_steps >= 0, "n_warmup_steps", "a number of epochs, 0 or more", n_warmup_steps)
+    require(interval_steps >= 1, "interval_steps", "a number of epochs, 1 or more", interval_steps)
     arguments = {"n_startup_trials": n_startup_trials, "n_warmup_steps": n_warmup_steps, "interval_steps": interval_steps}
     return Recipe("MedianPruner", arguments)
 
 
 def hyperband(*, min_resource: int = 1, reduction_factor: int = 3) -> Recipe:
     """Brackets of successive halving over epochs (Li et al. 2018); its most is the epochs of a whole trial."""
-    _require(min_resource >= 1, "min_resource", "a number of epochs, 1 or more", min_resource)
-    _require(reduction_factor >= 2, "reduction_factor", "2 or more", reduction_factor)
+    require(min_resource >= 1, "min_resource", "a number of epochs, 1 or more", min_resource)
+    require(reduction_factor >= 2, "reduction_factor", "2 or more", reduction_factor)
     return Recipe("HyperbandPruner", {"min_resource": min_resource, "reduction_factor": reduction_factor})
 
 
@@ -75,10 +77,5 @@ PRUNERS: dict[str, Callable[..., Recipe]] = {"none": none, "median": median, "hy
 
 
 def _recipe(name: str, seed: int, **arguments: int | float) -> Recipe:
-    _require(0 <= seed < 2**31, "seed", "0 or more", seed)
+    require(0 <= seed < 2**31, "seed", "0 or more", seed)
     return Recipe(name, {**arguments, "seed": seed})
-
-
-def _require(holds: bool, name: str, condition: str, value: float) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {condition}, not {value}")
