@@ -19,15 +19,13 @@ On a CPU as many classes are worked on at a time as fit into a buffer that stays
 are worked on at once by what is here.
 """
 
-from functools import cache
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet import agreement_launches, agreement_triton
-from capsnet.kernels import accepted
+from capsnet import agreement_triton
 from capsnet.layers import Routing, squash
 from capsnet.routing import dynamic, uniform
 
@@ -56,7 +54,7 @@ def route(
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
     fits = inputs.is_cuda and agreement_triton.supports(inputs, weight, classes, iterations)
-    if fits and _trusted(inputs.device, *inputs.shape, classes, weight.shape[2] // classes, inputs.dtype):
+    if fits and agreement_triton.trusted(inputs.device, *inputs.shape, classes, weight.shape[2] // classes, inputs.dtype):
         return agreement_triton.route(inputs, weight, classes, iterations, bias)
     plain: Tensor = _plain(inputs, weight, classes, iterations, bias)
     return plain
@@ -76,19 +74,6 @@ def _plain(inputs: Tensor, weight: Tensor, classes: int, iterations: int, bias: 
     first, offset = first.transpose(0, 1).contiguous(), offset if bias is None else offset[:, None]
     capsules: Tensor = _Passes.apply(u, w, first, offset, iterations, count)
     return capsules.transpose(0, 1)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the compiler asks once, and goes on in one graph
-def _trusted(
-    device: torch.device, batch: int, count: int, input_dim: int, classes: int, dim: int, precision: torch.dtype
-) -> bool:
-    """Whether the kernels give what they should on a device; if not, why not is told once."""
-    return _checked(device, (*agreement_launches.alike(batch, count), input_dim, classes, dim), precision)
-
-
-@cache
-def _checked(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype) -> bool:
-    return accepted(agreement_triton.self_check(device, sizes, precision), "the routing kernels", device)
 
 
 WITHOUT_VOTES: dict[Routing, Routing] = {dynamic: route, uniform: route}

@@ -36,15 +36,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet.agreement_launches import Launch, Shape
-from capsnet.kernels import fault_of, run_on
+from capsnet.agreement_launches import Launch, Shape, alike
+from capsnet.kernels import accepted, fault_of, relative_errors, run_on
 from capsnet.routing import dynamic
 
 BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2}
 
 
 def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int) -> bool:
-    """Whether ``route`` takes these: device, precision, sizes. Whether its kernels can be trusted, ``self_check`` says."""
+    """Whether ``route`` takes these: device, precision, sizes. Whether its kernels can be trusted, ``trusted`` says."""
     placed = _runs_on(inputs.device) and weight.device == inputs.device
     precise = inputs.dtype in BOUNDS and weight.dtype in BOUNDS
     return placed and precise and Shape(inputs, weight, classes).supported(iterations)
@@ -69,9 +69,21 @@ def route(
     return route_votes(inputs, weight, bias, classes, iterations, keep)[0]
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # the compiler asks once, and goes on in one graph
+def trusted(
+    device: torch.device, batch: int, count: int, input_dim: int, classes: int, dim: int, precision: torch.dtype
+) -> bool:
+    """Whether the kernels give what they should on a device, for such sizes; if not, why not is told once."""
+    return _checked(device, (*alike(batch, count), input_dim, classes, dim), precision)
+
+
 @functools.cache
+def _checked(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype) -> bool:
+    return accepted(self_check(device, sizes, precision), "the routing kernels", device)
+
+
 def self_check(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype = torch.float32) -> str:
-    """Why the kernels can't be trusted on this device, or "": they are compared with float64, once per process.
+    """Why the kernels can't be trusted on this device, or "": they are compared with float64.
 
     Args:
         device: of the kernels.
@@ -118,10 +130,7 @@ def deviations(
         votes = torch.einsum("bie,iek->bik", exact["inputs"], exact["weight"]).unflatten(2, (classes, dim))
         truth = dynamic(votes, iterations, exact.get("bias"))
         truths = [truth, *torch.autograd.grad(truth, list(exact.values()), gradient.double())]
-    return {
-        name: float((answer.detach().cpu().double() - truth.detach()).norm() / truth.detach().norm())
-        for name, answer, truth in zip(("capsules", *leaves), answers, truths, strict=True)
-    }
+    return relative_errors(("capsules", *leaves), answers, truths)
 
 
 def _run(kernel: Any, launch: Launch, *arguments: Tensor | None, **sizes: int) -> None:

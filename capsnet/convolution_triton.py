@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from capsnet.convolution_sizes import Sizes
-from capsnet.kernels import accepted, fault_of, run_on
+from capsnet.kernels import accepted, fault_of, relative_errors, run_on
 
 CHECKED = 130  # images: a whole tile and a part of another
 
@@ -88,10 +88,7 @@ def deviations(device: torch.device, batch: int, sizes: Sizes) -> dict[str, floa
         truth = nn.functional.conv2d(features, exact[2], exact[3], sizes.stride)
         truths = [truth, *torch.autograd.grad(truth, exact, gradient.double())]
     names = ("maps", "first weight", "first bias", "second weight", "second bias")
-    return {
-        name: float((answer.detach().double() - truth.detach()).norm() / truth.detach().norm())
-        for name, answer, truth in zip(names, answers, truths, strict=True)
-    }
+    return relative_errors(names, answers, truths)
 
 
 def _sizes(images: Tensor, first: Tensor, second: Tensor, stride: int) -> Sizes:

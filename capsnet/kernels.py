@@ -7,9 +7,10 @@ something whose result is known in float64; if it can't, or is off, a warning sa
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
+from torch import Tensor
 
 from capsnet.errors import headline, shortage
 
@@ -49,6 +50,14 @@ def fault_of(deviations: Callable[[], Mapping[str, float]], bound: float) -> str
             raise
         return headline(error)
     return ""
+
+
+def relative_errors(names: Iterable[str], answers: Iterable[Tensor], truths: Iterable[Tensor]) -> dict[str, float]:
+    """|answer - truth| / |truth| of each, with the precision of the truth."""
+    return {
+        name: float((answer.detach().to(truth) - truth.detach()).norm() / truth.detach().norm())
+        for name, answer, truth in zip(names, answers, truths, strict=True)
+    }
 
 
 def accepted(fault: str, what: str, device: torch.device) -> bool:

@@ -141,7 +141,7 @@ def _device() -> Iterator[None]:
         "torch.cuda.is_current_stream_capturing": lambda: False,
         "torch.cuda._lazy_init": lambda: None,
         # whether kernels are right, is for the interpreter and a GPU to say
-        "capsnet.agreement._checked": lambda *_: True,
+        "capsnet.agreement_triton._checked": lambda *_: True,
         "capsnet.convolution_triton._checked": lambda *_: True,
     }
     if hasattr(torch._subclasses.fake_tensor, "init_gpu_context"):  # PyTorch 2.11

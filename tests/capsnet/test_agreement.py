@@ -146,7 +146,7 @@ def test_kernels_are_used_where_they_can_be_trusted_and_else_it_is_said_why_not(
     monkeypatch.setattr(agreement.agreement_triton, "supports", lambda *_: True)
     monkeypatch.setattr(agreement.agreement_triton, "self_check", lambda *_: fault)
     monkeypatch.setattr(agreement.agreement_triton, "route", lambda u, w, *rest: called.append(rest) or by_votes(u, w, 3, bias))
-    agreement._checked.cache_clear()
+    agreement.agreement_triton._checked.cache_clear()
     on_card = inputs.as_subclass(OnCuda)
     if fault:
         with pytest.warns(UserWarning, match="the routing kernels are not used on cpu: capsules deviates"):
@@ -157,4 +157,4 @@ def test_kernels_are_used_where_they_can_be_trusted_and_else_it_is_said_why_not(
         found = route(on_card, weight, CLASSES, 3, bias)
         assert called == [(CLASSES, 3, bias)]
     torch.testing.assert_close(found.as_subclass(torch.Tensor), by_votes(inputs, weight, 3, bias), rtol=1e-12, atol=1e-13)
-    agreement._checked.cache_clear()
+    agreement.agreement_triton._checked.cache_clear()

@@ -180,9 +180,9 @@ def test_the_check_of_a_device(device, monkeypatch):
     other = (6, 19, 4, 2, 5)
     for error, reason in ((1e-3, "in torch.float32, batch 6, weight deviates by 1.0e-03"), (float("nan"), "deviates by nan")):
         monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_, error=error: {"weight": error})
-        assert reason in self_check.__wrapped__(device, other)
+        assert reason in self_check(device, other)
     monkeypatch.setattr("capsnet.agreement_triton.deviations", lambda *_: 1 / 0)
-    assert self_check.__wrapped__(device, other) == "ZeroDivisionError: division by zero"
+    assert self_check(device, other) == "ZeroDivisionError: division by zero"
 
 
 @pytest.mark.parametrize("count", [1152, 363])
@@ -218,7 +218,6 @@ def test_a_check_that_found_no_memory_is_made_again(device, monkeypatch, said):
     def full(*_):
         raise RuntimeError(said)
 
-    self_check.cache_clear()
     sizes = (5, 19, 4, 2, 5)
     with monkeypatch.context() as patch:
         patch.setattr("capsnet.agreement_triton.deviations", full)
