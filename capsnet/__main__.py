@@ -21,6 +21,8 @@ from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
+    import torch
+
     from capsnet.data import Data
     from capsnet.state import TrainingState
     from capsnet.training import Step
@@ -189,16 +191,16 @@ def _checkpoint(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:04d}.safetensors"
 
 
-def _state(config: RunConfig, command: Command, device: "object") -> "TrainingState":
+def _state(config: RunConfig, command: Command, device: "torch.device") -> "TrainingState":
     """A new state, or the last checkpoint's if there are any of the same config."""
     from capsnet.state import TrainingState
 
     files = command.checkpoints.iterdir() if command.checkpoints else []
     found = {int(name[1]): path for path in files if (name := re.fullmatch(r"epoch-(\d+)\.safetensors", path.name))}
     if not found:
-        return TrainingState(config, device)  # type: ignore[arg-type]
+        return TrainingState(config, device)
     last = found[max(found)]
-    state = TrainingState.load(last, device)  # type: ignore[arg-type]
+    state = TrainingState.load(last, device)
     before, now = state.config.to_params(), config.to_params()
     differ = [name for name in now if getattr(state.config, name) != getattr(config, name)]
     if differ:
