@@ -1,7 +1,5 @@
 """The table of differences to a reference cell: paired by seed, tested, corrected, and what of it may be said."""
 
-import math
-
 import pandas as pd
 
 from analysis.captions import faults_notes, footer, in_brackets, slug
@@ -12,14 +10,15 @@ from analysis.references import dataset_of, grouped
 from analysis.sentences import needed
 from analysis.statistics import MOST_PAIRS
 from analysis.wording import (
+    comparison_texts,
     decimals_of,
+    difference_texts,
     error_text,
+    families_text,
     interval_text,
-    number_text,
     p_text,
     partly,
     setting_text,
-    signed_text,
 )
 
 
@@ -37,11 +36,12 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     )
     most = max((d.comparison.difference.n for d in comparisons.differences), default=0)
     test = "exact two-sided sign-flip permutation test" + f" (t-test of over {MOST_PAIRS} pairs)" * (most > MOST_PAIRS)
+    families = grouped([d for d in comparisons.differences if d.comparison.difference.n], lambda d: d.cell)
     note = (
         f"p: {test} of the paired differences, by Holm's method corrected for "
-        f"{_compared(comparisons)}. Effect size: mean difference over its sd, Hedges-corrected. Detectable: the "
-        f"smallest true difference that a paired t-test of this n, uncorrected, finds in 80% of experiments (alpha {ALPHA:g}); "
-        "the corrected p finds it less often."
+        f"{families_text(families, named=len(comparisons.by_dataset) > 1)}. Effect size: mean difference over its sd, "
+        "Hedges-corrected. Detectable: the smallest true difference that a paired t-test of this n, uncorrected, finds in 80% "
+        f"of experiments (alpha {ALPHA:g}); the corrected p finds it less often."
     )
     notes = [note, *reach_notes(comparisons), *faults_notes(comparisons), footer(runs)]
     marked = frozenset(i for i, d in enumerate(comparisons.differences) if d.p_holm <= ALPHA)
@@ -93,24 +93,13 @@ def _reached(comparisons: Comparisons) -> str:
     return f"the reference has {errors[0]}" if len(errors) == 1 else f"the references have {' and '.join(errors)}"
 
 
-def _compared(comparisons: Comparisons) -> str:
-    """``3 comparisons``, or ``3 comparisons on mnist and 2 on multimnist``; ``0 comparisons`` where no pair is finished."""
-    made = [d for d in comparisons.differences if d.comparison.difference.n]
-    (first, count), *rest = [(name, len(each)) for name, each in grouped(made, lambda d: d.cell).items()] or [("", 0)]
-    on = f" on {first}" * (len(comparisons.by_dataset) > 1 and count > 0)
-    return f"{count} comparison{'s' * (count != 1)}{on}" + "".join(f" and {n} on {name}" for name, n in rest)
-
-
 def _difference_row(difference: Difference, comparisons: Comparisons) -> list[str]:
     made, labels = difference.comparison, texts_of(difference.cell.setting)
     estimate = made.difference
     if not estimate.n:
         return [*labels, "0", *["—"] * 7, verdict(difference)]
     seen = partly(interval_text(difference.images, signed=True), difference.images.n, estimate.n) if difference.images else "—"
-    interval = "all equal" if estimate.sd == 0 else interval_text(estimate, signed=True)  # no spread is no certainty
-    results = [str(estimate.n), signed_text(estimate.mean, estimate), interval, seen]
-    results.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
-    results += [p_text(made.p), p_text(difference.p_holm)]
+    results = [str(estimate.n), *difference_texts(estimate), seen, *comparison_texts(made, difference.p_holm)]
     # nothing can be detected where no p can be small enough
     in_reach = comparisons.by_dataset[dataset_of(difference.cell)].in_reach
     detectable = made.detectable > 0 and in_reach

@@ -1,6 +1,5 @@
 """What becomes of trained networks on further test sets: their errors there, and how much higher than on their own."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +14,16 @@ from analysis.comparisons import ALPHA, Comparisons
 from analysis.formats import Table
 from analysis.references import dataset_of, grouped
 from analysis.statistics import Comparison, Estimate, t_interval
-from analysis.wording import estimate_text, interval_text, number_text, p_text, setting_text, signed_text
+from analysis.wording import (
+    comparison_texts,
+    difference_texts,
+    estimate_text,
+    families_text,
+    interval_text,
+    p_text,
+    setting_text,
+    signed_text,
+)
 from capsnet.config import RunConfig
 from capsnet.registry import TEST_SETS
 from experiments.record import EPOCHS, FURTHER
@@ -71,11 +79,10 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     body, marked = [], set()
     for i, (cell, name, made) in enumerate(found):
         of = dataset_of(cell)
-        difference, p = made.difference, float(next(adjusted[of]))
-        texts = [_called(name), str(difference.n), *_own(cell, references[of]), signed_text(difference.mean, difference)]
-        texts.append("all equal" if difference.sd == 0 else interval_text(difference, signed=True))
-        texts.append("—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True))
-        body.append([*texts_of(cell.setting), *texts, p_text(made.p), p_text(p)])
+        own = t_interval(np.subtract(*paired(cell.by_seed, references[of].by_seed)))
+        p = float(next(adjusted[of]))
+        texts = [_called(name), str(made.difference.n), *difference_texts(own), *difference_texts(made.difference)]
+        body.append([*texts_of(cell.setting), *texts, *comparison_texts(made, p)])
         if p <= ALPHA:
             marked.add(i)
     header = [*map(name_of, axes), "test set", "pairs", "difference on own test set (points)", "95% over seeds"]
@@ -89,8 +96,9 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     )
     least = min(made.smallest_p for _, _, made in found)
     note = (
-        f"p: sign-flip test of the paired differences, by Holm's method corrected for {_counted(families)}; the least p that "
-        f"so many pairs can give is {p_text(least)} before the correction."
+        "p: sign-flip test of the paired differences, by Holm's method corrected for "
+        f"{families_text(families, named=len(families) > 1)}; the least p that so many pairs can give is {p_text(least)} "
+        "before the correction."
     )
     notes = [*_origins(sets), note, *stopping(comparisons.cells), footer(runs)]
     return Table(f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, notes, frozenset(marked))
@@ -140,22 +148,6 @@ def _reached(references: Mapping[str, Cell], sets: Mapping[str, str]) -> str:
         means = {name: t_interval([*_errors(cell, column).values()]) for name, column in sets.items()}
         said.append(", ".join(f"{_called(name)} {_text(mean)} %" for name, mean in means.items()))
     return f"the reference has: {said[0]}" if len(said) == 1 else f"the references have: {'; '.join(said)}"
-
-
-def _counted(families: Mapping[str, Sequence[object]]) -> str:
-    """``3 comparisons``, or ``3 comparisons on mnist_40 and 2 on digits``."""
-    (first, members), *rest = families.items()
-    count = f"{len(members)} comparison{'s' * (len(members) > 1)}"
-    return (f"{count} on {first}" if rest else count) + "".join(f" and {len(each)} on {name}" for name, each in rest)
-
-
-def _own(cell: Cell, reference: Cell) -> list[str]:
-    """Difference of the errors on the own test set, paired by seed, and its interval."""
-    difference = t_interval(np.subtract(*paired(cell.by_seed, reference.by_seed)))
-    return [
-        signed_text(difference.mean, difference) if difference.n else "—",
-        "all equal" if difference.sd == 0 else interval_text(difference, signed=True),
-    ]
 
 
 def gap(cell: Cell, column: str) -> Estimate:

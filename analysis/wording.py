@@ -1,11 +1,11 @@
 """Numbers as text: as many digits as their uncertainty bears, a true minus sign, never a p of 0."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.cells import Cell, axes_read, name_of, value_text
-from analysis.statistics import Estimate
+from analysis.statistics import Comparison, Estimate
 
 
 def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:
@@ -57,6 +57,26 @@ def signed_text(value: float, estimate: Estimate) -> str:
     """A difference with the digits that its interval bears, two decimals without one."""
     has = not math.isnan(estimate.low)
     return number_text(value, decimals_of((estimate.high - estimate.low) / 2) if has else 2, signed=True)
+
+
+def difference_texts(difference: Estimate) -> list[str]:
+    """A difference paired by seed, and its interval: ``−0.08``, ``[−0.11, −0.05]``; no spread of the pairs is no certainty."""
+    mean = signed_text(difference.mean, difference) if difference.n else "—"
+    return [mean, "all equal" if difference.sd == 0 else interval_text(difference, signed=True)]
+
+
+def comparison_texts(made: Comparison, p_holm: float) -> list[str]:
+    """What beside the difference is told of a comparison: effect size, p, and p corrected for its family."""
+    effect = "—" if math.isnan(made.effect) else number_text(made.effect, 2, signed=True)
+    return [effect, p_text(made.p), p_text(p_holm)]
+
+
+def families_text(families: Mapping[str, Sequence[object]], *, named: bool) -> str:
+    """``3 comparisons``, or with names of data sets ``3 comparisons on mnist and 2 on digits``; ``0 comparisons`` of none."""
+    (first, members), *rest = families.items() or [("", ())]
+    counted = f"{len(members)} comparison{'s' * (len(members) != 1)}"
+    counted += f" on {first}" if named and families else ""
+    return counted + "".join(f" and {len(others)} on {name}" for name, others in rest)
 
 
 def number_text(value: float, decimals: int, *, signed: bool) -> str:

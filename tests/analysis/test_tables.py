@@ -8,9 +8,9 @@ import pytest
 from analysis import published, tables
 from analysis.cells import cells, varying, widest
 from analysis.formats import latex, markdown
-from analysis.statistics import Estimate
+from analysis.statistics import Estimate, t_interval
 from analysis.tables import judged
-from analysis.wording import error_text, interval_text, number_text, p_text
+from analysis.wording import difference_texts, error_text, interval_text, number_text, p_text
 from capsnet.config import FIELDS
 
 PUBLISHED = published.load()
@@ -77,6 +77,19 @@ def test_signs_are_true_and_zero_has_none(value, decimals, signed, text):
 )
 def test_no_p_value_is_zero(p, text):
     assert p_text(p) == text
+
+
+@pytest.mark.parametrize(
+    ("differences", "texts"),
+    [
+        ([-0.1, -0.2, -0.3], ["−0.20", "[−0.45, +0.05]"]),
+        ([0.5, 0.5], ["+0.50", "all equal"]),
+        ([0.5], ["+0.50", "—"]),
+        ([], ["—", "—"]),
+    ],
+)
+def test_a_difference_is_told_by_what_its_pairs_bear(differences, texts):
+    assert difference_texts(t_interval(differences)) == texts
 
 
 @pytest.mark.parametrize(
