@@ -6,16 +6,19 @@ from typing import Any
 import pandas as pd
 
 from analysis.captions import (
-    MODEL_TITLES,
     TABLE1,
-    dictations,
+    axis_text,
+    axis_title,
     footer,
     in_brackets,
     published_notes,
     published_text,
+    same_texts,
     slug,
+    weight_texts,
+    weights,
 )
-from analysis.cells import Cell, axes_read, constants, name_of, place, text_of, value_text, varying, widest
+from analysis.cells import Cell, axes_read, constants, name_of, named, place, varying, widest
 from analysis.comparisons import Comparisons
 from analysis.formats import Table
 from analysis.wording import error_text
@@ -42,17 +45,17 @@ def accuracy(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
     for cell in sorted(all_cells, key=lambda c: place(across, c.setting[across]) if across else 0):  # stable: columns by value
         columns.setdefault(cell.setting[across] if across else None, []).append(cell)
     papers = [value for value, members in columns.items() if any(c.published for c in members)]
-    yes_or_no = len(_weights(runs)) < 2 and across != "reconstruction_weight"
-    header = ["reconstruction" if axis == "reconstruction_weight" and yes_or_no else name_of(axis) for axis in down]
+    yes_or_no = len(weights(runs)) < 2 and across != "reconstruction_weight"
+    header = [axis_title(axis, yes_or_no) for axis in down]
     for value in columns:
         column = _column(across, value)
         header += [column, _paper(across, column)] if value in papers else [column]
     configs = [(next(iter(by_value.values())).runs.iloc[0], by_value) for by_value in rows.values()]
     body = []
     for config, by_value in sorted(configs, key=lambda pair: [place(axis, pair[0][axis]) for axis in down]):
-        body.append([*(_label(axis, config, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
-    weights = [f"Reconstruction: weight {text_of(weight)}." for weight in _weights(runs) if yes_or_no]
-    caption = " ".join([_caption(runs, axes, across), *weights])
+        means = axes_read({axis: config[axis] for axis in ("model", *down)})
+        body.append([*(axis_text(axis, means, yes_or_no) for axis in down), *_results(by_value, list(columns), papers)])
+    caption = " ".join([_caption(runs, axes, across), *(weight_texts(runs) if yes_or_no else [])])
     notes = [*published_notes((cell, cell.published) for cell in all_cells), footer(runs)]
     return Table(f"tab:{slug(runs)}", caption, header, body, len(down), notes)
 
@@ -66,23 +69,10 @@ def _rows(all_cells: Sequence[Cell], axes: list[str], across: str | None) -> dic
     return rows
 
 
-def _weights(runs: pd.DataFrame) -> list[float]:
-    return sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
-
-
-def _label(axis: str, config: "pd.Series[Any]", yes_or_no: bool) -> str:
-    value = config[axis]
-    if axis == "model":
-        return MODEL_TITLES.get(value, str(value))
-    if axis not in axes_read({"model": config["model"], axis: value}):
-        return "—"
-    return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
-
-
 def _column(across: str | None, value: Any) -> str:
     if across is None:
         return MEASURE
-    return shortened(value) if isinstance(value, str) else f"{name_of(across)} = {value_text(across, value)}"
+    return shortened(value) if isinstance(value, str) else named(across, value, " = ")
 
 
 def _paper(across: str | None, column: str) -> str:
@@ -100,9 +90,5 @@ def _results(by_value: dict[Any, Cell], values: list[Any], papers: list[Any]) ->
 
 
 def _caption(runs: pd.DataFrame, axes: list[str], across: str | None) -> str:
-    same_in_all = constants(runs)
-    same = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in same_in_all.items())
-    columns = f" Columns: {name_of(across)}." if across else ""
-    constant = f" Constant: {same}." if same else ""
-    constant += "".join(f" {text}." for text in dictations(runs))
-    return f"Test error in %, mean ± sample sd over n seeds.{columns}{constant}{in_brackets([*TABLE1, *axes, *same_in_all])}"
+    said = ["Test error in %, mean ± sample sd over n seeds.", *([f"Columns: {name_of(across)}."] if across else [])]
+    return " ".join([*said, *same_texts(runs)]) + in_brackets([*TABLE1, *axes, *constants(runs)])

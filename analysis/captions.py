@@ -1,12 +1,12 @@
 """What stands above and below a table: what is the same in all of it, whose numbers are beside ours, where ours come from."""
 
 import re
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.cells import Cell, axes_read, dictated, legend, name_of, outcomes, text_of, value_text
+from analysis.cells import Cell, axes_read, constants, dictated, legend, name_of, named, outcomes, text_of, value_text
 from analysis.published import Published
 
 if TYPE_CHECKING:
@@ -58,12 +58,47 @@ def published_notes(beside: Iterable[tuple[Cell, Published | None]]) -> list[str
 
 def _here(runs: pd.DataFrame) -> str:
     values = {field: runs[field].unique() for field in PROTOCOL}
-    return ", ".join(
-        f"{name_of(k)} {value_text(k, v[0])}" if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items()
-    )
+    return ", ".join(named(k, v[0]) if len(v) == 1 else f"several {name_of(k)}" for k, v in values.items())
 
 
-def dictations(runs: pd.DataFrame) -> list[str]:
+def weights(runs: pd.DataFrame) -> list[float]:
+    """Those of the reconstruction that there are; of a single one a column says yes or no, and the caption which."""
+    return sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
+
+
+def weight_texts(runs: pd.DataFrame) -> list[str]:
+    """What a caption says of them where columns say yes or no."""
+    return [f"Reconstruction: weight {text_of(weight)}." for weight in weights(runs)]
+
+
+def axis_title(axis: str, yes_or_no: bool) -> str:
+    """An axis in the header of a table in the form of Table 1."""
+    return "reconstruction" if axis == "reconstruction_weight" and yes_or_no else name_of(axis)
+
+
+def axis_text(axis: str, means: Mapping[str, Any], yes_or_no: bool) -> str:
+    """Its value in a row, a dash where it means nothing to the model.
+
+    Args:
+        axis: the axis.
+        means: the values of those axes that mean something to the row's model.
+        yes_or_no: whether there is one weight of the reconstruction at most.
+    """
+    if axis not in means:
+        return "—"
+    value = means[axis]
+    if axis == "model":
+        return title_of(value)
+    return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
+
+
+def same_texts(runs: pd.DataFrame, without: Iterable[str] = ()) -> list[str]:
+    """What all runs have in common but for some fields, and what comes with each model and data set; as sentences."""
+    same = ", ".join(named(k, v) for k, v in constants(runs).items() if k not in without)
+    return [*([f"Constant: {same}."] if same else []), *(f"{text}." for text in _dictations(runs))]
+
+
+def _dictations(runs: pd.DataFrame) -> list[str]:
     """What comes with each model, and each data set: ``CNN: dropout 0.5``, ``MultiMNIST: augmentation shift(pixels=4)``."""
     said, fields = [], dictated(runs)
     for by in dict.fromkeys(fields.values()):
@@ -71,7 +106,7 @@ def dictations(runs: pd.DataFrame) -> list[str]:
             means = axes_read(
                 dict(zip(by, values, strict=True)) | {field: part[field].iloc[0] for field, of in fields.items() if of == by}
             )
-            own = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in means.items() if k not in (*by, *TABLE1))
+            own = ", ".join(named(k, v) for k, v in means.items() if k not in (*by, *TABLE1))
             if own:
                 said.append(f"{' on '.join(title_of(str(value)) for value in values)}: {own}")
     return said

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -15,6 +15,8 @@ from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.registry import MODELS, TEST_SETS
 from experiments.sources import shortened
+
+Member = TypeVar("Member")
 
 NAMES = {"routing_iterations": "r"}
 """Fields whose readable name is not the field's own with spaces for underscores; :func:`legend` explains them."""
@@ -87,6 +89,11 @@ def is_default(field: str, value: Any) -> bool:
 def value_text(field: str, value: Any) -> str:
     """A value of a field for readers: ``all`` of a train_size of 0, which are all images but validation's."""
     return "all" if (field, value) == ("train_size", 0) else text_of(value)
+
+
+def named(field: str, value: Any, between: str = " ") -> str:
+    """A value with its field's name: ``r 3``."""
+    return f"{name_of(field)}{between}{value_text(field, value)}"
 
 
 def in_order(field: str, values: Iterable[Any]) -> list[Any]:
@@ -202,6 +209,19 @@ def cells(runs: pd.DataFrame, published: Iterable[Published] = ()) -> list[Cell]
     ordered = sorted_runs(runs, axes)
     groups = [rows for _, rows in ordered.groupby(axes, sort=False, dropna=False)] if axes else [ordered]
     return [_cell(rows, axes, published) for rows in groups]
+
+
+def dataset_of(cell: Cell) -> str:
+    """The data set that its runs are of."""
+    return str(cell.runs["dataset"].iloc[0])
+
+
+def grouped(members: Iterable[Member], cell_of: Callable[[Member], Cell]) -> dict[str, list[Member]]:
+    """By the data set of what each is about."""
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        found.setdefault(dataset_of(cell_of(member)), []).append(member)
+    return found
 
 
 def config_of(row: Mapping[str, Any]) -> RunConfig:

@@ -18,9 +18,9 @@ from numpy import ndarray
 
 from analysis import statistics
 from analysis.blocks import by_seed, complete, paired
-from analysis.cells import Cell, followers, varying
+from analysis.cells import Cell, followers, grouped, varying
 from analysis.predictions import Answers, named, read_answers, taken_for, wrong
-from analysis.references import choose_references, grouped
+from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
 from capsnet.errors import brief
 from experiments import stores as addresses

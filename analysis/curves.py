@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import Cell, axes_read, cells, legend, place, sorted_runs, varying
+from analysis.cells import Cell, axes_read, cells, legend, named, place, sorted_runs, varying
 from analysis.style import (
     COLOURS,
     COLUMN,
@@ -19,7 +19,6 @@ from analysis.style import (
     PAGE,
     TALLEST,
     NothingToDrawError,
-    named,
     scale,
     size_of,
     wrapped,

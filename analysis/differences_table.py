@@ -3,10 +3,9 @@
 import pandas as pd
 
 from analysis.captions import faults_notes, footer, in_brackets, slug
-from analysis.cells import name_of, texts_of, varying
+from analysis.cells import dataset_of, grouped, name_of, texts_of, varying
 from analysis.comparisons import ALPHA, Comparisons, Difference
 from analysis.formats import Table
-from analysis.references import dataset_of, grouped
 from analysis.sentences import needed
 from analysis.statistics import MOST_PAIRS
 from analysis.wording import (

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from analysis.cells import sorted_runs, text_of, tidy, varying
+from analysis.cells import dataset_of, sorted_runs, text_of, tidy, varying
 from analysis.comparisons import Comparisons, Effect, ranks
-from analysis.references import dataset_of
 
 
 def of_runs(runs: pd.DataFrame) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, axes_read, followers, in_order, legend, name_of, text_of, value_text
+from analysis.cells import Cell, axes_read, followers, in_order, legend, name_of, named, text_of, value_text
 from analysis.comparisons import interactions
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
@@ -23,7 +23,6 @@ from analysis.style import (
     TALLEST,
     NothingToDrawError,
     ink_on,
-    named,
     size_of,
     wrapped,
 )

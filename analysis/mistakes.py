@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from analysis import heat
-from analysis.cells import Cell, config_of
+from analysis.cells import Cell, config_of, dataset_of
 from analysis.comparisons import Comparisons, Images
-from analysis.references import dataset_of
 from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, by_dataset, wrapped, write_all
 from analysis.wording import setting_text
 from capsnet.config import RunConfig

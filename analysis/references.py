@@ -2,16 +2,14 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from analysis.cells import NAMES, Cell, axes_read, is_default, name_of, text_of, value_text
+from analysis.cells import NAMES, Cell, axes_read, dataset_of, grouped, is_default, named, text_of, value_text
 from capsnet.config import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
 from experiments.sources import SHORT
-
-Member = TypeVar("Member")
 
 # not "the paper's cell": what is equal in all cells, as the data set and the size of the network, need not be the paper's
 PAPERS = "the cell with the paper's values of these axes"
@@ -42,7 +40,7 @@ def choose_reference(cells: Sequence[Cell]) -> tuple[Cell | None, str]:
     own = [[pair for pair in setting.items() if is_default(*pair)] for setting in settings]
     whole = [len(mine) == len(setting) for mine, setting in zip(own, settings, strict=True)]
     place = max(range(len(cells)), key=lambda i: (whole[i], len(own[i])))
-    chosen, near = cells[place], ", ".join(_told(*pair) for pair in own[place])
+    chosen, near = cells[place], ", ".join(named(*pair) for pair in own[place])
     if whole[place]:
         return chosen, PAPERS
     return chosen, f"no cell has all of the paper's values of these axes; this one is the first with {near}" if near else FIRST
@@ -84,20 +82,3 @@ def _is(value: Any, text: str, axis: str) -> bool:
 
 def _label(cell: Cell) -> str:
     return " ".join(f"{axis}={text_of(value)}" for axis, value in cell.setting.items()) or "a single cell"
-
-
-def _told(axis: str, value: Any) -> str:
-    return f"{name_of(axis)} {value_text(axis, value)}"
-
-
-def dataset_of(cell: Cell) -> str:
-    """The data set that its runs are of."""
-    return str(cell.runs["dataset"].iloc[0])
-
-
-def grouped(members: Iterable[Member], cell_of: Callable[[Member], Cell]) -> dict[str, list[Member]]:
-    """By the data set of what each is about."""
-    found: dict[str, list[Member]] = {}
-    for member in members:
-        found.setdefault(dataset_of(cell_of(member)), []).append(member)
-    return found

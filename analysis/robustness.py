@@ -9,10 +9,9 @@ import pandas as pd
 from analysis import statistics
 from analysis.blocks import paired
 from analysis.captions import footer, in_brackets, slug
-from analysis.cells import Cell, name_of, outcomes, text_of, texts_of
+from analysis.cells import Cell, dataset_of, grouped, name_of, outcomes, text_of, texts_of
 from analysis.comparisons import ALPHA, Comparisons
 from analysis.formats import Table
-from analysis.references import dataset_of, grouped
 from analysis.statistics import Comparison, Estimate, t_interval
 from analysis.wording import (
     comparison_texts,

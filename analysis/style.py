@@ -18,7 +18,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
-from analysis.cells import name_of, text_of, value_text
+from analysis.cells import text_of
 from capsnet.errors import InputError
 
 COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.2  # inches: one column, the width of a page, and its height less a caption
@@ -111,11 +111,6 @@ def by_dataset(parts: Mapping[str, Callable[[], Sequence[Figure]]]) -> list[Figu
         same = set(reasons.values())
         raise NothingToDrawError(same.pop() if len(same) == 1 else "; ".join(f"{name}: {why}" for name, why in reasons.items()))
     return found
-
-
-def named(field: str, value: object) -> str:
-    """A value with its field's name: ``r 3``."""
-    return f"{name_of(field)} {value_text(field, value)}"
 
 
 @lru_cache(maxsize=4096)

@@ -6,11 +6,22 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.captions import dictations, footer, in_brackets, published_notes, published_text, slug, title_of
-from analysis.cells import Cell, axes_read, constants, name_of, text_of, value_text, varying
+from analysis.captions import (
+    axis_text,
+    axis_title,
+    footer,
+    in_brackets,
+    published_notes,
+    published_text,
+    same_texts,
+    slug,
+    title_of,
+    weight_texts,
+    weights,
+)
+from analysis.cells import Cell, axes_read, dataset_of, varying
 from analysis.comparisons import Comparisons, Images
 from analysis.formats import Table
-from analysis.references import dataset_of
 from analysis.statistics import Estimate
 from analysis.wording import error_text, interval_text
 from capsnet.registry import DATASETS as KNOWN
@@ -25,13 +36,6 @@ class Row:
 
     method: str
     settings: dict[str, Any]  # of the other axes; without those that mean nothing to the model
-
-    def of(self, axis: str, yes_or_no: bool) -> str:
-        """An axis as text."""
-        if axis not in self.settings:
-            return "—"
-        value = self.settings[axis]
-        return ("yes" if value else "no") if axis == "reconstruction_weight" and yes_or_no else value_text(axis, value)
 
 
 def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -48,14 +52,13 @@ def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         row = _row(cell, axes)
         _, by_dataset = found.setdefault((row.method, *map(row.settings.get, axes)), (row, {}))
         by_dataset[dataset_of(cell)] = cell, images
-    weights = sorted(weight for weight in runs["reconstruction_weight"].unique() if weight)
-    yes_or_no = len(weights) < 2
+    yes_or_no = len(weights(runs)) < 2
     papers = [name for name in datasets if any(cell.published for cell in comparisons.by_dataset[name].cells)]
-    header = ["method", name_of(FIRST[0]), "reconstruction" if yes_or_no else name_of(FIRST[1]), *map(name_of, axes[2:])]
+    header = ["method", *(axis_title(axis, yes_or_no) for axis in axes)]
     for name in datasets:
         header += [f"{title_of(name)} (%)", "95% interval", *(["paper (%)"] if name in papers else [])]
     body = [
-        [row.method, *(row.of(axis, yes_or_no) for axis in axes), *_results(by_dataset, datasets, papers)]
+        [row.method, *(axis_text(axis, row.settings, yes_or_no) for axis in axes), *_results(by_dataset, datasets, papers)]
         for row, by_dataset in sorted(found.values(), key=lambda pair: _place(pair[0], axes))
     ]
     notes = [
@@ -64,7 +67,7 @@ def paper_form(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         *published_notes((cell, cell.published) for cell in comparisons.cells),
         footer(runs),
     ]
-    return Table(f"tab:{slug(runs)}-table1", _caption(runs, axes, weights), header, body, 1 + len(axes), notes)
+    return Table(f"tab:{slug(runs)}-table1", _caption(runs, axes, yes_or_no), header, body, 1 + len(axes), notes)
 
 
 def _row(cell: Cell, axes: Sequence[str]) -> Row:
@@ -107,10 +110,6 @@ def _of_pairs(datasets: Sequence[str]) -> list[str]:
     return [f"{' and '.join(pairs)}: an answer is right if it names both digits; there is no half credit."] if pairs else []
 
 
-def _caption(runs: pd.DataFrame, axes: Sequence[str], weights: Sequence[float]) -> str:
-    same = ", ".join(f"{name_of(k)} {value_text(k, v)}" for k, v in constants(runs).items() if k not in axes)
-    said = ["Test error in % by data set, mean ± sample sd over n seeds."]
-    said += [f"Reconstruction: weight {text_of(weights[0])}."] if len(weights) == 1 else []
-    said += [f"Constant: {same}."] if same else []
-    said += [f"{each}." for each in dictations(runs)]
-    return " ".join(said) + in_brackets(axes)
+def _caption(runs: pd.DataFrame, axes: Sequence[str], yes_or_no: bool) -> str:
+    said = ["Test error in % by data set, mean ± sample sd over n seeds.", *(weight_texts(runs) if yes_or_no else [])]
+    return " ".join([*said, *same_texts(runs, without=axes)]) + in_brackets(axes)

@@ -4,14 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.cells import Cell, axes_read, name_of, value_text
+from analysis.cells import Cell, axes_read, named
 from analysis.statistics import Comparison, Estimate
 
 
 def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:
     """A cell by its axes: ``r 3, reconstruction weight 0.0005``."""
-    said = [f"{name_of(axis)}{between}{value_text(axis, value)}" for axis, value in axes_read(setting).items()]
-    return ", ".join(said) or "the only cell"
+    return ", ".join(named(axis, value, between) for axis, value in axes_read(setting).items()) or "the only cell"
 
 
 def error_text(cell: Cell) -> str:
