@@ -21,7 +21,10 @@ if TYPE_CHECKING:  # names and parameters are checked where no torch is wanted; 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """``draw(count, generator) -> [count, k]`` and ``apply(images [b, c, h, w], drawn [b, k]) -> [b, *shape((c, h, w))]``."""
+    """``draw(count, generator) -> [count, k]`` and ``apply(images [b, c, h, w], drawn [b, k]) -> [b, *shape((c, h, w))]``.
+
+    All that is random is drawn in ``draw``, from its generator: what ``apply`` drew would be others in a run that is resumed.
+    """
 
     draw: Callable[[int, Generator], Tensor]
     apply: Callable[[Tensor, Tensor], Tensor]

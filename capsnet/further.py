@@ -7,7 +7,7 @@ import torch
 
 from capsnet.data import Split
 from capsnet.registry import TEST_SETS, load
-from capsnet.verified import AGAIN, add_to_digest, verify
+from capsnet.verified import add_to_digest, verify
 
 
 def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split, str]:
@@ -18,9 +18,8 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
     """
     facts = TEST_SETS[name]
     arrays = load(facts.loader)(folder)
-    shape = (facts.images, *facts.shape[1:])
     files = f"the files of test set {name} in {(folder / facts.folder).resolve()}"
-    verify(arrays, shape, facts.classes, files, again=facts.again or AGAIN)
+    verify(arrays, facts.images, facts.shape, facts.classes, files, again=facts.again)
     digest = hashlib.sha256()
     add_to_digest(digest, arrays)
     return Split.of(arrays, device), digest.hexdigest()

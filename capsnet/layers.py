@@ -1,7 +1,7 @@
 """The layers of the network (paper, section 4)."""
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable
 
 import torch
@@ -23,9 +23,10 @@ class RoutingModule(nn.Module, ABC):
 
     takes_activations = False
 
-    @abstractmethod
-    def reset(self, generator: Generator) -> None:
-        """Give them their first values."""
+    def reset(self, generator: Generator) -> None:  # noqa: ARG002
+        """Give them their first values; who has none needs none."""
+        if next(self.parameters(), None) is not None or next(self.buffers(), None) is not None:
+            raise NotImplementedError(f"{type(self).__name__} has parameters or buffers, and gives them no first values")
 
 
 def squash(vectors: Float[Tensor, "*rest dim"]) -> Float[Tensor, "*rest dim"]:

@@ -92,7 +92,7 @@ def training(config: "RunConfig") -> None:
         raise ValueError("stop_at_error looks at the validation error: validation_size must not be 0")
     if schedule.name == "plateau" and not config.validation_size:
         raise ValueError("lr_schedule plateau watches the validation error: validation_size must not be 0")
-    if schedule.arguments["warmup"] >= config.total_steps:
+    if schedule.arguments.get("warmup", 0) >= config.total_steps:
         raise ValueError(f"lr_schedule {config.lr_schedule}: warmup is not over within the {config.total_steps} steps")
 
 

@@ -22,6 +22,7 @@ class DatasetFacts:
     labels: int = 1  # of an image; 2: training images are single digits, of which pairs are made, as others are already
     moved: int = 0  # pixels by which validation and test images are moved at random, as by an augmentation shift
     held_out: str = ""  # "module:function" that makes validation images of training images, their index and count; "" = as is
+    again: str = ""  # what to do if the files are wrong; "" = mend them, or what is said of them here
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class FurtherFacts:
     loader: str  # "module:function", called with the folder that holds the data
     origin: str = "official files"  # what a table says of it
     folder: str = ""  # of its files, in the folder that holds the data
-    again: str = ""  # what to do if they are wrong; "" = as with a data set's
+    again: str = ""  # what to do if they are wrong; "" = mend them, or what is said of them here
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ PRECISIONS = {
 }
 """What matrix products and convolutions multiply. They sum in float32, and weights, routing, losses and Adam are float32."""
 
+OFFICIAL = "delete them, and the official ones are downloaded again or asked for"
+
 DATASETS = {
     "mnist": DatasetFacts(
         (1, 28, 28),
@@ -112,14 +115,17 @@ DATASETS = {
         10_000,
         "capsnet.datasets:mnist",
         "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b",
+        again=OFFICIAL,
     ),
-    "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.datasets:fashion_mnist"),
+    "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.datasets:fashion_mnist", again=OFFICIAL),
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.datasets:digits"),
-    "multimnist": DatasetFacts((1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2, moved=4),
+    "multimnist": DatasetFacts(
+        (1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2, moved=4, again=OFFICIAL
+    ),
     "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2, moved=4),
-    "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10"),
-    "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn"),
-    "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb"),
+    "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10", again=OFFICIAL),
+    "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn", again=OFFICIAL),
+    "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb", again=OFFICIAL),
     "mnist_40": DatasetFacts(
         (1, 40, 40),
         10,
@@ -129,6 +135,7 @@ DATASETS = {
         "3664d8d210c474bcc131a78e4b68d14e6a521bb9d4c7a81780a4898d73a856d3",
         moved=6,
         held_out="capsnet.affnist:placed",
+        again=OFFICIAL,
     ),
 }
 
@@ -144,7 +151,12 @@ TEST_SETS = {
         again=f"put the test files of {AFFNIST} there, unpacked",
     ),
     "affnist_generated": FurtherFacts(
-        (1, 40, 40), 10, 10_000, "capsnet.affnist:generated", origin="generated here from MNIST's test digits: not affNIST"
+        (1, 40, 40),
+        10,
+        10_000,
+        "capsnet.affnist:generated",
+        origin="generated here from MNIST's test digits: not affNIST",
+        again=OFFICIAL,
     ),
 }
 """Test sets beside a data set's own, on which a trained network can be tested, too. No name begins with r, as those of r do."""

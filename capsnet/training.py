@@ -70,7 +70,7 @@ def train(
 
     Raises:
         DivergedError: the loss of an epoch, or a score of an image that is looked at after it, is not finite.
-        InputError: the device hasn't what the config or the execution asks for.
+        InputError: the device hasn't what the config or the execution asks for, or a step draws random numbers of its own.
     """
     require(state.config, state.device)
     settled = execution.settle(state.config, state.device)
@@ -102,6 +102,7 @@ def _epoch(
     rates = [
         config.learning_rate * schedule(step, config.total_steps, past) for step in range(first, first + config.steps_per_epoch)
     ]
+    chance = torch.get_rng_state()
     steps.begin(draws, rates)
     for i in range(config.steps_per_epoch):
         steps.take(i)
@@ -109,6 +110,12 @@ def _epoch(
             images = min(config.batch_size, count - i * config.batch_size)
             on_step(Step(epoch, i + 1, config.steps_per_epoch, steps.sums[0].item() / images))
     *sums, norms = steps.totals.tolist()  # here the device is waited for
+    # on CUDA a compiler that tries out kernels may draw some, too
+    if state.device.type == "cpu" and not torch.equal(chance, torch.get_rng_state()):
+        raise InputError(
+            "a step drew random numbers from PyTorch's own generator, which no checkpoint holds: an augmentation has to draw "
+            "them in its draw, from the generator that it is given, and a network in its reset"
+        )
     loss, classes, reconstruction, train_error = (total / count for total in (*sums[:3], 100 * sums[3]))
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):

@@ -19,6 +19,7 @@ from capsnet.data import Split, default_folder, read
 from capsnet.datasets import digits, stratified_order
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS
+from capsnet.verified import verify
 
 
 def rows(split):
@@ -276,12 +277,45 @@ def test_a_label_that_is_no_class_is_refused(small_mnist, tmp_path, cpu, which, 
     content = bytearray((small_mnist / NAMES[which]).read_bytes())
     content[-1] = label
     (small_mnist / NAMES[which]).write_bytes(content)
-    assert "with a label of 0 to 9 each" in refused(tmp_path, cpu)
+    assert f"hold labels of 0 to {label}, not of 0 to 9; delete them" in refused(tmp_path, cpu)
 
 
 def test_another_number_of_images_is_refused(small_mnist, tmp_path, cpu):
     (small_mnist / NAMES[1]).write_bytes(idx(np.arange(19) % 10))
     assert "not images (20, 28, 28)" in refused(tmp_path, cpu)
+
+
+GLYPHS = np.zeros((3, 8, 8, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "said"),
+    [
+        (GLYPHS / np.float32(3), [0, 1, 2], "hold images of type float32 of 0 to 0, not of bytes (uint8) from 0 to 255"),
+        (GLYPHS.astype(np.int64) + 2550, [0, 1, 2], "of type int64 of 2550 to 2550, not of bytes"),
+        (GLYPHS, [0.7, 1.7, 1.9], "hold labels of type float64, not integers of 0 to 2"),
+        (GLYPHS, ["a", "b", "c"], "hold labels of type <U1, not integers"),
+        (
+            GLYPHS,
+            [1, 2, 3],
+            "of 1 to 3, not of 0 to 2; mend the files, or the data set's line in capsnet/registry.py",
+        ),
+        (GLYPHS[..., 0], [0, 1, 2], "hold images (3, 8, 8) and labels (3,), not images (3, 8, 8, 3)"),
+        (np.zeros((3, 8, 8, 4), np.uint8), [0, 1, 2], "hold images (3, 8, 8, 4)"),
+    ],
+)
+def test_arrays_of_another_kind_are_refused_by_what_they_are(images, labels, said):
+    with pytest.raises(InputError) as caught:
+        verify((images, np.array(labels)), 3, (3, 8, 8), 3, "the test files of mine in /data")
+    assert str(caught.value).startswith("the test files of mine in /data hold ")
+    assert said in str(caught.value)
+
+
+def test_a_single_channel_has_no_axis_of_its_own():
+    labels = np.array([0, 1, 2])
+    verify((GLYPHS[..., 0], labels), 3, (1, 8, 8), 3, "files")
+    with pytest.raises(InputError, match=r"not images \(3, 8, 8\) with"):
+        verify((GLYPHS[..., :1], labels), 3, (1, 8, 8), 3, "files")
 
 
 def test_two_files_exchanged_are_refused(small_mnist, tmp_path, cpu):

@@ -147,7 +147,7 @@ def test_another_matrix_is_no_part_of_smallnorb(tmp_path, cpu):
         assert "begins with the bytes 544c3d1e 01000000 28000000" in message
         images.write_bytes(content)
         labels.write_bytes(norb_matrix(np.full(40, 5, dtype=np.int32)))
-        assert "with a label of 0 to 4 each" in refused("smallnorb", tmp_path, cpu)
+        assert "hold labels of 5 to 5, not of 0 to 4" in refused("smallnorb", tmp_path, cpu)
 
 
 # ---- patches

@@ -9,6 +9,7 @@ import torch
 
 import capsnet.schedules
 from capsnet import training
+from capsnet.augmentation import AUGMENTATIONS, Augmentation
 from capsnet.data import Split
 from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
@@ -367,6 +368,28 @@ def test_a_last_step_that_went_astray_is_found_out(tiny, cpu, data_of, validatio
 
     with pytest.raises(DivergedError, match="scores are not finite"):
         whole_run()
+
+
+@pytest.mark.parametrize("drawn_where", ["draw", "apply"])
+def test_random_numbers_that_no_checkpoint_holds_are_refused(tiny, cpu, data_of, monkeypatch, drawn_where):
+    def noise() -> Augmentation:
+        def draw(count, generator):
+            return torch.randint(2**31, (count, 1), generator=generator)
+
+        def apply(images, drawn):
+            return images + (torch.randn_like(images) if drawn_where == "apply" else drawn[:, :, None, None] / 2**40)
+
+        return Augmentation(draw, apply)
+
+    name = f"noise_in_{drawn_where}"  # texts are parsed once
+    monkeypatch.setitem(AUGMENTATIONS, name, noise)
+    state = TrainingState(tiny(augmentation=name, epochs=1), cpu)
+    if drawn_where == "draw":
+        assert len(list(train(state, data_of(state.config)))) == 1
+        return
+    with pytest.raises(InputError, match=r"drew random numbers from PyTorch's own generator.* in its draw"):
+        list(train(state, data_of(state.config)))
+    assert state.history == []
 
 
 @pytest.mark.parametrize("changes", [{"routing_iterations": 3}, {"routing_iterations": 1, "routing": "uniform"}], ids=str)
