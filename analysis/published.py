@@ -11,9 +11,27 @@ from ruamel.yaml.error import YAMLError
 
 from capsnet.config import make_config
 from capsnet.errors import InputError, unknown
-from capsnet.registry import TEST_SETS
+from capsnet.registry import MODELS, TEST_SETS
 
 PATH = Path(__file__).with_name("published.yaml")
+DEFAULTS = {
+    k: json.dumps(v) if isinstance(v, tuple) else v for k, v in make_config({}, "the defaults").model_dump().items()
+}  # as tables have them
+FREE = frozenset(
+    {
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "lr_schedule",
+        "precision",
+        "validation_size",
+        "test_batch_size",
+        "test_sets",
+        "test_routing_iterations",
+        "seed",
+    }
+)
+"""Fields in which a run may differ from what was published: the protocol tells of them."""
 
 
 class Published(BaseModel):
@@ -33,7 +51,7 @@ class Published(BaseModel):
 
     def is_of(self, config: Mapping[str, Any]) -> bool:
         """Whether a configuration, field -> value as in the table of runs, is this cell."""
-        return any(all(config[field] == value for field, value in match.items()) for match in self.matches)
+        return any(_is(match, config) for match in self.matches)
 
     @property
     def matches(self) -> list[dict[str, Any]]:
@@ -74,6 +92,16 @@ def find(config: Mapping[str, Any], published: Iterable[Published], test_set: st
     if len(found) > 1:
         raise InputError(f"several published cells match one configuration: {', '.join(entry.name for entry in found)}")
     return found[0] if found else None
+
+
+def _is(match: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether a configuration has what is named, and of all else that its network reads the default."""
+    unread = FREE.union(MODELS[config["model"]].unread, () if config["reconstruction_weight"] else ("decoder_hidden", "mask"))
+    return all(
+        config[field] == match.get(field, default)
+        for field, default in DEFAULTS.items()
+        if field in match or field not in unread
+    )
 
 
 def _checked(match: dict[str, Any], whose: str) -> dict[str, Any]:

@@ -22,12 +22,12 @@ from capsnet.registry import (
     MASKS,
     MODELS,
     PRECISIONS,
-    ROUTINGS,
     SQUASHES,
     TEST_SETS,
     DatasetFacts,
     ModelFacts,
 )
+from capsnet.routings import ROUTINGS, RoutingFacts
 from capsnet.schedules import SCHEDULES, Schedule
 from capsnet.variants import Variant, parse
 
@@ -36,7 +36,6 @@ Count = Annotated[int, Field(ge=1, lt=2**31)]
 CHOICES: Mapping[str, Mapping[str, Any]] = {
     "dataset": DATASETS,
     "model": MODELS,
-    "routing": ROUTINGS,
     "mask": MASKS,
     "squash": SQUASHES,
     "routing_gradient": GRADIENTS,
@@ -48,6 +47,7 @@ VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "augmentation": AUGMENTATIONS,
     "loss": LOSSES,
     "lr_schedule": SCHEDULES,
+    "routing": ROUTINGS,
 }
 """Fields whose value is a variant with its parameters, and what there is to choose from."""
 
@@ -95,7 +95,7 @@ class RunConfig(BaseModel):
     routing: str = Field(
         "dynamic",
         description="dynamic (paper, procedure 1), uniform (every coupling 1 / classes), random (drawn once), static (learned "
-        "logits), attention (Efficient-CapsNet's) or em (of matrix capsules)",
+        "logits), attention(temperature=1) (Efficient-CapsNet's) or em(scale=1) (of matrix capsules)",
     )
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
     none_of_the_above: bool = Field(
@@ -221,6 +221,11 @@ class RunConfig(BaseModel):
     def objective(self) -> Objective:
         """The loss of class scores that the text names."""
         return self.variant("loss").made
+
+    @property
+    def router(self) -> RoutingFacts:
+        """What is known of the routing before it is made."""
+        return self.variant("routing").made
 
     @property
     def schedule(self) -> Schedule:

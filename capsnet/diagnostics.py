@@ -11,9 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from capsnet.data import Split
-from capsnet.em import EM
 from capsnet.errors import InputError
-from capsnet.layers import Routing, Squash, squash
+from capsnet.layers import Routing, RoutingModule, Squash, squash
 from capsnet.models import CapsuleNetwork, Network, lengths
 from capsnet.precision import exact, full
 from capsnet.routing import OneSum, dynamic, shares, uniform
@@ -87,7 +86,7 @@ class Diagnosis:
         iterations: r of the network; it makes no pass beyond it, and ``entropy`` and ``change`` may tell of more.
         outlets: among which an input shares itself out: the classes, and none of them if that is one.
         entropy: of the coupling coefficients, per pass, in nats; of em's assignments; the one of a fixed coupling (random,
-            static), and none of attention, whose coefficients are no shares.
+            static), and none of attention, whose coefficients are no shares, or of a routing that isn't followed.
         change: of the logits, mean absolute, from each pass to the next.
         primary: the greatest length of each primary capsule on any image.
         classes: the same of the class capsules that the network gives.
@@ -124,8 +123,8 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
         network: on the device of the split.
         split: with one image or more.
         iterations: passes to look at, the network's own if 0. More than those show whether routing had come to rest. Of
-            routings other than ``dynamic`` and ``uniform`` there are the capsules, and the entropy of em's own passes and of
-            couplings that are the same for every image.
+            routings other than ``dynamic`` and ``uniform`` there are the capsules, and the entropy of their own passes, if they
+            are followed, and of couplings that are the same for every image.
 
     Raises:
         InputError: the network has no routing, or there are no images.
@@ -136,20 +135,20 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     options = _options(layer.routing)
     if not len(split):
         raise InputError("there are no images to look at")
-    by_em = isinstance(layer.routing, EM)
+    followed = layer.routing if isinstance(layer.routing, RoutingModule) and hasattr(layer.routing, "followed") else None
     updates = 0 if options is None else max(iterations, layer.iterations) - 1
-    count = layer.iterations if by_em else 0 if options is None else updates + 1
+    count = layer.iterations if followed else 0 if options is None else updates + 1
     entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(updates, dtype=torch.float64)
     primary, classes = torch.zeros(len(layer.weight)), torch.zeros(layer.classes)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
             inputs, share = network.primary_capsules(images), len(images) / len(split)
-            if isinstance(layer.routing, EM):
+            if followed:
                 with exact(inputs.device):
-                    votes, activations = layer.votes(full(inputs)), lengths(full(inputs))
-                    capsules, assigned = layer.routing.followed(votes, layer.iterations, activations)
-                entropy += share * torch.stack([_of_shares(each) for each in assigned]).cpu()
+                    given = (lengths(full(inputs)),) if followed.takes_activations else ()
+                    capsules, coupled = followed.followed(layer.votes(full(inputs)), layer.iterations, layer.bias, *given)
+                entropy += share * torch.stack([_of_shares(each) for each in coupled]).cpu()
             elif options is None:
                 capsules = layer(inputs)
             else:

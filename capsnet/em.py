@@ -33,8 +33,8 @@ class EM(RoutingModule):
       image rise and fall together with the variances of its votes, and 2 of 3 networks on 300 digits didn't learn.
     - A variance has a floor. Without it a class whose votes vanish is the cheapest for every image: it stays active, its
       gradient is 0, and the network answers with it for ever, as 2 of 3 networks on 300 digits did.
-    - lambda is 1 / dimensions in every pass; the paper has a schedule and doesn't print it. It multiplies the costs alone:
-      beta_a is learned with any factor.
+    - lambda is ``scale`` / dimensions in every pass; the paper has a schedule and doesn't print it. It multiplies the costs
+      alone: beta_a is learned with any factor.
     - The loss is the config's; the paper has the spread loss.
 
     beta_u and beta_a start at 0.
@@ -42,8 +42,9 @@ class EM(RoutingModule):
 
     takes_activations = True
 
-    def __init__(self, inputs: int, classes: int) -> None:  # noqa: ARG002
+    def __init__(self, inputs: int, classes: int, scale: float = 1.0) -> None:  # noqa: ARG002
         super().__init__()
+        self.scale = scale
         self.of_use = nn.Parameter(torch.empty(classes))  # beta_u
         self.of_activation = nn.Parameter(torch.empty(classes))  # beta_a
 
@@ -56,17 +57,18 @@ class EM(RoutingModule):
         self,
         votes: Float[Tensor, "batch inputs classes dim"],
         iterations: int,
-        bias: None,  # noqa: ARG002
+        bias: None,
         activations: Float[Tensor, "batch inputs"],
     ) -> Float[Tensor, "batch classes dim"]:
         """``iterations`` is the number of M-steps; ``activations`` are those of the inputs, in [0, 1]."""
-        capsules, _ = self.followed(votes, iterations, activations)
+        capsules, _ = self.followed(votes, iterations, bias, activations)
         return capsules
 
     def followed(
         self,
         votes: Float[Tensor, "batch inputs classes dim"],
         iterations: int,
+        bias: None,  # noqa: ARG002
         activations: Float[Tensor, "batch inputs"],
     ) -> tuple[Float[Tensor, "batch classes dim"], list[Float[Tensor, "batch classes inputs"]]]:
         """The capsules, and the assignments that each M-step was made with, which sum to 1 over the classes."""
@@ -89,7 +91,7 @@ class EM(RoutingModule):
         share = (assigned / amount[..., None])[:, :, None]
         mean = (share @ votes).squeeze(2)
         variance = (share @ (votes - mean[:, :, None]).square()).squeeze(2) + FLOOR
-        cost = (self.of_use[:, None] + variance.log() / 2).mean(dim=2)  # the mean is lambda times the sum
+        cost = self.scale * (self.of_use[:, None] + variance.log() / 2).mean(dim=2)  # the scaled mean is lambda times the sum
         cost = cost * amount / amount.mean(dim=1, keepdim=True)
         return mean, variance, self.of_activation + cost.mean(dim=1, keepdim=True) - cost
 

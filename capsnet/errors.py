@@ -34,7 +34,7 @@ def unknown(what: str, name: object, choices: Iterable[str], place: str = "") ->
     choices = list(choices)
     near = difflib.get_close_matches(str(name), choices, n=1)
     where = f" in {place}" if place else ""
-    hint = f"did you mean {near[0]!r}? (choices: {', '.join(choices)})" if near else f"choices: {', '.join(choices)}"
+    hint = f"did you mean {near[0]!r}? (choices: {', '.join(choices)})" if near else f"choices: {', '.join(choices) or 'none'}"
     return f"unknown {what} {name!r}{where}; {hint}"
 
 

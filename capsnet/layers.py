@@ -19,9 +19,12 @@ class RoutingModule(nn.Module, ABC):
 
     Attributes:
         takes_activations: whether it is given the lengths of the inputs, after votes, iterations and bias.
+        followed: a method that it may have, which takes the same as ``forward`` and gives the capsules and the coupling
+            coefficients of each pass, [batch, classes, inputs]. What is told of routing after each epoch is made of it.
     """
 
     takes_activations = False
+    followed: Callable[..., tuple[Tensor, list[Tensor]]]
 
     def reset(self, generator: Generator) -> None:  # noqa: ARG002
         """Give them their first values; who has none needs none."""

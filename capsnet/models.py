@@ -142,7 +142,7 @@ class CapsuleNetwork(Convolved):
             config.primary_dim,
             config.facts.classes,
             config.class_dim,
-            routing := routing_of(config, inputs),
+            routing := routing_of(config, inputs, config.facts.classes),
             config.routing_iterations,
             config.capsule_bias,
             WITHOUT_VOTES.get(routing),

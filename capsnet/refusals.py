@@ -13,12 +13,6 @@ from capsnet.registry import TEST_SETS
 if TYPE_CHECKING:
     from capsnet.config import RunConfig
 
-ITERATED = ("dynamic", "em")
-"""Routings that have an r; all others compute one weighted sum."""
-
-UNSQUASHED = ("em",)
-"""Routings that make a capsule otherwise than by squashing a sum of votes, to which a bias could be added."""
-
 
 def images(config: "RunConfig") -> None:
     """There are enough of them, and they are of the size that they have to be."""
@@ -98,23 +92,23 @@ def training(config: "RunConfig") -> None:
 
 def routing(config: "RunConfig") -> None:
     """It has what its options are about."""
-    if config.routing not in ITERATED and config.routing_iterations != 1:
+    if not config.router.iterated and config.routing_iterations != 1:
         raise ValueError(f"routing {config.routing} has one weighted sum: routing_iterations must be 1")
-    if config.routing in UNSQUASHED and config.capsule_bias:
+    if not config.router.squashes and config.capsule_bias:
         raise ValueError(f"routing {config.routing} has no sum to which a bias could be added: capsule_bias must be false")
     others = config.test_routing_iterations
-    if others and config.routing not in ITERATED:
+    if others and not config.router.iterated:
         raise ValueError(f"routing {config.routing} has one weighted sum: test_routing_iterations must be empty")
     if list(others) != sorted({*others} - {config.routing_iterations}):
         raise ValueError(
             f"test_routing_iterations must rise and not have routing_iterations, which is tested anyway, not {list(others)}"
         )
-    if config.none_of_the_above and config.routing not in ("dynamic", "static"):
+    if config.none_of_the_above and not config.router.outlet:
         raise ValueError(
             f"none_of_the_above is a class in the softmax of dynamic and static routing: with routing {config.routing} it "
             "must be false"
         )
-    if config.routing_gradient == "detached" and (config.routing != "dynamic" or config.routing_iterations == 1):
+    if config.routing_gradient == "detached" and (not config.router.detaches or config.routing_iterations == 1):
         raise ValueError(
             "routing_gradient detached leaves out all passes but the last: it needs routing dynamic and routing_iterations "
             "of 2 or more"

@@ -1,7 +1,7 @@
 """The named variants whose code needs torch, and where that code is, so that names are checked without importing it.
 
-To add one, write the function and its line here. Schedules, augmentations and losses, whose code needs no torch to be imported,
-register themselves in their own files.
+To add one, write the function and its line here. Routings are in routings.py; schedules, augmentations and losses, whose code
+needs no torch to be imported, register themselves in their own files.
 """
 
 from dataclasses import dataclass
@@ -69,15 +69,6 @@ MODELS = {
     "capsnet": ModelFacts("capsnet.models:CapsuleNetwork", ("dropout",)),
     "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", *ROUTED)),
     "cnn": ModelFacts("capsnet.baselines:baseline", NO_CAPSULES, logits=True),
-}
-
-ROUTINGS = {
-    "dynamic": "capsnet.routing:dynamic",
-    "uniform": "capsnet.routing:uniform",
-    "random": "capsnet.routing:Random",
-    "static": "capsnet.routing:Static",
-    "attention": "capsnet.routing:Attention",
-    "em": "capsnet.em:EM",
 }
 
 SQUASHES = {

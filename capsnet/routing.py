@@ -15,19 +15,19 @@ from torch import Generator, Tensor, nn
 
 from capsnet.config import RunConfig
 from capsnet.layers import Routing, RoutingModule, Squash, squash
-from capsnet.refusals import UNSQUASHED
-from capsnet.registry import ROUTINGS, SQUASHES, load
+from capsnet.registry import SQUASHES, load
 
 
-def routing_of(config: RunConfig, inputs: int) -> Routing:
-    """The routing that a config names, between ``inputs`` capsules and its classes, with what of it is changed."""
-    named = load(ROUTINGS[config.routing])
+def routing_of(config: RunConfig, inputs: int, outputs: int) -> Routing:
+    """The routing that a config names, from ``inputs`` to ``outputs`` capsules, with what of it is changed."""
+    facts = config.router
+    named = load(facts.code)
     given: dict[str, Any] = {"none_of_the_above": config.none_of_the_above, "detached": config.routing_gradient == "detached"}
-    if config.squash != "paper" and config.routing not in UNSQUASHED:
+    if config.squash != "paper" and facts.squashes:
         given["squash"] = load(SQUASHES[config.squash])
-    changes = {name: value for name, value in given.items() if value}
+    changes = {name: value for name, value in given.items() if value} | dict(facts.options)
     if isinstance(named, type):
-        return named(inputs, config.facts.classes, **changes)
+        return named(inputs, outputs, **changes)
     return partial(named, **changes) if changes else named  # agreement.py knows the plain functions
 
 
@@ -187,11 +187,13 @@ class Attention(OneSum):
     that no matrix is made. Taken over is the routing alone: squash (theirs is ``efficient``), loss and primary capsules are
     the config's.
 
-    Efficient-CapsNet routes 16 capsules. The logits grow with the number of inputs, and so does the sharpness of the coupling.
+    Efficient-CapsNet routes 16 capsules. The logits grow with the number of inputs, and so does the sharpness of the coupling,
+    if the ``temperature`` that divides them doesn't.
     """
 
-    def __init__(self, inputs: int, classes: int, squash: Squash = squash) -> None:
+    def __init__(self, inputs: int, classes: int, squash: Squash = squash, temperature: float = 1.0) -> None:
         super().__init__(squash)
+        self.temperature = temperature
         self.priors = nn.Parameter(torch.empty(inputs, classes))
 
     def reset(self, generator: Generator) -> None:  # noqa: ARG002
@@ -200,5 +202,5 @@ class Attention(OneSum):
 
     def coefficients(self, votes: Float[Tensor, "batch inputs classes dim"]) -> Float[Tensor, "batch inputs classes"]:
         """Attention and priors; they need not sum to 1, nor be positive."""
-        attention = (votes * votes.sum(dim=1, keepdim=True)).sum(dim=3) / votes.shape[3] ** 0.5
+        attention = (votes * votes.sum(dim=1, keepdim=True)).sum(dim=3) / (votes.shape[3] ** 0.5 * self.temperature)
         return attention.softmax(dim=2) + self.priors

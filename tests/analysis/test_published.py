@@ -102,6 +102,16 @@ def test_whatever_is_not_said_to_differ_has_to_be_the_published():
         assert RunConfig.model_fields.keys() - free - unread <= match.keys(), match
 
 
+def test_a_field_that_no_entry_names_has_to_have_its_default():
+    """As one that somebody adds to RunConfig."""
+    [entry, *_] = PUBLISHED
+    unnamed = entry.model_copy(update={"match": {k: v for k, v in entry.matches[0].items() if k != "capsule_bias"}})
+    config = {**published.DEFAULTS, "routing_iterations": 1, "reconstruction_weight": 0.0}
+    assert unnamed.is_of(config)
+    assert unnamed.is_of({**config, "epochs": 9, "decoder_hidden": "[64]"})  # there is no decoder
+    assert not unnamed.is_of({**config, "capsule_bias": True})
+
+
 def test_paper_columns_stand_beside_the_columns_they_belong_to(make_runs):
     axes = {"conv_kernel": [7, 9], "routing_iterations": [1, 3], "reconstruction_weight": [0.0, 6.4e-6, 5e-4]}
     table = accuracy(make_runs(axes), PUBLISHED)

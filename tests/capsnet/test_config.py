@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from capsnet import affnist, multimnist
 from capsnet.config import FIELDS, RunConfig, from_params, make_config
 from capsnet.errors import InputError
-from capsnet.registry import DATASETS, MODELS, ROUTINGS, load
+from capsnet.registry import DATASETS, MODELS, load
+from capsnet.routings import ROUTINGS
 
 OTHER = {  # every field at a value that is not its default and goes with the others
     "dataset": "digits",
@@ -342,7 +343,7 @@ def test_an_old_run_without_a_newer_field_has_its_default():
 def test_every_registered_name_has_its_code():
     for path in [
         *(facts.network for facts in MODELS.values()),
-        *ROUTINGS.values(),
+        *(make().code for make in ROUTINGS.values()),
         *(facts.loader for facts in DATASETS.values()),
     ]:
         assert callable(load(path))

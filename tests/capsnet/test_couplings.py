@@ -1,22 +1,27 @@
 """Couplings other than by agreement, each against a float64 NumPy transcription, and what holds for every routing."""
 
 import itertools
+import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
+from capsnet.diagnostics import diagnose
 from capsnet.em import EM, FLOOR, SMALL
-from capsnet.layers import squash_efficient
+from capsnet.errors import InputError
+from capsnet.layers import RoutingModule, squash, squash_efficient
 from capsnet.models import build, lengths
-from capsnet.refusals import ITERATED
-from capsnet.registry import ROUTINGS, SQUASHES, load
+from capsnet.registry import SQUASHES, load
 from capsnet.routing import Attention, OneSum, Random, Static, dynamic, uniform
+from capsnet.routings import ROUTINGS, RoutingFacts
 from capsnet.state import TrainingState
 from capsnet.training import train
+from capsnet.variants import require
 
 ONE_SUM = {"random": Random, "static": Static, "attention": Attention}
-EVERY = [{"routing": name, "routing_iterations": 2 if name in ITERATED else 1} for name in ROUTINGS]
+EVERY = [{"routing": name, "routing_iterations": 2 if make().iterated else 1} for name, make in ROUTINGS.items()]
 EVERY += [{"routing": "dynamic", "routing_gradient": "detached"}, {"routing": "dynamic", "none_of_the_above": True}]
 EVERY += [{"routing": name, "squash": "efficient", "routing_iterations": 1} for name in ("dynamic", "em", "static")]
 EVERY += [{"routing": "static", "routing_iterations": 1, "none_of_the_above": True}]
@@ -58,7 +63,7 @@ def softmax(logits, none=0):
     return np.exp(logits) / (np.exp(logits).sum() + none)
 
 
-def attention(votes, priors):
+def attention(votes, priors, temperature=1.0):
     """Efficient-CapsNet, section 3, with its whole attention matrices: A = U U' / sqrt(d) of each class, C, and C + B."""
     batch, inputs, classes, dim = votes.shape
     coefficients = np.zeros((batch, inputs, classes))
@@ -69,7 +74,7 @@ def attention(votes, priors):
             for i in range(inputs):
                 rows[i, j] = sum(matrix[i, k] for k in range(inputs))
         for i in range(inputs):
-            coefficients[n, i] = softmax(rows[i]) + priors[i]
+            coefficients[n, i] = softmax(rows[i] / temperature) + priors[i]
     return coefficients
 
 
@@ -109,10 +114,10 @@ def test_static_coupling_starts_uniform(votes, bias):
     torch.testing.assert_close(routing.double()(votes, 1, bias).detach(), uniform(votes, 1, bias))
 
 
-@pytest.mark.parametrize("with_bias", [False, True])
-def test_attention_is_that_of_efficient_capsnet(votes, bias, with_bias):
-    routing = made(Attention)
-    coefficients = attention(votes.numpy(), routing.priors.detach().numpy())
+@pytest.mark.parametrize(("with_bias", "temperature"), [(False, 1.0), (True, 1.0), (True, 5.0)])
+def test_attention_is_that_of_efficient_capsnet(votes, bias, with_bias, temperature):
+    routing = made(Attention, temperature=temperature)
+    coefficients = attention(votes.numpy(), routing.priors.detach().numpy(), temperature)
     expected = summed(coefficients, votes.numpy(), bias.numpy() if with_bias else np.zeros((4, 5)))
     np.testing.assert_allclose(routing(votes, 1, bias if with_bias else None).detach().numpy(), expected, rtol=1e-11)
     plain = Attention(7, 4)
@@ -120,7 +125,7 @@ def test_attention_is_that_of_efficient_capsnet(votes, bias, with_bias):
     assert not plain.priors.any(), "no prior at first"
 
 
-def matrix_capsules(votes, activations, iterations, of_use, of_activation):
+def matrix_capsules(votes, activations, iterations, of_use, of_activation, scale=1.0):
     """Procedure 1 of Hinton, Sabour and Frosst 2018 line by line, one example and one class at a time, as adapted in EM."""
     batch, inputs, classes, dim = votes.shape
     capsules, entropy = np.zeros((batch, classes, dim)), np.zeros(iterations)
@@ -142,7 +147,7 @@ def matrix_capsules(votes, activations, iterations, of_use, of_activation):
                 mean[j] = sum(weighted[i, j] * votes[n, i, j] for i in range(inputs)) / amount[j]
                 variance[j] = sum(weighted[i, j] * (votes[n, i, j] - mean[j]) ** 2 for i in range(inputs)) / amount[j] + FLOOR
                 total[j] = sum((of_use[j] + np.log(np.sqrt(variance[j, h]))) * amount[j] / amount.mean() for h in range(dim))
-            active = 1 / (1 + np.exp(-(of_activation - (total - total.mean()) / dim)))
+            active = 1 / (1 + np.exp(-(of_activation - (total - total.mean()) * scale / dim)))
         for j in range(classes):
             capsules[n, j] = active[j] * mean[j] / np.sqrt(mean[j] @ mean[j] + SMALL)
     return capsules, entropy
@@ -153,14 +158,14 @@ def activations(generator):
     return torch.rand(3, 7, generator=generator, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("iterations", [1, 2, 3])
-def test_em_is_the_procedure_of_matrix_capsules(votes, activations, iterations):
-    routing = made(EM)
+@pytest.mark.parametrize(("iterations", "scale"), [(1, 1.0), (2, 1.0), (3, 1.0), (3, 4.0)])
+def test_em_is_the_procedure_of_matrix_capsules(votes, activations, iterations, scale):
+    routing = made(EM, scale=scale)
     learned = [parameter.detach().numpy() for parameter in (routing.of_use, routing.of_activation)]
-    expected, entropy = matrix_capsules(votes.numpy(), activations.numpy(), iterations, *learned)
+    expected, entropy = matrix_capsules(votes.numpy(), activations.numpy(), iterations, *learned, scale)
     actual = routing(votes, iterations, None, activations).detach().numpy()
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
-    _, assigned = routing.followed(votes, iterations, activations)
+    _, assigned = routing.followed(votes, iterations, None, activations)
     found = [torch.special.entr(each.detach()).sum(dim=1).mean().item() for each in assigned]
     np.testing.assert_allclose(found, entropy, rtol=1e-9)
     if iterations > 1:
@@ -205,6 +210,79 @@ def test_em_is_given_the_lengths_of_the_primary_capsules(tiny, generator):
 def test_em_refuses_to_make_no_pass(votes, activations):
     with pytest.raises(ValueError, match="1 iteration or more, not 0"):
         made(EM)(votes, 0, None, activations)
+
+
+def test_parameters_reach_the_routing(tiny, generator):
+    for text, canonical, name, value in (
+        ("attention( temperature = 4 )", "attention(temperature=4)", "temperature", 4),
+        ("attention(temperature=1)", "attention", "temperature", 1.0),
+        ("em(scale=0.5)", "em(scale=0.5)", "scale", 0.5),
+    ):
+        config = tiny(routing=text, routing_iterations=2 if text.startswith("em") else 1)
+        assert config.routing == canonical
+        assert getattr(build(config, generator).capsules.routing, name) == value
+
+
+class Tempered(RoutingModule):
+    """As a user may add one: procedure 1 with logits divided by a temperature, of any number of passes."""
+
+    def __init__(self, inputs, classes, squash=squash, temperature=1.0):
+        super().__init__()
+        self.squash, self.temperature = squash, temperature
+
+    def forward(self, votes, iterations, bias=None):
+        return self.followed(votes, iterations, bias)[0]
+
+    def followed(self, votes, iterations, bias=None):
+        logits, coupled = votes.new_zeros(votes.shape[:3]), []
+        for i in range(iterations):
+            coupled.append((logits / self.temperature).softmax(dim=2).transpose(1, 2))
+            total = (coupled[-1].transpose(1, 2)[..., None] * votes).sum(dim=1)
+            capsules = self.squash(total if bias is None else total + bias)
+            if i < iterations - 1:
+                logits = logits + (votes * capsules[:, None]).sum(dim=3)
+        return capsules, coupled
+
+
+@pytest.fixture
+def tempered(monkeypatch):
+    def facts(*, temperature: float = 1.0) -> RoutingFacts:
+        require(temperature > 0, "temperature", "above 0", temperature)
+        return RoutingFacts(f"{__name__}:Tempered", {"temperature": temperature}, iterated=True)
+
+    monkeypatch.setitem(ROUTINGS, "tempered", facts)
+
+
+@pytest.mark.usefixtures("tempered")
+def test_a_routing_of_ones_own_has_parameters_an_r_and_is_followed(tiny, cpu, data_of, generator):
+    config = tiny(routing="tempered(temperature=0.5)", routing_iterations=3, epochs=1, test_routing_iterations=(1,))
+    model = build(config, generator)
+    with torch.no_grad():
+        model.capsules.weight *= 20  # votes have to differ, or no temperature shows
+    inputs = model.primary_capsules(torch.rand(3, 1, 16, 16, generator=generator))
+    assert torch.equal(model.capsules(inputs), Tempered(0, 0, temperature=0.5)(model.capsules.votes(inputs), 3))
+    plain = dynamic(model.capsules.votes(inputs), 3)
+    torch.testing.assert_close(Tempered(0, 0)(model.capsules.votes(inputs), 3), plain)
+    assert not torch.allclose(model.capsules(inputs), plain, rtol=1e-3)
+    state = TrainingState(config, cpu)
+    [metrics] = train(state, data_of(config))
+    found = diagnose(state.model, data_of(config).sample(50))
+    assert found.entropy.shape == (3,)
+    assert found.entropy[0] == pytest.approx(math.log(10))
+    assert 0 < metrics.coupling_entropy < math.log(10) + 1e-4
+
+
+@pytest.mark.usefixtures("tempered")
+def test_what_a_routing_of_ones_own_does_not_take_is_refused(tiny):
+    tiny(routing="tempered", routing_iterations=2, capsule_bias=True, squash="half")
+    for changes, said in (
+        ({"none_of_the_above": True}, "with routing tempered it must be false"),
+        ({"routing_gradient": "detached"}, "it needs routing dynamic"),
+        ({"routing": "tempered(temperature=0)"}, "temperature must be above 0, not 0"),
+        ({"routing": "tempered(sharpness=1)"}, "unknown parameter 'sharpness'"),
+    ):
+        with pytest.raises((ValueError, InputError), match=re.escape(said)):
+            tiny(**{"routing": "tempered", "routing_iterations": 2, **changes})
 
 
 @pytest.mark.parametrize("kind", ONE_SUM.values())

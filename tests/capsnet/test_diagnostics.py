@@ -13,9 +13,8 @@ from capsnet.diagnostics import SILENT, diagnose, passes
 from capsnet.errors import InputError
 from capsnet.layers import squash_efficient
 from capsnet.models import build, lengths
-from capsnet.refusals import ITERATED
-from capsnet.registry import ROUTINGS
 from capsnet.routing import dynamic, uniform
+from capsnet.routings import ROUTINGS
 from capsnet.state import stream
 
 
@@ -203,7 +202,7 @@ def test_no_images_are_refused(network, test_images):
 
 @pytest.mark.parametrize("name", [name for name in ROUTINGS if name not in ("dynamic", "uniform")])
 def test_of_other_routings_no_more_than_their_own_passes_is_looked_at(network, test_images, name):
-    made = network(routing=name, routing_iterations=2 if name in ITERATED else 1)
+    made = network(routing=name, routing_iterations=2 if ROUTINGS[name]().iterated else 1)
     found = diagnose(made, test_images, 5)
     followed = {"random": (1,), "static": (1,), "em": (2,)}.get(name, (0,))
     assert found.entropy.shape == found.relative_entropy.shape == followed
@@ -222,7 +221,7 @@ def test_ems_assignments_have_an_entropy_per_pass(network, test_images, monkeypa
     found = diagnose(made, test_images)
     with torch.inference_mode():
         inputs = made.primary_capsules(test_images.batch(slice(None)))
-        _, assigned = made.capsules.routing.followed(made.capsules.votes(inputs), 3, lengths(inputs))
+        _, assigned = made.capsules.routing.followed(made.capsules.votes(inputs), 3, None, lengths(inputs))
     expected = [-(each * each.log()).sum(dim=1).mean().item() for each in (a.double().clamp(min=1e-300) for a in assigned)]
     assert found.entropy.tolist() == pytest.approx(expected, rel=1e-5)
     assert found.relative_entropy[0] == pytest.approx(1)

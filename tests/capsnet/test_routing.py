@@ -194,6 +194,6 @@ def test_a_config_is_routed_as_its_fields_say(tiny, votes, fields, given):
         (capsules * torch.arange(capsules.numel()).view_as(capsules)).sum().backward()
         return torch.cat([capsules.detach().flatten(), leaf.grad.flatten()])
 
-    found = of(routing_of(tiny(**fields), votes.shape[1]))
+    found = of(routing_of(tiny(**fields), *votes.shape[1:3]))
     assert torch.equal(found, of(partial(dynamic, **given)))
     assert torch.equal(found, of(dynamic)) is (not fields)

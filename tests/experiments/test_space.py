@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from capsnet.config import FIELDS, VARIANTS, make_config
-from capsnet.registry import DATASETS, ROUTINGS
+from capsnet.registry import DATASETS
+from capsnet.routings import ROUTINGS
 from capsnet.variants import parse
 from experiments.sources import read_document
 from experiments.space import CORNERS, Choice, Range, Space, Values
@@ -452,7 +453,11 @@ BAD = {
     "a date as a choice": ("dataset: [2001-01-01]", ["dataset", "2001", "is no choice"]),
     "a date in a list": ("decoder_hidden: [[2001-01-01]]", ["decoder_hidden", "2001", "is no choice"]),
     "a list that holds itself": ("decoder_hidden: [&a [*a]]", ["decoder_hidden", "is no choice"]),
-    "parts of what is no variant": ("routing: [{dynamic: {r: [1, 2]}}]", ["routing", "is no choice"]),
+    "parts of what is no variant": ("squash: [{paper: {r: [1, 2]}}]", ["squash", "is no choice"]),
+    "parts of a variant without any": (
+        "routing: [{dynamic: {r: [1, 2]}}]",
+        ["routing.dynamic", "parameter 'r'", "choices: none"],
+    ),
     "two variants in one choice": (
         "lr_schedule: [{cosine: {final: 1}, constant: {warmup: 1}}]",
         ["lr_schedule", "is no choice"],
