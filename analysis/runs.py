@@ -26,7 +26,7 @@ from experiments.tracking import Store
 
 CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", "logit_changes"))
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
-TAGS = ("git_commit", "hardware", "versions")
+TAGS = ("git_commit", "code", "hardware", "versions")
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
 TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
 LISTED = 12  # values that a message lists at most

@@ -93,7 +93,7 @@ class Run(Launch):
         str, tyro.conf.arg(metavar="I/N", help="the I-th part of N, for job arrays", help_behavior_hint="(default: all)")
     ] = ""
     retry_failed: Annotated[bool, tyro.conf.arg(help="train configs that diverged again")] = False
-    fresh: Annotated[bool, tyro.conf.arg(help="train what another commit of the code trained again")] = False
+    fresh: Annotated[bool, tyro.conf.arg(help="train what other code trained again")] = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def plan(command: Plan) -> int:
     from experiments.known import by_config
     from experiments.overview import show
     from experiments.plan import plan_grid
-    from experiments.provenance import git_commit
+    from experiments.provenance import code, git_commit
     from experiments.tracking import Store
 
     name = command.experiment or grid.name
@@ -164,6 +164,7 @@ def plan(command: Plan) -> int:
         git_commit(),
         command.workers,
         elsewhere=lambda: by_config(catalog.runs_beside(name, command.mlruns))[0],
+        digest=code(),
     )
     if grid.description:
         cli.console.print(cli.escaped(grid.description), "", sep="\n")

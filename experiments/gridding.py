@@ -1,7 +1,7 @@
 """A grid from beginning to end: what is not settled of it is launched, under its parent run, which ends as they end."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -15,8 +15,8 @@ from experiments.known import Known, by_config, is_settled, read_grids, state
 from experiments.launch import launch, one_by_one
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import display, tell_failed, tell_untold
-from experiments.provenance import git_commit, is_of_other_code
-from experiments.record import REASON, TrackedRun
+from experiments.provenance import code, git_commit
+from experiments.record import REASON, TrackedRun, is_of_other_code
 from experiments.sources import Grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, Store, answering
@@ -31,7 +31,7 @@ class Wish:
 
     shard: Shard = ALL
     retry_failed: bool = False  # train configs that diverged again
-    fresh: bool = False  # train what another commit trained again, from the beginning
+    fresh: bool = False  # train what other code trained again, from the beginning
 
 
 @dataclass
@@ -40,6 +40,7 @@ class Summary:
 
     planned: int
     before: int  # runs that were settled before
+    other_code: int = 0  # of these, trained by other code
     finished: int = 0
     failed: list[str] = field(default_factory=list)  # one line each, also of runs that failed before and are not retried
     untold: list[str] = field(default_factory=list)  # one line for each run that MLflow doesn't know of yet
@@ -86,6 +87,9 @@ def _tell(todo: Sequence[Job], summary: Summary, place: Place, engine: Engine, s
     part = "" if shard.is_all else f"shard {shard}: "
     where = f"experiment {escaped(place.store.name)} in {escaped(place.store.shown)}"
     console.print(f"{part}{summary.planned} runs, {summary.before} of them settled already; {where}")
+    if summary.other_code:
+        those = "one of them was" if summary.other_code == 1 else f"{summary.other_code} of them were"
+        note([f"{those} trained by other code than this; --fresh trains them again, and another --experiment begins anew"])
     if place.device == "cpu":
         note(arithmetic.remarks(((job.config, _epochs_left(job, place)) for job in todo), engine.cores))
 
@@ -115,7 +119,9 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
     known, old = _without_other_code(configs, place.store) if wish.fresh else (by_config(place.store.runs())[0], {})
     due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
     todo = [make_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
-    summary = Summary(planned=len(configs), before=len(configs) - len(todo))
+    settled = [found for _, config in configs if is_settled(found := known.get(config)) and found]
+    other = sum(_is_other(found.tags) for found in settled)
+    summary = Summary(planned=len(configs), before=len(configs) - len(todo), other_code=other)
     for cell, config in configs:
         if state(found := known.get(config)) == "diverged" and not wish.retry_failed:
             assert found is not None
@@ -135,14 +141,13 @@ def _is_due(found: TrackedRun | None, retry_failed: bool) -> bool:
 
 
 def _without_other_code(configs: list[tuple[str, RunConfig]], store: Store) -> tuple[Known, Old]:
-    """What is known, less the runs of these configs that another commit trained; and those that spoke or would speak next."""
+    """What is known, less the runs of these configs that other code trained; and those that spoke or would speak next."""
     wanted, runs = {config for _, config in configs}, list(store.runs())
     old: Old = defaultdict(list)
     while True:
         known, _ = by_config(runs)
-        other = {
-            config: found for config, found in known.items() if config in wanted and is_of_other_code(found.tags, git_commit())
-        }
+        mine = {config: found for config, found in known.items() if config in wanted}
+        other = {config: found for config, found in mine.items() if _is_other(found.tags)}
         if not other:
             break
         for config, found in other.items():
@@ -159,6 +164,10 @@ def _supersede(store: Store, runs: Iterable[TrackedRun]) -> None:
         store.supersede(found.run_id)
 
 
+def _is_other(tags: Mapping[str, str]) -> bool:
+    return is_of_other_code(tags, git_commit(), code())
+
+
 def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh: bool = False) -> Job:
     """A run that stopped before its end goes on with its journal; one that settled, or was deleted, is begun anew."""
     found = known.get(config)
@@ -168,7 +177,7 @@ def make_job(cell: str, config: RunConfig, known: Known, place: Place, *, fresh:
         try:
             with journal.held():
                 known_here = journal.begun and journal.record.run_id in ("", going_on.run_id if going_on else "")
-                if known_here and not (fresh and is_of_other_code(journal.record.tags, git_commit())):
+                if known_here and not (fresh and _is_other(journal.record.tags)):
                     return Job(cell, config)
                 journal.remove()
         except (BusyError, InputError):  # the worker will come upon the same and tell of it

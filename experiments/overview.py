@@ -64,7 +64,7 @@ def notes(plan: GridPlan) -> Iterator[str]:
     runs = _count(states.total() + failures.total(), "run")
     yield ", ".join([_count(len(plan.cells), "cell"), runs, f"{states[DONE]} finished", *_rest(states, failures)])
     if other := sum(cell.other_code for cell in plan.cells):
-        yield f"other code: {other} finished at another commit than {_short(plan.commit)}; --fresh trains them again"
+        yield f"other code: {other} finished that other code than {_short(plan.commit)} trained; --fresh trains them again"
     if states[ELSEWHERE]:
         yield "running elsewhere: MLflow says so, and no files of it are here; not counted in time and disk"
     if failures.keys() - {DIVERGED}:

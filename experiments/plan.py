@@ -8,8 +8,7 @@ from typing import NamedTuple
 from capsnet.config import RunConfig
 from experiments.costs import Costs, Pace, artifact_bytes, checkpoint_bytes
 from experiments.journal import Progress
-from experiments.provenance import is_of_other_code
-from experiments.record import FAILURE, TrackedRun
+from experiments.record import FAILURE, TrackedRun, is_of_other_code
 from experiments.sources import Cell, Grid
 
 DONE, RUNNING, ELSEWHERE, PARTLY, NEW = "done", "running", "running elsewhere", "partly done", "new"
@@ -32,7 +31,7 @@ class CellPlan:
     seeds: frozenset[int]
     states: Counter[str]  # done, running, running elsewhere, partly done, new
     failures: Counter[str]  # by kind
-    other_code: int  # of those done, at another commit, or in part
+    other_code: int  # of those done, by other code, or in part
     left: tuple[int, ...]  # epochs of each run that a launch trains, or is training
     pace: Pace | None = None  # None if no run of a like config was measured
     artifact_bytes: int | None = None  # of one run; None if no run of the same network has finished
@@ -119,6 +118,7 @@ def plan_grid(
     commit: str,
     workers: int,
     elsewhere: Callable[[], Mapping[RunConfig, TrackedRun]] = dict,
+    digest: str = "",
 ) -> GridPlan:
     """Look up every config of a grid, and what is like it; :mod:`experiments.costs` says what predictions include.
 
@@ -129,9 +129,10 @@ def plan_grid(
         commit: of the code that would train.
         workers: runs at once; 0 and 1: one after the other.
         elsewhere: runs of other experiments, asked for what those of this one don't tell of costs, on the same hardware.
+        digest: of the code that would train; runs of before there was one go by the commit.
     """
     costs = Costs(known)
-    cells = [_priced(_cell(cell, known, progress, commit), cell, costs) for cell in grid.cells]
+    cells = [_priced(_cell(cell, known, progress, commit, digest), cell, costs) for cell in grid.cells]
     if any(planned.left and (planned.pace is None or planned.artifact_bytes is None) for planned in cells):
         costs = Costs(elsewhere(), costs.hardware)
         cells = [_priced(planned, cell, costs, elsewhere=True) for planned, cell in zip(cells, grid.cells, strict=True)]
@@ -162,13 +163,14 @@ def _cell(
     known: Mapping[RunConfig, TrackedRun],
     progress: Callable[[RunConfig], Progress | None],
     commit: str,
+    digest: str,
 ) -> CellPlan:
     """What is known of a cell's runs, without what they cost."""
     standings, other_code = [], 0
     for config in cell.configs:
         run = known.get(config)
         finished = run is not None and run.status == "FINISHED"
-        other_code += run is not None and finished and is_of_other_code(run.tags, commit)
+        other_code += run is not None and finished and is_of_other_code(run.tags, commit, digest)
         standings.append(standing(config, run, None if finished else progress(config)))
     return CellPlan(
         label=cell.label,

@@ -4,12 +4,9 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
-
-from experiments.record import BEFORE, COMMIT
 
 WHEEL = "capsnet-ablations"
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "mlflow")
@@ -39,9 +36,13 @@ def git_commit() -> str:
         return _release()
 
 
-def is_of_other_code(tags: Mapping[str, str], commit: str) -> bool:
-    """Whether another commit trained a run that has these tags, or a part of it."""
-    return tags.get(COMMIT) != commit or COMMIT in tags.get(BEFORE, "")
+@cache
+def code() -> str:
+    """A digest of the modules that can change a number, all of capsnet, which another commit may well leave as they are."""
+    digest = hashlib.sha256()
+    for path in sorted((Path(__file__).parents[1] / "capsnet").glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
 
 
 def _release() -> str:

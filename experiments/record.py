@@ -13,7 +13,7 @@ def now() -> int:
 
 # tags of runs
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
-COMMIT, VERSIONS, HARDWARE, STEPS = "git_commit", "versions", "hardware", "steps"  # what a run was trained by, and how
+COMMIT, CODE, VERSIONS, HARDWARE, STEPS = "git_commit", "code", "versions", "hardware", "steps"  # what trained a run, and how
 BEFORE = "before"  # those of its first epochs, where they were others
 KEY, SUPERSEDED = "journal", "superseded"
 LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
@@ -82,3 +82,14 @@ class TrackedRun:
     tags: Mapping[str, str]
     start: int  # milliseconds since 1970
     end: int | None
+
+
+def is_of_other_code(tags: Mapping[str, str], commit: str, digest: str) -> bool:
+    """Whether other code trained a run that has these tags, or a part of it.
+
+    Args:
+        tags: of the run; one of before there was a digest goes by its commit.
+        commit, digest: of the code that is asked for, as :mod:`experiments.provenance` gives them.
+    """
+    name, mine = (CODE, digest) if CODE in tags else (COMMIT, commit)
+    return tags.get(name) != mine or f"{name} " in tags.get(BEFORE, "")

@@ -24,10 +24,11 @@ from capsnet.state import Snapshot, TrainingState
 from capsnet.training import DivergedError, Evaluation, choose_device, errors_at, evaluate, train
 from experiments import stores
 from experiments.journal import FILES, BusyError, Journal, folder_of
-from experiments.provenance import git_commit, hardware, versions
+from experiments.provenance import code, git_commit, hardware, versions
 from experiments.record import (
     BEFORE,
     CELL,
+    CODE,
     COMMIT,
     EPOCHS,
     FURTHER,
@@ -206,14 +207,15 @@ def trial_state(failure: str, reason: str) -> str:
 def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
     steps = str(place.execution.settle(job.config, choose_device(place.device)))  # eager, compiled, ...
-    tags = {GRID: place.grid, CELL: job.cell, COMMIT: git_commit(), VERSIONS: versions(), HARDWARE: hardware(), STEPS: steps}
+    made_by = {COMMIT: git_commit(), CODE: code(), VERSIONS: versions(), HARDWARE: hardware(), STEPS: steps}
+    tags = {GRID: place.grid, CELL: job.cell, **made_by}
     if job.trial:
         tags[TRIAL] = job.trial
     if not journal.begun:
         journal.begin(Record(job.config.to_params(), brief_label(job.name), place.parent, tags, run_id=job.run_id))
         return
-    before, where = journal.record.tags, (COMMIT, VERSIONS, HARDWARE, STEPS)
-    if changed := [f"{name} {before[name]}" for name in where if before.get(name, tags[name]) != tags[name]]:
+    before = journal.record.tags
+    if changed := [f"{name} {before[name]}" for name in made_by if before.get(name, tags[name]) != tags[name]]:
         told = f"to epoch {len(journal.history)}: {', '.join(changed)}"  # what was trained by other code, or elsewhere
         tags[BEFORE] = f"{before[BEFORE]}; {told}" if BEFORE in before else told
     journal.update(tags={**before, **tags}, ending=None, told=False)

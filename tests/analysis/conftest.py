@@ -54,6 +54,7 @@ def row(experiment: str, number: int, values: dict[str, Any], test_error: float)
         "epochs_trained": float(config.epochs),
         "seconds": 12.5,
         "git_commit": COMMIT,
+        "code": "0123456789abcdef",
         "hardware": "2 cores",
         "versions": "torch 2.15",
         "ended": pd.Timestamp("2026-11-22 10:00", tz="UTC") + pd.Timedelta(minutes=number),

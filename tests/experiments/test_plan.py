@@ -105,6 +105,16 @@ def test_a_run_of_which_other_code_trained_a_part_counts_as_of_other_code() -> N
     assert plan_grid(grid, known, nothing, HERE, 1).cells[0].other_code == 1
 
 
+@pytest.mark.parametrize(
+    ("tags", "other"), [({"code": "d"}, 0), ({"code": "e"}, 1), ({"code": "d", "before": "to epoch 1: code e"}, 1)]
+)
+def test_a_commit_that_leaves_the_modules_as_they_are_is_no_other_code(tags: dict[str, str], other: int) -> None:
+    grid = parse_grid(TEXT, "g", "g.yaml")
+    run = tracked("FINISHED", commit=THERE)
+    known = {grid.cells[0].configs[0]: replace(run, tags={**run.tags, **tags})}
+    assert plan_grid(grid, known, nothing, HERE, 1, digest="d").cells[0].other_code == other
+
+
 def test_time_that_may_be_saved_is_said_to_be_the_most(capsys: pytest.CaptureFixture[str]) -> None:
     for more, said in (("", False), ("validation_size: 500, stop_at_error: 0.5", True)):
         grid = parse_grid(TEXT.replace("validation_size: 0", more or "validation_size: 500"), "g", "g.yaml")
@@ -323,7 +333,7 @@ def test_a_plan_can_be_read_without_colours_at_100_columns(capsys: pytest.Captur
         "1 partly done,",
         "28 s",
         "2 cells, 12 runs, 2 finished, 1 running, 1 partly done, 7 new, 1 diverged",
-        "1 finished at another commit than 1111111; --fresh trains them again",
+        "1 finished that other code than 1111111 trained; --fresh trains them again",
         "diverged: would do so again; only --retry-failed trains it again",
         "time: about 20 s with 2 runs at once, 28 s if one after the other",
         "not counted: 1 of 2 cells, since no run of a like config is measured",

@@ -101,7 +101,7 @@ def test_the_parent_of_a_shard_alone_says_that_something_is_missing(mlruns: Path
 
 
 def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
-    mlruns: Path, monkeypatch: pytest.MonkeyPatch
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from experiments import gridding, worker
 
@@ -109,8 +109,16 @@ def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
     launched(mlruns, text)
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 0  # the same code
     for module in (gridding, worker):
+        monkeypatch.setattr(module, "git_commit", lambda: "of documents")
+    assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 0  # no module has changed
+    for module in (gridding, worker):
         monkeypatch.setattr(module, "git_commit", lambda: "another")
+        monkeypatch.setattr(module, "code", lambda: "another digest")
+    capsys.readouterr()
     assert launched(mlruns, text).finished == 0
+    assert "2 of them were trained by other code than this; --fresh trains them again" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
     runs = list(opened(mlruns).runs())
     assert len(runs) == 4
@@ -126,6 +134,7 @@ def test_fresh_replaces_all_that_other_code_finished(mlruns: Path, monkeypatch: 
     for commit in ("first", "second", "third"):
         for module in (gridding, worker):
             monkeypatch.setattr(module, "git_commit", lambda commit=commit: commit)
+            monkeypatch.setattr(module, "code", lambda commit=commit: commit)
         assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
         store = opened(mlruns)
         assert {run.tags["git_commit"] for run in by_config(store.runs())[0].values()} == {commit}
@@ -153,6 +162,7 @@ def test_an_old_result_speaks_until_its_replacement_is_there(mlruns: Path, monke
     launched(mlruns, text)
     for module in (gridding, worker):
         monkeypatch.setattr(module, "git_commit", lambda: "another")
+        monkeypatch.setattr(module, "code", lambda: "another")
     with pytest.raises(KeyboardInterrupt):
         launched(mlruns, text, wish=Wish(fresh=True), engine=Engine(_Stopped()))
     known, _ = by_config(opened(mlruns).runs())
