@@ -231,12 +231,6 @@ def config_of(row: Mapping[str, Any]) -> RunConfig:
     return make_config({k: json.loads(v) if is_list[k] else v for k, v in values.items()}, "a row of the table of runs")
 
 
-def tidy(cells: list[Cell]) -> pd.DataFrame:
-    """One row per cell with raw numbers, for other programs; errors in %."""
-    rows = [{**cell.setting, **_numbers(cell)} for cell in cells]
-    return pd.DataFrame(rows)
-
-
 def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...]) -> Cell:
     first = {field: rows[field].iloc[0] for field in FIELDS}
     errors = rows["test_error"][outcomes(rows) == "finished"]
@@ -244,26 +238,6 @@ def _cell(rows: pd.DataFrame, axes: list[str], published: tuple[Published, ...])
     single, together = (find(first, (p for p in published if bool(p.ensemble) == many)) for many in (False, True))
     elsewhere = {name: entry for name in sorted(TEST_SETS) if (entry := find(first, published, name))}
     return Cell({axis: first[axis] for axis in axes}, rows, t_interval(errors), single, together, elsewhere)
-
-
-def _numbers(cell: Cell) -> dict[str, Any]:
-    error, published = cell.error, cell.published
-    return {
-        "n": error.n,
-        "planned": len(cell.runs),
-        "mean": error.mean,
-        "sd": error.sd,
-        "low": error.low,
-        "high": error.high,
-        "interval": error.kind,
-        "min": cell.finished.min(),
-        "max": cell.finished.max(),
-        "failures": cell.failures,
-        "published": published.value if published else None,
-        "published_sd": published.sd if published else None,
-        "published_n": published.n if published else None,
-        "published_source": published.source if published else None,
-    }
 
 
 def outcomes(runs: pd.DataFrame) -> "pd.Series[str]":

@@ -3,11 +3,13 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
-from analysis.cells import dataset_of, sorted_runs, text_of, tidy, varying
+from analysis.cells import Cell, dataset_of, sorted_runs, text_of, varying
 from analysis.comparisons import Comparisons, Effect, ranks
+from analysis.statistics import Estimate
 
 
 def of_runs(runs: pd.DataFrame) -> pd.DataFrame:
@@ -17,20 +19,24 @@ def of_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 def of_cells(comparisons: Comparisons) -> pd.DataFrame:
     """One row per cell with raw numbers, for other programs; errors in %, cost in seconds."""
-    frame = tidy(list(comparisons.cells))
-    seen = [images.interval if images else None for images in comparisons.images]
-    frame["low_images"] = [interval.low if interval else math.nan for interval in seen]
-    frame["high_images"] = [interval.high if interval else math.nan for interval in seen]
-    frame["interval_images"] = [interval.kind if interval else None for interval in seen]
-    frame["n_images"] = [interval.n if interval else 0 for interval in seen]
-    together = [images.ensemble if images else None for images in comparisons.images]
-    frame["ensemble"] = [estimate.mean if estimate else math.nan for estimate in together]
-    frame["low_ensemble"] = [estimate.low if estimate else math.nan for estimate in together]
-    frame["high_ensemble"] = [estimate.high if estimate else math.nan for estimate in together]
-    frame["rank"], frame["rank_seeds"] = ranks(comparisons.cells)
-    frame["seconds_per_run"] = [cell.runs["seconds"].mean() for cell in comparisons.cells]
-    frame["parameters"] = [cell.runs["parameters"].max() for cell in comparisons.cells]
-    return frame
+    rows = []
+    for cell, images, rank, seeds in zip(comparisons.cells, comparisons.images, *ranks(comparisons.cells), strict=True):
+        seen, together = (images.interval, images.ensemble) if images else (None, None)
+        rows.append(
+            {
+                **cell.setting,
+                **_errors(cell),
+                **_interval(seen, "_images"),
+                "n_images": seen.n if seen else 0,
+                "ensemble": together.mean if together else math.nan,
+                **_ends(together, "_ensemble"),
+                "rank": rank,
+                "rank_seeds": seeds,
+                "seconds_per_run": cell.runs["seconds"].mean(),
+                "parameters": cell.runs["parameters"].max(),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def of_differences(comparisons: Comparisons) -> pd.DataFrame:
@@ -46,12 +52,8 @@ def of_differences(comparisons: Comparisons) -> pd.DataFrame:
                 "pairs": made.difference.n,
                 "difference": made.difference.mean,
                 "sd": made.difference.sd,
-                "low": made.difference.low,
-                "high": made.difference.high,
-                "interval": made.difference.kind,
-                "low_images": seen.low if seen else math.nan,
-                "high_images": seen.high if seen else math.nan,
-                "interval_images": seen.kind if seen else None,
+                **_interval(made.difference),
+                **_interval(seen, "_images"),
                 "pairs_images": seen.n if seen else 0,
                 "effect": made.effect,
                 "p": made.p,
@@ -72,10 +74,37 @@ def of_effects(found: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
             "values": ", ".join(map(text_of, effect.levels)),
             "effect": effect.estimate.mean,
             "sd": effect.estimate.sd,
-            "low": effect.estimate.low,
-            "high": effect.estimate.high,
+            **_ends(effect.estimate),
             "n": effect.estimate.n,
         }
         for name, members in found.items()
         for effect in members
     )
+
+
+def _errors(cell: Cell) -> dict[str, Any]:
+    error, published = cell.error, cell.published
+    return {
+        "n": error.n,
+        "planned": len(cell.runs),
+        "mean": error.mean,
+        "sd": error.sd,
+        **_interval(error),
+        "min": cell.finished.min(),
+        "max": cell.finished.max(),
+        "failures": cell.failures,
+        "published": published.value if published else None,
+        "published_sd": published.sd if published else None,
+        "published_n": published.n if published else None,
+        "published_source": published.source if published else None,
+    }
+
+
+def _interval(estimate: Estimate | None, suffix: str = "") -> dict[str, Any]:
+    """Its ends and what it is."""
+    return {**_ends(estimate, suffix), f"interval{suffix}": estimate.kind if estimate else None}
+
+
+def _ends(estimate: Estimate | None, suffix: str = "") -> dict[str, Any]:
+    low, high = (estimate.low, estimate.high) if estimate else (math.nan, math.nan)
+    return {f"low{suffix}": low, f"high{suffix}": high}

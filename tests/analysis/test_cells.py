@@ -8,8 +8,8 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import findings, plots, tables
-from analysis.cells import cells, config_of, constants, followers, followers_note, legend, name_of, text_of, tidy, varying
-from analysis.frames import of_runs
+from analysis.cells import cells, config_of, constants, followers, followers_note, legend, name_of, text_of, varying
+from analysis.frames import of_cells, of_runs
 from analysis.runs import _chosen
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
@@ -74,7 +74,7 @@ def test_cells_count_every_run(make_runs, fail):
     runs = make_runs({"routing_iterations": [1, 3]}, seeds=5, errors=[0.1, 0.2, 0.6, 9, 9, 1, 2, 3, 4, 5])
     fail(runs, [3])
     fail(runs, [4], "planned", None)
-    frame = tidy(cells(runs))
+    frame = of_cells(tables.judged(runs, published=()))
     first = frame.iloc[0]
     assert list(frame["routing_iterations"]) == [1, 3]
     assert (first["n"], first["planned"], first["failures"]) == (3, 5, "1 diverged, 1 not run")

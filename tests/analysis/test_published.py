@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from analysis import ensembles, published, tables
-from analysis.cells import cells, tidy
+from analysis.cells import cells
 from analysis.formats import latex
+from analysis.frames import of_cells
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.registry import MODELS
@@ -32,7 +33,7 @@ def test_table_1_stands_beside_its_cells(paper):
     assert notes[0].endswith(
         f"Here: epochs 50, batch size 128, learning rate 0.001, lr schedule {schedule}, precision fp32, validation size 5000."
     )
-    assert list(tidy(cells(paper, PUBLISHED))["published"]) == [0.34, 0.29, 0.35, 0.25]
+    assert list(of_cells(tables.judged(paper, published=PUBLISHED))["published"]) == [0.34, 0.29, 0.35, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -221,8 +222,8 @@ def test_the_number_of_an_ensemble_stands_beside_no_single_network(judge):
     assert cell.published is None
     assert (cell.published_ensemble.value, cell.published_ensemble.ensemble) == (10.6, 7)
     assert accuracy(runs, PUBLISHED).header == ["model", "r", "reconstruction", "test error (%)"]
-    assert tidy([cell])["published"].isna().all()
     made = judge(runs, PUBLISHED, images=40)
+    assert of_cells(made)["published"].isna().all()
     table = ensembles.table(made, runs)
     assert table.header[-1] == "paper (%)"
     assert table.rows[0][-1] == "10.6 (ensemble of 7)"

@@ -1,6 +1,7 @@
 """Tables against ones worked out by hand."""
 
 import io
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -220,6 +221,36 @@ def test_csv_has_the_raw_numbers(quick, tmp_path):
     assert frame["mean"].to_list() == pytest.approx(mean.to_list(), rel=1e-14)
     assert set(frame["interval"]) == {"95% Student-t interval"}
     assert frame["published"].isna().all()
+
+
+def test_other_programs_find_the_columns_of_csvs_by_their_names(quick, judge, tmp_path):
+    """With the intervals over images, of which a cell without predictions has none."""
+    found = judge(quick, images=40)
+    found.images[1] = None
+    seen = Estimate(0.5, 0.4, 0.1, 0.9, 2, "bootstrap interval")
+    differences = [replace(found.differences[0], images=seen), *found.differences[1:]]
+    tables.write(replace(found, differences=differences), quick, tmp_path)
+    frames = {name: pd.read_csv(tmp_path / f"{name}.csv") for name in ("cells", "differences", "effects")}
+    axes = ["routing_iterations", "reconstruction_weight", "lr_schedule"]
+    images = ["low_images", "high_images", "interval_images"]
+    assert {name: list(frame) for name, frame in frames.items()} == {
+        "cells": [
+            *(*axes, "n", "planned", "mean", "sd", "low", "high", "interval", "min", "max", "failures"),
+            *("published", "published_sd", "published_n", "published_source", *images, "n_images"),
+            *("ensemble", "low_ensemble", "high_ensemble", "rank", "rank_seeds", "seconds_per_run", "parameters"),
+        ],
+        "differences": [
+            *(*axes, "reference", "pairs", "difference", "sd", "low", "high", "interval", *images, "pairs_images"),
+            *("effect", "p", "p_holm", "smallest_p", "detectable"),
+        ],
+        "effects": ["axes", "values", "effect", "sd", "low", "high", "n"],
+    }
+    first, second = frames["differences"][[*images, "pairs_images"]].to_numpy()[:2]
+    assert list(first) == [0.1, 0.9, "bootstrap interval", 2]
+    assert pd.isna(second[:3]).all()
+    assert second[3] == 0
+    assert list(frames["cells"]["n_images"]) == [3, 0, *[3] * 10]
+    assert list(frames["cells"]["low_images"].isna()) == list(frames["cells"]["ensemble"].isna()) == [i == 1 for i in range(12)]
 
 
 def test_csv_has_every_run(quick, fail, tmp_path):
