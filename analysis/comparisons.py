@@ -16,7 +16,7 @@ import pandas as pd
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from analysis import statistics
+from analysis import image_statistics, statistics
 from analysis.blocks import by_seed, complete, paired
 from analysis.cells import Cell, followers, grouped, varying
 from analysis.predictions import Answers, named, read_answers, taken_for, wrong
@@ -230,12 +230,12 @@ def _answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str]
 
 
 def _images(answers: Answers) -> Images:
-    interval = statistics.bootstrap(answers.wrong, np.random.default_rng(SEED))
+    interval = image_statistics.bootstrap(answers.wrong, np.random.default_rng(SEED))
     labels, several = answers.labels, answers.labels.ndim > 1
-    together = wrong(statistics.ensemble(answers.scores, labels[0].size), labels)
+    together = wrong(image_statistics.ensemble(answers.scores, labels[0].size), labels)
     classes = answers.scores.shape[2]
     votes = np.sum([named(each, classes) for each in answers.predictions], axis=0)
-    ensemble = statistics.bootstrap(together[None], np.random.default_rng(SEED)) if len(answers.seeds) > 1 else None
+    ensemble = image_statistics.bootstrap(together[None], np.random.default_rng(SEED)) if len(answers.seeds) > 1 else None
     pairs = Pairs(answers.wrong.sum(axis=0), taken_for(answers)) if several else None
     return Images(interval, ensemble, labels, votes, answers.scores.mean(axis=0), pairs)
 
@@ -248,7 +248,7 @@ def _difference(answers: Answers | None, reference: Answers | None) -> Estimate 
         return None
     one = answers.wrong[[answers.seeds.index(seed) for seed in common]]
     other = reference.wrong[[reference.seeds.index(seed) for seed in common]]
-    return statistics.bootstrap_difference(one, other, np.random.default_rng(SEED))
+    return image_statistics.bootstrap_difference(one, other, np.random.default_rng(SEED))
 
 
 def axes_of(cells: Sequence[Cell]) -> list[str]:

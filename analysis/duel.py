@@ -35,8 +35,8 @@ class Compare:
 
 def main(command: Compare) -> int:
     """Print how many images each run alone gets wrong, and what chance would make of it."""
+    from analysis.image_statistics import mcnemar
     from analysis.predictions import wrong as wrong_of
-    from analysis.statistics import mcnemar
     from analysis.wording import p_text
 
     (name, first), (other, second) = (_answers(run_id, command.mlruns) for run_id in (command.first, command.second))

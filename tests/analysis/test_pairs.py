@@ -13,9 +13,9 @@ from analysis import duel, figures, mistakes, pairs_figure, tables
 from analysis.cells import cells
 from analysis.comparisons import compare
 from analysis.figures_command import Figures, main
+from analysis.image_statistics import ensemble
 from analysis.predictions import Answers, read_answers, taken_for, wrong
 from analysis.runs import read_runs
-from analysis.statistics import ensemble
 from analysis.style import style
 from analysis.trained import Trained, best_runs, choose
 from capsnet.config import RunConfig
