@@ -69,8 +69,7 @@ def main() -> int:
         case ["compare"]:
             return duel.main(cli.parse(duel.Compare, duel.PROG, duel.DESCRIPTION, sys.argv[2:]))
     command: Command = cli.parse(Command, "python -m analysis", DESCRIPTION)
-    from analysis import browse, tables
-    from analysis.origins import user_interface
+    from analysis import tables
     from analysis.runs import UnconfirmedError, read_runs
 
     try:
@@ -96,13 +95,7 @@ def main() -> int:
                 written.append(_reported(found, comparisons, command, folder, written, undrawn))
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
-    stems = dict.fromkeys(str(path.relative_to(folder).with_suffix("")) for path in written if path.name != "report.html")
-    report = ["report.html (all of it on one page)"] if folder / "report.html" in written else []
-    cli.console.print(f"In {folder}: {cli.escaped(', '.join([*report, *stems]))}")
-    for store in found.stores.values():
-        start = "" if stores.is_server(store.uri) else f"{stores.browsing(store.uri)}, then "
-        page = f"{user_interface(store)}/{browse.address(store.experiment_id)}"
-        cli.console.print(f"To browse the runs: {cli.escaped(start)}{page}")
+    _told_where(found, folder, written)
     return 0
 
 
@@ -120,6 +113,20 @@ def _told(found: "Runs") -> None:
             "beside the grid",
             f"{which}; --where leaves them out, and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
         )
+
+
+def _told_where(found: "Runs", folder: Path, written: Sequence[Path]) -> None:
+    """Say which files there are, and how to browse the runs."""
+    from analysis import browse
+    from analysis.origins import user_interface
+
+    stems = dict.fromkeys(str(path.relative_to(folder).with_suffix("")) for path in written if path.name != "report.html")
+    report = ["report.html (all of it on one page)"] if folder / "report.html" in written else []
+    cli.console.print(f"In {folder}: {cli.escaped(', '.join([*report, *stems]))}")
+    for store in found.stores.values():
+        start = "" if stores.is_server(store.uri) else f"{stores.browsing(store.uri)}, then "
+        page = f"{user_interface(store)}/{browse.address(store.experiment_id)}"
+        cli.console.print(f"To browse the runs: {cli.escaped(start)}{page}")
 
 
 def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path) -> tuple[list[Path], list[str]]:
