@@ -224,8 +224,9 @@ def grouped(members: Iterable[Member], cell_of: Callable[[Member], Cell]) -> dic
     return found
 
 
-def config_of(row: Mapping[str, Any]) -> RunConfig:
-    """The configuration of a row of the table of runs, as ``to_dict`` gives it."""
+def config_of(row: "pd.Series[Any]") -> RunConfig:
+    """The configuration of a row of the table of runs."""
+    # a row has NumPy's types, which are none of a configuration's
     values = {field: row[field].item() if hasattr(row[field], "item") else row[field] for field in FIELDS}
     is_list = {field: isinstance(info.default, tuple) for field, info in FIELDS.items()}
     return make_config({k: json.loads(v) if is_list[k] else v for k, v in values.items()}, "a row of the table of runs")

@@ -80,8 +80,7 @@ def tested(comparisons: Comparisons) -> dict[str, RunConfig]:
     found = {}
     for name, part in comparisons.by_dataset.items():
         if any(part.images):
-            row = seen(part).cells[0].runs.iloc[0]
-            found[name] = config_of({str(field): value for field, value in row.items()})
+            found[name] = config_of(seen(part).cells[0].runs.iloc[0])
     return found
 
 

@@ -82,7 +82,7 @@ def distinct(runs: pd.DataFrame) -> list[Rate]:
     varying(runs)  # says so if there is no run at all
     rates: dict[tuple[object, ...], Rate] = {}
     for _, rows in runs.groupby(DECISIVE, sort=True):
-        config = config_of({str(name): value for name, value in rows.iloc[0].items()})
+        config = config_of(rows.iloc[0])
         follows = follows_errors(config)
         key = (config.lr_schedule, config.learning_rate, config.total_steps, config.steps_per_epoch if follows else 0)
         before = rates[key].run_ids if key in rates else []

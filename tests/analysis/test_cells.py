@@ -135,8 +135,7 @@ def test_a_rows_config_is_the_one_it_was_made_of(make_runs):
     values = {"decoder_hidden": (8, 16), "capsule_bias": True, "learning_rate": 3e-3, "lr_schedule": "one_cycle(rise=0.4)"}
     runs = make_runs({"routing_iterations": [1, 3]}, base=values)
     configs = [RunConfig(**values, routing_iterations=r, seed=seed) for r in (1, 3) for seed in range(3)]
-    assert [config_of(row) for row in runs.to_dict("records")] == configs
-    assert config_of(dict(runs.iloc[4])) == configs[4]  # NumPy's types
+    assert [config_of(runs.iloc[i]) for i in range(len(runs))] == configs
 
 
 def test_all_training_images_are_called_so_and_come_last(make_runs, tmp_path):
