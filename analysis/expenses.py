@@ -11,8 +11,8 @@ from analysis.formats import Table
 from analysis.sentences import count
 from capsnet.config import RunConfig
 from capsnet.errors import brief
-from experiments import stores as addresses
 from experiments.overview import duration
+from experiments.stores import shown
 from experiments.tracking import FAULTS, Store
 
 POWER = "system/gpu_{}_power_usage_watts"  # of every card of the machine, as MLflow numbers them
@@ -53,7 +53,7 @@ def of_runs(cells: Iterable[Cell], stores: Mapping[str, Store]) -> tuple[dict[st
             try:
                 found[row["run_id"]] = _of_run(row, None if name in away else stores[name])
             except FAULTS as error:
-                away[name] = f"seconds and power of runs of {name} can't be read: {addresses.shown(brief(error))}"
+                away[name] = f"seconds and power of runs of {name} can't be read: {shown(brief(error))}"
                 found[row["run_id"]] = _of_run(row, None)
     return found, list(away.values())
 
