@@ -34,6 +34,7 @@ LOSSES = {
     "train_reconstruction_loss": "reconstruction: squared\nerror summed over pixels",
 }
 SAID = "line: mean over seeds; thin lines: the seeds; band: lowest to highest seed"
+SAID_OF_STOPPED = f"{SAID}; line and band end with the first run of a cell that stops"
 SAID_OF_ONE = "line: the only finished run"
 
 
@@ -122,7 +123,9 @@ def _pages(runs: pd.DataFrame, rows: pd.DataFrame, metrics: Mapping[str, str]) -
         figure = Figure(figsize=(width, high * here + tall), layout="constrained")
         _fill(figure, plan, values, metrics, wide, (here, across))
         handles = [Line2D([], [], color=line.colour, dashes=line.dashes or (None, None)) for line in plan.lines]
-        said = SAID if any(cell.error.n > 1 for line in plan.lines for cell in line.cells) else SAID_OF_ONE
+        several = [cell for line in plan.lines for cell in line.cells if cell.error.n > 1]
+        stopped = any(_of(frame, [cell]).isna().any(axis=None) for frame in wide.values() for cell in several)
+        said = (SAID_OF_STOPPED if stopped else SAID) if several else SAID_OF_ONE
         title = wrapped(f"{said}\n{legend(varying(runs))}".strip(), width - 0.2)
         figure.legend(handles, labels, loc="outside lower center", ncols=columns, title=title)
         figures.append(figure)
@@ -208,18 +211,27 @@ def _counts(members: Sequence[Cell], facets: Sequence[str], panels: Sequence[tup
     return f"n={min(numbers)} to {max(numbers)} of {max(len(cell.runs) for cell in members)}"
 
 
+def _of(wide: pd.DataFrame, members: Sequence[Cell]) -> pd.DataFrame:
+    """A metric by epoch of the runs of some cells; missing where a run has stopped and another has not."""
+    own = [run_id for cell in members for run_id in cell.runs["run_id"].dropna() if run_id in wide]
+    return wide[own].dropna(how="all")
+
+
 def _panel(panel: Axes, wide: pd.DataFrame, plan: Plan, value: tuple[object, ...]) -> None:
     for line in plan.lines:
         members = [cell for cell in line.cells if tuple(cell.setting[field] for field in plan.facets) == value]
-        part = wide[[run_id for cell in members for run_id in cell.runs["run_id"].dropna() if run_id in wide]].dropna(how="all")
+        part = _of(wide, members)
         if part.empty:
             continue
+        whole = part.dropna()  # the mean of those that are left when others have stopped would rise, though no run's error does
         if part.shape[1] > 1:
             panel.fill_between(
-                part.index, part.min(axis=1), part.max(axis=1), color=line.colour, alpha=0.15, lw=0, label="_range"
+                whole.index, whole.min(axis=1), whole.max(axis=1), color=line.colour, alpha=0.15, lw=0, label="_range"
             )
             panel.plot(part.index, part, color=line.colour, lw=0.4, alpha=0.55, label="_seed")
-        marker = "o" if len(part) == 1 else None  # a line of one point can't be seen
-        (mean,) = panel.plot(part.index, part.mean(axis=1), color=line.colour, marker=marker, ms=4, zorder=3, label=line.label)
+        marker = "o" if len(whole) == 1 else None  # a line of one point can't be seen
+        (mean,) = panel.plot(
+            whole.index, whole.mean(axis=1), color=line.colour, marker=marker, ms=4, zorder=3, label=line.label
+        )
         mean.set_dashes(line.dashes or (None, None))
     panel.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))

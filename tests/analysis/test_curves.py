@@ -51,6 +51,26 @@ def test_the_legend_says_what_lines_and_bands_are(quick, make_curves, fail):
     ]
 
 
+def test_the_mean_ends_with_the_first_run_that_stops(make_runs):
+    runs = make_runs({"routing_iterations": [1, 3]}, base={"epochs": 5})
+    ends = {"run000": 3, "run001": 5, "run002": 2}  # the seed that is left has the highest error
+    rows = [
+        (run_id, epoch, "validation_error", 9.0 + place - epoch)
+        for place, run_id in enumerate(runs["run_id"])
+        for epoch in range(1, ends.get(run_id, 5) + 1)
+    ]
+    metrics = pd.DataFrame(rows, columns=["run_id", "epoch", "metric", "value"])
+    [figure] = curves.errors(runs, metrics)
+    [panel] = shown_axes(figure)
+    stopped, other = lines_of(panel)
+    assert [*stopped.get_xdata()] == [1, 2]
+    assert [*other.get_xdata()] == [1, 2, 3, 4, 5]
+    assert all((np.diff(line.get_ydata()) < 0).all() for line in (stopped, other))
+    assert [int(np.isfinite(line.get_ydata()).sum()) for line in lines_of(panel, "seed")] == [3, 5, 2, 5, 5, 5]
+    assert panel.collections[0].get_paths()[0].vertices[:, 0].max() == 2
+    assert curves.SAID_OF_STOPPED in " ".join(figure.legends[0].get_title().get_text().split())
+
+
 def test_lines_of_one_panel_differ_in_colour_and_dashes(quick, make_curves):
     [figure] = curves.errors(quick, make_curves(quick))
     looks = [(line.get_color(), line.get_linestyle(), line._unscaled_dash_pattern) for line in lines_of(figure.axes[0])]
