@@ -157,7 +157,8 @@ def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
     No effect of theirs can be told from the other axis', so they are a part of what its values are. Of two axes that settle
     each other the first is the one that is kept. An axis that has another value in every cell settles all others and says
-    nothing of them: none follows it.
+    nothing of them: none follows it. Nor does any follow one of which no two values stand beside equal settings of the rest:
+    among the few settings that a search confirms, one axis settles another by chance.
 
     Args:
         settings: of the cells, all with the same axes.
@@ -174,8 +175,20 @@ def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     def above_it(axis: str, by: str) -> bool:
         return settled(axis, by) and (axes.index(by) < axes.index(axis) or not settled(by, axis))
 
+    def stands(leader: str, own: Mapping[str, str]) -> bool:
+        rest = [axis for axis in axes if axis != leader and own.get(axis) != leader]
+        beside: dict[tuple[Any, ...], set[Any]] = {}
+        for each in read:
+            if leader in each:
+                beside.setdefault(tuple(each.get(axis) for axis in rest), set()).add(each[leader])
+        return any(len(values) > 1 for values in beside.values())
+
     above = {axis: [by for by in axes if by != axis and above_it(axis, by)] for axis in axes}
-    return {axis: next(by for by in found if not above[by]) for axis, found in above.items() if found}
+    while True:
+        found = {axis: next(by for by in leaders if not above[by]) for axis, leaders in above.items() if leaders}
+        if not (fallen := {leader for leader in found.values() if not stands(leader, found)}):
+            return found
+        above = {axis: [by for by in leaders if by not in fallen] for axis, leaders in above.items()}
 
 
 def followers_note(settings: Sequence[Mapping[str, Any]]) -> str:

@@ -42,6 +42,9 @@ def settings_of(*rows):
         (settings_of((1, 1, 0), (1, 1, 1), (1, 2, 0), (1, 2, 1), (2, 3, 0), (2, 3, 1)), {"a": "b"}),  # b has more values
         (settings_of((1, 1, 5, 0), (1, 1, 5, 1), (2, 2, 5, 0), (2, 2, 5, 1), (2, 3, 6, 0)), {"a": "b", "c": "b"}),
         (settings_of((1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 2, 1)), {}),  # half of a design
+        (settings_of((1, 1, 1), (2, 2, 2), (2, 2, 3), (2, 2, 4)), {}),  # a search: no two values of a beside an equal c
+        (settings_of((1, 1, 1), (2, 2, 2), (2, 2, 3), (2, 2, 1)), {"b": "a"}),
+        (settings_of((1, 1, 1, 0), (1, 1, 2, 0), (2, 2, 3, 0), (3, 1, 2, 1), (1, 1, 1, 1)), {"b": "c"}),  # a settles it, too
         ([], {}),
     ],
 )
