@@ -29,7 +29,8 @@ def rows_beside(cells: Sequence[Cell], axes: Sequence[str]) -> list[Row]:
     for cell in cells:
         means = axes_read(cell.setting)
         if means.keys() >= set(axes):
-            rest = (means.get(axis) for axis in cell.setting if axis not in axes and following.get(axis) not in axes)
+            beside = axes_read(cell.setting, axes)
+            rest = (beside.get(axis) for axis in cell.setting if axis not in axes and following.get(axis) not in axes)
             rows.setdefault(tuple(rest), {})[tuple(cell.setting[axis] for axis in axes)] = cell
     return list(rows.values())
 

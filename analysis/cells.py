@@ -112,14 +112,20 @@ def sorted_runs(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     return runs.sort_values(by, kind="stable", key=lambda column: column.map(lambda value: place(str(column.name), value)))
 
 
-def axes_read(setting: Mapping[str, Any]) -> dict[str, Any]:
-    """The axes that mean something to a cell's model, which may be one of several, with their values."""
+def axes_read(setting: Mapping[str, Any], compared: Sequence[str] = ()) -> dict[str, Any]:
+    """The axes that mean something to a cell's network, with their values: not all do to each of several models.
+
+    Nor do the sizes of a decoder where there is none, unless weights of the reconstruction are ``compared``: beside the cells
+    of each size stands its own of weight 0.
+    """
     unread = MODELS[setting["model"]].unread if "model" in setting else ()
+    if setting.get("reconstruction_weight") == 0 and "reconstruction_weight" not in compared:
+        unread = (*unread, "decoder_hidden")
     return {axis: value for axis, value in setting.items() if axis not in unread}
 
 
 def texts_of(setting: Mapping[str, Any]) -> list[str]:
-    """The value of every axis as text, a dash where it means nothing to the cell's model."""
+    """The value of every axis as text, a dash where it means nothing to the cell's network."""
     means = axes_read(setting)
     return [value_text(axis, value) if axis in means else "—" for axis, value in setting.items()]
 

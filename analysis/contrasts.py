@@ -47,8 +47,11 @@ class Contrast:
     @property
     def others(self) -> list[dict[str, Any]]:
         """Those settings: the values of the other axes."""
-        cells = [next(iter(row.values())) for row in self.rows]
-        return [{axis: value for axis, value in axes_read(c.setting).items() if axis not in self.axes} for c in cells]
+        every = [[*row.values()] for row in self.rows]  # of which one may have no decoder, and no sizes of it
+        return [
+            {axis: value for c in cells for axis, value in axes_read(c.setting).items() if axis not in self.axes}
+            for cells in every
+        ]
 
 
 def of_axes(comparisons: Comparisons) -> list[Contrast]:

@@ -180,12 +180,14 @@ def _facets(every: Sequence[Cell], fields: Sequence[str]) -> tuple[str, ...]:
     """The axes that have panels: those with which there are fewest panels, but no more lines than can be told apart.
 
     An axis that means nothing to one of several models has panels only beside the models: no panel's title says how a plain
-    network routes.
+    network routes. Nor does one say how large a decoder is that another line of it doesn't have.
     """
     foreign = {field for cell in every for field in cell.setting.keys() - axes_read(cell.setting).keys()}
+    sized = "decoder_hidden" in foreign and "reconstruction_weight" in fields
+    owners = {field: "reconstruction_weight" if field == "decoder_hidden" and sized else "model" for field in foreign}
     sizes = range(1, len(fields) + 1) if len(fields) <= 10 else (1, 2, len(fields))  # not all of a million choices
     choices = [chosen for size in sizes for chosen in itertools.combinations(fields, size)]
-    choices = [chosen for chosen in choices if "model" in chosen or foreign.isdisjoint(chosen)]
+    choices = [chosen for chosen in choices if all(owners[field] in chosen for field in foreign.intersection(chosen))]
     fit = [chosen for chosen in choices if len(_groups(every, fields, chosen)) <= LINES_BESIDE]
     return min(fit, key=lambda chosen: len({tuple(cell.setting[field] for field in chosen) for cell in every}))
 

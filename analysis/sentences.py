@@ -123,7 +123,10 @@ def setting(values: Mapping[str, Any]) -> str:
 
 def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What a setting has that the other has not: ``r = 3 against 1``, ``r = 3 with epochs = 9 against r = 1 with ...``."""
-    values, other = axes_read(values), axes_read(other)
+    if (read := axes_read(values)) == axes_read(other):  # two sizes of a decoder that is not made
+        sizes = (f"{named(axis, values[axis], ' = ')} against {value_text(axis, other[axis])}" for axis in values.keys() - read)
+        return f"{listed(sizes)}, which is the same network"
+    values, other = read, axes_read(other)
     axes = [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
     if len(axes) == 1:
         [axis] = axes

@@ -105,6 +105,15 @@ def test_many_cells_get_as_few_panels_as_leave_four_lines(make_runs, make_curves
     assert len({panel.get_title(loc="left") for panel in shown}) == panels
 
 
+def test_sizes_of_a_decoder_have_panels_beside_the_weights_only(make_runs, make_curves):
+    axes = {"decoder_hidden": [(size,) for size in range(8, 18)], "reconstruction_weight": [0.0, 5e-4]}
+    runs = make_runs(axes, seeds=1, base={"epochs": 2})
+    panels = [panel for page in curves.errors(runs, make_curves(runs)) for panel in shown_axes(page)]
+    titles = [panel.get_title(loc="left").replace("\n", " ") for panel in panels]
+    assert titles.count("reconstruction weight 0") == 10
+    assert "decoder hidden [8], reconstruction weight 0.0005" in titles
+
+
 def test_settings_that_were_drawn_have_a_panel_each_and_all_runs_are_shown(make_runs, make_curves):
     values = {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3, 7e-3], "class_dim": [4, 5, 6, 7, 8, 9, 10]}
     runs = make_runs(values, seeds=1, base={"epochs": 2})

@@ -393,6 +393,30 @@ def test_a_model_that_does_not_read_an_axis_changes_none_of_its_findings(make_ru
     assert ("each is compared to the paper's" in chapter(found, "Each axis by itself").lead) == (len(values) > 4)
 
 
+def test_sizes_of_a_decoder_mean_nothing_where_there_is_none(make_runs):
+    """Of a reconstruction weight of 0 each size is the same network: no size has an effect there, nor is a setting of it."""
+    plain, small, large = ([base + 0.01 * (k * step % 7) for k in range(8)] for base, step in ((5, 3), (5, 4), (4, 5)))
+    axes = {"decoder_hidden": [(64,), (128, 256)], "reconstruction_weight": [0.0, 0.01]}
+    runs = make_runs(axes, seeds=8, errors=plain + small + plain + large, base=BASE)
+    made = tables.judged(runs, published=())
+    shown = [row[2:4] for row in tables.accuracy(made, runs).rows]
+    assert sorted(shown) == [["no", "—"], ["no", "—"], ["yes", "[128, 256]"], ["yes", "[64]"]]
+    size, weight = contrasts.of_axes(made)
+    assert (size.axes, size.settings) == (("decoder_hidden",), 1)
+    assert abs(size.comparison.difference.mean) == pytest.approx(abs(np.mean(large) - np.mean(small)))
+    assert (weight.axes, weight.settings) == (("reconstruction_weight",), 2)
+    assert weight.comparison.difference.mean == pytest.approx((np.mean(small) + np.mean(large)) / 2 - np.mean(plain))
+    said = texts(find(made), "Each axis by itself")
+    assert ", with reconstruction weight = 0.01" in said[0] or "as in the reference" in said[0]
+    assert "averaged over 2 settings of decoder hidden" in said[1]
+    assert contrasts.of_two_axes(made) == []
+    found = find(tables.judged(runs, published=(), reference="decoder_hidden=[64] reconstruction_weight=0"))
+    assert any(
+        text.startswith("decoder hidden = [128, 256] against [64], which is the same network: the test errors are equal")
+        for text in texts(found, "Each cell against the reference")
+    )
+
+
 def test_a_long_axis_is_compared_to_the_references_value(make_runs):
     found = find(judged(make_runs, {"epochs": [1, 2, 3, 4, 5], **R}, None, 6, "epochs=3 routing_iterations=1", base={}))
     said = [text for text in texts(found, "Each axis by itself") if text.startswith("epochs")]
