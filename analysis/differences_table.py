@@ -42,7 +42,12 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         "Hedges-corrected. Detectable: the smallest true difference that a paired t-test of this n, uncorrected, finds in 80% "
         f"of experiments (alpha {ALPHA:g}); the corrected p finds it less often."
     )
-    notes = [note, *reach_notes(comparisons), *faults_notes(comparisons), footer(runs)]
+    beyond = reach_notes(comparisons)
+    few = {n for d in comparisons.differences if (n := d.comparison.difference.n) and d.comparison.smallest_p > ALPHA}
+    if few and not beyond:
+        pairs = f"{max(few)} pair{'s' * (max(few) > 1)}"
+        beyond = [f"Out of reach: {pairs}{' or fewer' * (len(few) > 1)} can show no difference, however large."]
+    notes = [note, *beyond, *faults_notes(comparisons), footer(runs)]
     marked = frozenset(i for i, d in enumerate(comparisons.differences) if d.p_holm <= ALPHA)
     return Table(f"tab:{slug(runs)}-differences", caption, header, body, len(axes), notes, marked)
 
@@ -100,7 +105,7 @@ def _difference_row(difference: Difference, comparisons: Comparisons) -> list[st
     seen = partly(interval_text(difference.images, signed=True), difference.images.n, estimate.n) if difference.images else "—"
     results = [str(estimate.n), *difference_texts(estimate), seen, *comparison_texts(made, difference.p_holm)]
     # nothing can be detected where no p can be small enough
-    in_reach = comparisons.by_dataset[dataset_of(difference.cell)].in_reach
+    in_reach = comparisons.by_dataset[dataset_of(difference.cell)].in_reach and made.smallest_p <= ALPHA
     detectable = made.detectable > 0 and in_reach
     results.append(f"{made.detectable:.{decimals_of(made.detectable)}f}" if detectable else "—")
     said = verdict(difference) if in_reach else "out of reach"

@@ -186,8 +186,8 @@ def _interactions(found: Sequence[Contrast]) -> Chapter:
     if claimed:
         return Chapter(title, lead.strip(), said)
     said = [Finding(f"None can be claimed. The strongest: {turn(ordered[0], family)}.")]
-    if not out_of_reach(family) and any(made.detectable > 0 for made in family):
-        said.append(Finding(f"Of such changes, {missed(family)}."))
+    if not out_of_reach(family) and (how_small := missed(family)):
+        said.append(Finding(f"Of such changes, {how_small}."))
     return Chapter(title, lead.strip(), said)
 
 

@@ -59,7 +59,7 @@ def finding_of(subject: str, made: Comparison, corrected: float, family: Sequenc
     elif made.smallest_p > ALPHA:
         rest = f"; {n} pairs cannot show any"
     else:
-        rest = f"; {missed([made])}" if made.detectable > 0 else ""
+        rest = f"; {how_small}" if (how_small := missed([made])) else ""
     return Finding(f"{subject}{over}: {said}{rest}.")
 
 
@@ -86,11 +86,18 @@ def points(value: float, made: Comparison) -> str:
 
 
 def missed(made: Sequence[Comparison]) -> str:
-    """How small a difference is missed: ``one of less than 0.12 points would be missed``; of several, from ... to ...."""
-    known = sorted(each.detectable for each in made if each.detectable > 0)
+    """How small a difference is missed: ``one of less than 0.12 points would be missed``; of several, from ... to ....
+
+    And how many of several have too few pairs to show any. Empty if no such difference is known.
+    """
+    able = [each for each in made if each.smallest_p <= ALPHA]
+    known = sorted(each.detectable for each in able if each.detectable > 0)
+    if not known:
+        return ""
     first, last = (f"{value:.{decimals_of(value)}f}" for value in (known[0], known[-1]))
     said = first if first == last else f"{first} to {last}"
-    return f"one of less than {said} point{'s' * (said != '1')} would be missed"
+    few = f"; {len(made) - len(able)} of {len(made)} cannot show any" if len(able) < len(made) else ""
+    return f"one of less than {said} point{'s' * (said != '1')} would be missed{few}"
 
 
 def out_of_reach(family: Sequence[Comparison]) -> str:

@@ -137,6 +137,22 @@ def test_few_pairs_among_many_say_so_themselves(make_runs, fail):
     assert far.endswith("p = 0.25, corrected 0.25, n = 3); 3 pairs cannot show any.")
     assert found.answer.startswith("r = 2 against 1 lowers the test error by")
     assert "; no other difference to the reference can be claimed." in found.answer
+    table = tables.differences(tables.judged(runs, published=(), reference="routing_iterations=1"), runs)
+    assert [row[table.header.index("detectable")] == "—" for row in table.rows] == [False, True]
+    assert [row[-1] for row in table.rows] == ["lower error", "out of reach"]
+    assert table.notes[1] == "Out of reach: 3 pairs can show no difference, however large."
+
+
+def test_changes_that_no_pairs_can_show_are_not_said_to_be_missed_by_size(make_runs, fail):
+    generator = np.random.default_rng(1)
+    runs = make_runs({"routing_iterations": [1, 2, 3], "reconstruction_weight": [0.0, 5e-4]}, seeds=8, base=BASE)
+    runs["test_error"] = 5 + generator.normal(size=len(runs))
+    fail(runs, [*range(19, 24)])  # of r 2 three seeds are left
+    made = contrasts.of_two_axes(tables.judged(runs, published=()))
+    able = [each.comparison.detectable for each in made if each.comparison.smallest_p <= ALPHA]
+    assert (len(made), len(able)) == (3, 1)
+    said = texts(find(tables.judged(runs, published=())), "Interactions")[1]
+    assert said == f"Of such changes, one of less than {able[0]:.1f} points would be missed; 2 of 3 cannot show any."
 
 
 FACTORS = [0.50, 0.52, 0.51, 0.53, 0.50, 0.54]  # r 1, weight 0, by seed
