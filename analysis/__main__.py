@@ -79,7 +79,7 @@ def main() -> int:
         return 0
     _told(found)
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
-    for fault in comparisons.faults:
+    for fault in (*comparisons.faults, *comparisons.doubts):
         _warn("missing", fault)
     # what is chosen by a filter is no result of the experiment as a whole, and must not take its place
     folder = command.results / folder_name(*found.stores, where=command.where)

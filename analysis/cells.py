@@ -36,6 +36,7 @@ class Cell:
     published: Published | None  # of single networks
     published_ensemble: Published | None = None
     published_on: Mapping[str, Published] = field(default_factory=dict)  # of errors on further test sets, by their names
+    unpaired: frozenset[int] = frozenset()  # seeds whose runs read other data than those of the cells beside it
 
     @cached_property
     def finished(self) -> "pd.Series[float]":
@@ -44,8 +45,9 @@ class Cell:
 
     @cached_property
     def by_seed(self) -> dict[int, float]:
-        """Seed -> test error in % of the runs that have one."""
-        return dict(zip(self.runs["seed"][self.finished.index], self.finished, strict=True))
+        """Seed -> test error in % of the runs that have one and can be paired."""
+        errors = zip(self.runs["seed"][self.finished.index], self.finished, strict=True)
+        return {seed: error for seed, error in errors if seed not in self.unpaired}
 
     @property
     def failures(self) -> str:

@@ -6,6 +6,7 @@ Errors on different data sets have neither difference nor order: each data set h
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,9 +20,10 @@ from numpy import ndarray
 from analysis import image_statistics, statistics
 from analysis.blocks import by_seed, complete, paired
 from analysis.cells import Cell, followers, grouped, varying
-from analysis.predictions import Answers, named, read_answers, taken_for, wrong
+from analysis.predictions import Answers, MixedError, named, read_answers, taken_for, wrong
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
+from analysis.wording import setting_text
 from capsnet.errors import brief
 from experiments import stores as addresses
 from experiments.tracking import FAULTS, Store
@@ -95,7 +97,8 @@ class Comparisons:
         images: by the cell's place; None if its predictions can't be had.
         references: data set -> the cell that its others are compared to, and why that one; none of a data set with one cell.
         differences: of the others, in the table's order.
-        faults: what could not be read.
+        faults: why the predictions of runs can't be read, one of each such run.
+        doubts: what else is not as it should be: stores that don't tell their data, cells and data sets of different images.
     """
 
     cells: Sequence[Cell]
@@ -103,6 +106,7 @@ class Comparisons:
     references: Mapping[str, tuple[Cell, str]]
     differences: Sequence[Difference]
     faults: Sequence[str]
+    doubts: Sequence[str] = ()
 
     @property
     def reference(self) -> Cell | None:
@@ -149,17 +153,19 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
     Raises:
         InputError: no cell, or several of one data set, are what is wanted.
     """
-    references = choose_references(cells, wanted)
     images: dict[int, Images | None] = {}  # by the cell's place
     differences: dict[int, Difference] = {}
     faults: list[str] = []
-    digests = _digests(stores, faults)
+    doubts: list[str] = []
+    digests = _digests(stores, doubts)
+    cells = _by_data(cells, digests, choose_references(cells, wanted), doubts)
+    references = choose_references(cells, wanted)
     for name, members in grouped(list(enumerate(cells)), lambda pair: pair[1]).items():
         reference, _ = references.get(name, (None, ""))
-        against = _answers(reference, stores, digests, faults) if reference else None
+        against = _answers(reference, stores, digests, faults, doubts) if reference else None
         found: dict[int, tuple[Cell, Comparison, Estimate | None]] = {}
         for i, cell in members:
-            answers = against if cell is reference else _answers(cell, stores, digests, faults)
+            answers = against if cell is reference else _answers(cell, stores, digests, faults, doubts)
             images[i] = _images(answers) if answers else None
             if reference and cell is not reference:
                 compared = statistics.compare(*paired(cell.by_seed, reference.by_seed))
@@ -168,7 +174,7 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
         for (i, (cell, made, seen)), p in zip(found.items(), adjusted, strict=True):
             differences[i] = Difference(cell, made, float(p), seen)
     in_order = [differences[i] for i in sorted(differences)]
-    return Comparisons(cells, [images[i] for i in range(len(cells))], references, in_order, faults)
+    return Comparisons(cells, [images[i] for i in range(len(cells))], references, in_order, faults, doubts)
 
 
 def main_effects(cells: Sequence[Cell]) -> list[Effect]:
@@ -209,7 +215,29 @@ def _of_one(whole: Comparisons, name: str, members: Sequence[Cell]) -> Compariso
     images = [seen for cell, seen in zip(whole.cells, whole.images, strict=True) if id(cell) in own]
     references = {of: (own[id(cell)], why) for of, (cell, why) in whole.references.items() if of == name}
     differences = [replace(d, cell=own[id(d.cell)]) for d in whole.differences if id(d.cell) in own]
-    return Comparisons(list(own.values()), images, references, differences, whole.faults)
+    return Comparisons(list(own.values()), images, references, differences, whole.faults, whole.doubts)
+
+
+def _by_data(
+    cells: Sequence[Cell], digests: Mapping[str, str], references: Mapping[str, tuple[Cell, str]], doubts: list[str]
+) -> list[Cell]:
+    """The cells, each with the seeds whose runs read other data than most of the reference's did, and are nobody's pair."""
+    found = list(cells)
+    for name, members in grouped(list(enumerate(cells)), lambda pair: pair[1]).items():
+        known = {i: [digests[run] for run in cell.runs["run_id"][cell.finished.index] if run in digests] for i, cell in members}
+        several = Counter(itertools.chain(*known.values()))
+        if len(several) < 2:
+            continue
+        reference, _ = references.get(name, (None, ""))
+        own = next((known[i] for i, cell in members if cell is reference and known[i]), several)
+        chosen = min(Counter(own), key=lambda digest: (-Counter(own)[digest], digest))
+        for i, cell in members:
+            rows = cell.runs.loc[cell.finished.index]
+            read = zip(rows["seed"], rows["run_id"], strict=True)
+            found[i] = replace(cell, unpaired=frozenset(seed for seed, run in read if digests.get(run, chosen) != chosen))
+        counted = ", ".join(f"{digest[:8]} {n} run{'s' * (n > 1)}" for digest, n in sorted(several.items()))
+        doubts.append(f"runs on {name} read different data, by SHA-256 {counted}; only those of {chosen[:8]} are compared")
+    return found
 
 
 def _digests(stores: Mapping[str, Store], faults: list[str]) -> dict[str, str]:
@@ -223,8 +251,15 @@ def _digests(stores: Mapping[str, Store], faults: list[str]) -> dict[str, str]:
     return found
 
 
-def _answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str], faults: list[str]) -> Answers | None:
-    answers, missing = read_answers(cell, stores, digests) if stores else (None, [])
+def _answers(
+    cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str], faults: list[str], doubts: list[str]
+) -> Answers | None:
+    try:
+        answers, missing = read_answers(cell, stores, digests) if stores else (None, [])
+    except MixedError as mixed:
+        answers, missing = None, [*mixed.faults]
+        what = f"the runs of {setting_text(cell.setting, ' = ')} were tested on different images"
+        doubts.append(f"{what}: there is no interval over test images of them, and no ensemble")
     faults += missing
     return answers
 
@@ -243,6 +278,8 @@ def _images(answers: Answers) -> Images:
 def _difference(answers: Answers | None, reference: Answers | None) -> Estimate | None:
     if answers is None or reference is None or not np.array_equal(answers.labels, reference.labels):
         return None
+    if answers.digest and reference.digest and answers.digest != reference.digest:
+        return None  # of generated images labels may agree, and of those of another size of the same digits
     common = [seed for seed in answers.seeds if seed in reference.seeds]
     if not common:
         return None

@@ -31,8 +31,11 @@ def missing_runs(comparisons: Comparisons) -> Chapter:
     if comparisons.faults:
         lost = f"The predictions of {count(len(comparisons.faults), 'finished run')} could not be read"
         said.append(f"{lost}: intervals over test images and ensembles are without them.")
-    elif not any(comparisons.images) and any(cell.error.n for cell in cells):
+    elif not any(comparisons.images) and not comparisons.doubts and any(cell.error.n for cell in cells):
         said.append("Predictions were not read, so there is no interval over test images.")
+    said += [f"{each[0].upper()}{each[1:]}." for each in comparisons.doubts[:NAMED]]
+    if len(comparisons.doubts) > NAMED:
+        said.append(f"{count(len(comparisons.doubts) - NAMED, 'more such doubt')} stand under what could not be read.")
     return Chapter("What is missing", "", [Finding(each) for each in said])
 
 

@@ -29,7 +29,7 @@ class Origin:
 def origins(found: Runs) -> tuple[list[Origin], list[str]]:
     """All that is known of where the runs come from, and what could not be read."""
     began = found.runs[found.runs["run_id"].notna()]
-    data, faults = _data(found.stores, set(began["run_id"]))
+    data, doubts, faults = _data(found.stores, set(began["run_id"]))
     seeds = sorted({int(seed) for seed in found.runs["seed"]})
     last = pd.to_datetime(began["ended"], utc=True).max()
     commits = _counted(began["git_commit"].fillna(UNKNOWN))
@@ -38,7 +38,7 @@ def origins(found: Runs) -> tuple[list[Origin], list[str]]:
         _listed("Experiment", (f"{name} (number {store.experiment_id} in MLflow)" for name, store in found.stores.items())),
         _listed("Tracking store", sorted({store.shown for store in found.stores.values()})),
         Origin("Code", commits, {**dirty, UNKNOWN: "the code was in no git checkout"}),
-        Origin("Data", data, {}),
+        Origin("Data", data, doubts),
         _listed("Seeds", [", ".join(map(str, seeds))]),
         Origin("Hardware", _counted(began["hardware"].fillna(UNKNOWN)), {}),
         Origin("Versions", _counted(began["versions"].fillna(UNKNOWN)), {}),
@@ -77,8 +77,9 @@ def _counted(values: Iterable[str]) -> list[tuple[str, str]]:
     return [(value, f"{counts[value]} run{'s' * (counts[value] > 1)}" if several else "") for value in sorted(counts)]
 
 
-def _data(stores: Mapping[str, Store], runs: set[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    sources: list[str] = []
+def _data(stores: Mapping[str, Store], runs: set[str]) -> tuple[list[tuple[str, str]], dict[str, str], list[str]]:
+    """The data sets that the runs have read, those of which there are several of one name, and what could not be read."""
+    sources: list[tuple[str, str]] = []
     faults: list[str] = []
     for name, store in stores.items():
         try:
@@ -86,6 +87,8 @@ def _data(stores: Mapping[str, Store], runs: set[str]) -> tuple[list[tuple[str, 
         except FAULTS as error:
             faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
         else:
-            read = [pair for run_id, pairs in known.items() if run_id in runs for pair in pairs]
-            sources += [f"{data}, SHA-256 {digest}" for data, digest in read]
-    return _counted(sources), faults
+            sources += [pair for run_id, pairs in known.items() if run_id in runs for pair in pairs]
+    names = Counter(data for data, _ in set(sources))
+    shown = {pair: f"{pair[0]}, SHA-256 {pair[1]}" for pair in sources}
+    doubts = {text: f"other runs read other data of the name {data}" for (data, _), text in shown.items() if names[data] > 1}
+    return _counted(shown[pair] for pair in sources), doubts, faults

@@ -26,12 +26,14 @@ class Answers:
         labels: the true classes; of images with two labels both, the first digit's first.
         predictions: the classes with the largest score; of two labels the two largest, in rising order.
         scores: lengths of the class capsules.
+        digest: SHA-256 of the data set that the images are of; empty if no run's is known.
     """
 
     seeds: Sequence[int]
     labels: Int[ndarray, "images *labels"]
     predictions: Int[ndarray, "runs images *labels"]
     scores: Float[ndarray, "runs images classes"]
+    digest: str = ""
 
     @property
     def wrong(self) -> Bool[ndarray, "runs images"]:
@@ -73,13 +75,24 @@ def taken_for(answers: Answers) -> Float[ndarray, "classes classes"]:
     return table
 
 
+class MixedError(InputError):
+    """The runs of a cell were tested on different images; ``faults`` says why the answers of others can't be had."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("the runs of a cell were tested on different images")
+        self.faults = faults
+
+
 def read_answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str]) -> tuple[Answers | None, list[str]]:
-    """The answers of a cell's finished runs, and why some can't be had; None if none can, or not of the same images.
+    """The answers of a cell's finished runs, and why some can't be had; None if none can.
 
     Args:
         cell: its runs.
         stores: (experiment -> where its runs are tracked).
         digests: (run id -> SHA-256 of the data set that it read); of runs that are not in it, labels have to tell.
+
+    Raises:
+        MixedError: they are not of the same images.
     """
     rows = cell.runs[cell.runs["status"] == "finished"]
     found: list[tuple[str, int, dict[str, ndarray]]] = []
@@ -93,11 +106,11 @@ def read_answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, 
     if not found:
         return None, faults
     ids, seeds, tensors = zip(*found, strict=True)
-    labels, read = tensors[0]["labels"], {digests.get(run_id) for run_id in ids} - {None}
+    labels, read = tensors[0]["labels"], {digests[run_id] for run_id in ids if run_id in digests}
     if len(read) > 1 or any(not np.array_equal(labels, other["labels"]) for other in tensors):
-        return None, [*faults, f"the runs of a cell were tested on different images: {', '.join(ids)}"]
-    predictions = np.stack([each["predictions"] for each in tensors])
-    return Answers(seeds, labels, predictions, np.stack([each["class_lengths"] for each in tensors])), faults
+        raise MixedError(faults)
+    predictions, scores = (np.stack([each[name] for each in tensors]) for name in ("predictions", "class_lengths"))
+    return Answers(seeds, labels, predictions, scores, next(iter(read), "")), faults
 
 
 def load(path: Path) -> dict[str, ndarray]:

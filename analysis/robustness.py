@@ -169,7 +169,8 @@ def never(cell: Cell) -> list[int]:
     """Seeds of finished runs that trained all their epochs without reaching the error at which they were to stop."""
     errors, wanted = _errors(cell, "validation_error"), float(cell.runs["stop_at_error"].iloc[0])
     config = RunConfig.model_construct(stop_at_error=wanted)
-    return [seed for seed in cell.by_seed if wanted > 0 and not config.stops_at(errors.get(seed))]
+    seeds = cell.runs["seed"][cell.finished.index]
+    return [seed for seed in seeds if wanted > 0 and not config.stops_at(errors.get(seed))]
 
 
 def _errors(cell: Cell, column: str) -> dict[int, float]:

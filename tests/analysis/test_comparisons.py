@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from scipy import stats
 
-from analysis import ensembles, tables
+from analysis import ensembles, gaps, tables
 from analysis.cells import cells
 from analysis.comparisons import Comparisons, Difference, compare, interactions, main_effects, ranks
 from analysis.differences_table import verdict
-from analysis.predictions import read_answers
+from analysis.predictions import MixedError, read_answers
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
 from capsnet.errors import InputError
@@ -426,9 +426,12 @@ def test_runs_of_a_cell_that_saw_different_images_are_not_averaged(make_runs, an
     runs = make_runs({})
     answered(runs.iloc[:2].copy())
     _, stores = answered(runs.iloc[2:].copy(), labels=np.arange(200)[::-1] % 10)
-    answers, faults = read_answers(cells(runs)[0], stores, {})
-    assert answers is None
-    assert faults == ["the runs of a cell were tested on different images: run000, run001, run002"]
+    with pytest.raises(MixedError, match="different images"):
+        read_answers(cells(runs)[0], stores, {})
+    made = compare(cells(runs), stores)
+    assert made.faults == []
+    [doubt] = made.doubts
+    assert doubt.startswith("the runs of the only cell were tested on different images: ")
 
 
 @pytest.mark.parametrize(
@@ -518,7 +521,34 @@ def test_runs_of_another_data_set_are_no_ensemble_though_labels_agree(make_runs,
     made = compare(cells(runs), stores)
     assert made.images[0] is None
     assert [each[0] for each in ensembles.table(made, runs).rows] == ["3"]
-    assert made.faults == ["the runs of a cell were tested on different images: run000, run001"]
+    assert made.faults == []
+    mixed, several = sorted(made.doubts)[::-1]
+    assert mixed.startswith("the runs of r = 1 were tested on different images: ")
+    counted = "by SHA-256 aaaaaaaa 3 runs, bbbbbbbb 1 run; only those of aaaaaaaa are compared"
+    assert several == f"runs on mnist read different data, {counted}"
+    assert list(made.cells[0].by_seed) == [1 - other]
+    assert made.cells[0].error.n == 2
+    assert not any("gone" in note for note in tables.ablation(made, runs).notes)
+    said = [finding.text for finding in gaps.missing_runs(made).findings]
+    assert said[1:] == [f"{doubt[0].upper()}{doubt[1:]}." for doubt in made.doubts]
+
+
+def test_cells_that_read_other_data_of_one_name_are_not_paired(make_runs, answered):
+    """Neither by seed nor by image, though labels agree; what no store tells is taken for the same."""
+    runs, stores = answered(make_runs({"routing_iterations": [1, 2, 3]}, seeds=6, errors=[30.0] * 18))
+    digests = {f"run{i:03d}": ("b" if i < 6 else "a") * 64 for i in range(17)}
+    made = compare(cells(runs), {"quick": Shelf(stores["quick"].folder, digests)})
+    assert made.reference.setting == {"routing_iterations": 3}
+    other, same = made.differences
+    assert (other.comparison.difference.n, other.images) == (0, None)
+    assert verdict(other) == "no pair of runs"
+    assert (same.comparison.difference.n, same.images.n) == (6, 6)
+    assert all(made.images)
+    assert [len(doubt) > 0 for doubt in made.doubts] == [True]
+    assert ranks(made.cells)[1] == [0, 0, 0]
+    without = compare(cells(runs), stores)
+    assert [each.comparison.difference.n for each in without.differences] == [6, 6]
+    assert without.doubts == []
 
 
 def test_a_store_that_does_not_tell_its_data_sets_is_a_fault_and_labels_have_to_tell(make_runs, answered):
@@ -529,5 +559,5 @@ def test_a_store_that_does_not_tell_its_data_sets_is_a_fault_and_labels_have_to_
 
     stores["quick"].datasets = away
     made = compare(cells(runs), stores)
-    assert made.faults == ["the data sets of quick can't be read: gone"]
+    assert (made.faults, made.doubts) == ([], ["the data sets of quick can't be read: gone"])
     assert len(ensembles.table(made, runs).rows) == 2

@@ -13,7 +13,7 @@ import pytest
 from analysis import expenses, report, tables
 from analysis.expenses import Expense
 from analysis.illustrations import illustrate
-from analysis.origins import run_address
+from analysis.origins import origins, run_address
 from tests.analysis.reports import YAML, Shelf, drawn, failed, made
 
 FETCHING = {
@@ -226,6 +226,19 @@ def test_it_tells_what_was_asked_found_and_spent(mixed, tmp_path):
     ):
         assert said in words, said
     assert not re.search(r"\bnan\b(?! DivergedError)|None|NaT|undefined", words.replace("epoch 2 is nan", ""))
+
+
+def test_several_data_sets_of_one_name_are_a_doubt(mixed):
+    store = Shelf()
+    read = {
+        f"run{i:03d}": [(name, digest * 64)] for i, (name, digest) in enumerate([("digits", "a"), ("digits", "b"), ("x", "c")])
+    }
+    store.datasets = lambda: read
+    sources, faults = origins(made(mixed, store))
+    [data] = [origin for origin in sources if origin.name == "Data"]
+    assert (len(data.entries), faults) == (3, [])
+    doubt = "other runs read other data of the name digits"
+    assert data.doubts == {f"digits, SHA-256 {digest * 64}": doubt for digest in "ab"}
 
 
 def test_what_is_not_there_has_no_section(make_runs):
