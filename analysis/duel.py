@@ -39,10 +39,13 @@ def main(command: Compare) -> int:
     from analysis.predictions import wrong as wrong_of
     from analysis.wording import p_text
 
-    (name, first), (other, second) = (_answers(run_id, command.mlruns) for run_id in (command.first, command.second))
-    labels = first["labels"]
-    if labels.shape != second["labels"].shape or (labels != second["labels"]).any():
-        raise InputError(f"runs {name} and {other} were tested on different images, so they can't be compared by image")
+    (name, tested, first), (other, elsewhere, second) = (
+        _answers(run_id, command.mlruns) for run_id in (command.first, command.second)
+    )
+    labels, unlike = first["labels"], [pair for pair in zip(tested, elsewhere, strict=True) if all(pair) and len(set(pair)) > 1]
+    if unlike or labels.shape != second["labels"].shape or (labels != second["labels"]).any():
+        on = f" ({unlike[0][0]} and {unlike[0][1]})" if unlike else ""
+        raise InputError(f"runs {name} and {other} were tested on different images{on}, so they can't be compared by image")
     wrong = [wrong_of(answers["predictions"], labels) for answers in (first, second)]
     made = mcnemar(*wrong)
     for run_id, errors in zip((name, other), wrong, strict=True):
@@ -56,8 +59,10 @@ def main(command: Compare) -> int:
     return 0
 
 
-def _answers(run_id: str, folder: Path) -> "tuple[str, Mapping[str, ndarray]]":
-    """A run's id and its labels and predictions.
+def _answers(run_id: str, folder: Path) -> "tuple[str, tuple[str, str], Mapping[str, ndarray]]":
+    """A run's id; the name of its data set, and what is known of its SHA-256; its labels and predictions.
+
+    Labels alone don't tell images apart: those of mnist_40 are mnist's.
 
     Raises:
         InputError: there is no such finished run, or its predictions are gone.
@@ -67,5 +72,7 @@ def _answers(run_id: str, folder: Path) -> "tuple[str, Mapping[str, ndarray]]":
     from experiments.journal import PREDICTIONS
 
     store, run = catalog.holding(run_id, folder)
+    [(_, digest), *_] = store.datasets().get(run.run_id) or [("", "")]
     with TemporaryDirectory() as fetched:
-        return run.run_id, load(store.artifact(run.run_id, PREDICTIONS, Path(fetched)))
+        answers = load(store.artifact(run.run_id, PREDICTIONS, Path(fetched)))
+    return run.run_id, (run.params["dataset"], digest and f"SHA-256 {digest}"), answers

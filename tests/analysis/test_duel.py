@@ -1,5 +1,8 @@
 """Two runs image by image, against statsmodels and the files that the runs left."""
 
+import re
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,30 @@ def test_two_runs_are_compared_image_by_image(gallery, tmp_path: Path, capsys, m
     assert (f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001") in said
     main(Compare(first, first, gallery))
     assert "alone: 0; in both" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("dataset", "digest", "said"),
+    [
+        ("mnist_40", "a", "different images (digits and mnist_40), so"),
+        ("digits", "b", f"different images (SHA-256 {'a' * 64} and SHA-256 {'b' * 64}), so"),
+        ("digits", "", ""),  # nothing is known of the other's, so labels have to tell
+    ],
+)
+def test_runs_on_other_data_are_refused_though_their_labels_agree(gallery, monkeypatch, dataset, digest, said) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    first, *_, second = [run.run_id for run in Store.open("pictures", gallery, create=False).runs()]
+    holding = catalog.holding
+
+    def changed(run_id, folder):
+        store, run = holding(run_id, folder)
+        return store, replace(run, params={**run.params, "dataset": dataset}) if run_id == second else run
+
+    read = {first: [("digits", "a" * 64)]} | ({second: [(dataset, digest * 64)]} if digest else {})
+    monkeypatch.setattr(catalog, "holding", changed)
+    monkeypatch.setattr(Store, "datasets", lambda self: read)
+    with pytest.raises(InputError, match=re.escape(said)) if said else nullcontext():
+        main(Compare(first, second, gallery))
 
 
 def test_a_run_that_is_not_there_is_named(gallery, monkeypatch) -> None:
