@@ -28,7 +28,7 @@ from capsnet.errors import brief
 from experiments import stores as addresses
 from experiments.tracking import FAULTS, Store
 
-ALPHA = 0.05
+ALPHA = statistics.ALPHA
 SEED = 0  # of each bootstrap: a table doesn't depend on chance, nor on which cells stand beside one
 
 

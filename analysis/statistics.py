@@ -23,6 +23,7 @@ from scipy.stats import t as student
 
 from analysis.arrays import finite, same_shape
 
+ALPHA = 0.05  # a difference is claimed where p, corrected, is at most so much
 MOST_PAIRS = 40
 """The most differences of an exact sign-flip test: two sorted halves of 2**20 sums take 0.3 s and 34 MB."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.cells import Cell, axes_read, named
-from analysis.statistics import Comparison, Estimate
+from analysis.statistics import ALPHA, Comparison, Estimate
 
 
 def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:
@@ -48,8 +48,11 @@ def interval_text(estimate: Estimate, *, signed: bool = False) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p-value to two significant digits, never as 0."""
-    return "—" if math.isnan(p) else f"{p:.2g}" if p >= 1e-4 else "<0.0001"
+    """A p-value to two significant digits, never as 0, and on its own side of ALPHA: 0.0503 is not 0.05."""
+    if math.isnan(p):
+        return "—"
+    texts = (f"{p:.{digits}g}" for digits in range(2, 18))
+    return next(text for text in texts if (float(text) <= ALPHA) == (p <= ALPHA)) if p >= 1e-4 else "<0.0001"
 
 
 def signed_text(value: float, estimate: Estimate) -> str:

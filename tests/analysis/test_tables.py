@@ -74,7 +74,18 @@ def test_signs_are_true_and_zero_has_none(value, decimals, signed, text):
 
 
 @pytest.mark.parametrize(
-    ("p", "text"), [(1.0, "1"), (0.25, "0.25"), (0.0312, "0.031"), (1e-4, "0.0001"), (3e-5, "<0.0001"), (float("nan"), "—")]
+    ("p", "text"),
+    [
+        (1.0, "1"),
+        (0.25, "0.25"),
+        (0.0503, "0.0503"),
+        (0.05, "0.05"),
+        (0.0498, "0.05"),
+        (0.0312, "0.031"),
+        (1e-4, "0.0001"),
+        (3e-5, "<0.0001"),
+        (float("nan"), "—"),
+    ],
 )
 def test_no_p_value_is_zero(p, text):
     assert p_text(p) == text
