@@ -62,6 +62,20 @@ def complete(cells: Sequence[Cell], axes: Sequence[str]) -> tuple[list[list[Any]
     return levels, whole_blocks(rows, list(itertools.product(*levels)))
 
 
+def full(blocks: Sequence[Blocks]) -> list[Blocks]:
+    """Settings and seeds of which each setting has each seed: with the most blocks, and of equal ones the most seeds.
+
+    A mean over settings is of as many for every seed then. Differences within a block need no such thing, since what is hard
+    at a setting is so for both.
+    """
+    seeds = [frozenset(block) for block in blocks]
+    chosen = {*seeds, *([frozenset.intersection(*seeds)] if seeds else [])}
+    most = max(
+        chosen, key=lambda own: (len(own) * sum(own <= each for each in seeds), len(own), sorted(own)), default=frozenset()
+    )
+    return [{seed: block[seed] for seed in sorted(most)} for block in blocks if most and most <= block.keys()]
+
+
 def by_seed(blocks: Sequence[Blocks], width: int) -> Float[ndarray, "seeds width"]:
     """Means over the settings at which a seed has a whole block, by seed; ``width`` is how many errors a block has."""
     seeds = sorted(set[int]().union(*blocks))

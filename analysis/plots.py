@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
-from analysis.blocks import Values, by_seed, complete, rows_beside, varied_alone
+from analysis.blocks import Values, by_seed, complete, full, rows_beside, varied_alone
 from analysis.cells import Cell, followers_note, in_order, legend, name_of, texts_of, value_text
 from analysis.cells import cells as all_cells
 from analysis.comparisons import Comparisons, Effect, axes_of, main_effects
@@ -96,7 +96,8 @@ def by_axis(runs: pd.DataFrame) -> list[Figure]:
     """Test error by each axis that was varied alone: runs, their mean and its interval over seeds.
 
     Those runs count whose seed has finished with every value at otherwise equal settings. Of others, as of all of a search, a
-    value's mean would be that of other settings than another value's.
+    value's mean would be that of other settings than another value's. And a seed that has finished at some settings only would
+    be one of other settings than another seed: :func:`analysis.blocks.full`.
 
     Raises:
         NothingToDrawError: no run is finished, no axis was varied alone or has a seed that finished with every value, or there
@@ -117,7 +118,7 @@ def by_axis(runs: pd.DataFrame) -> list[Figure]:
     rows = [row for group in groups.values() for row in group.rows]
     pooled = ", each the mean over the other axes" if len(axes) > 1 else ""
     if axes and any(row.texts[-1] != str(len(row.points)) for row in rows):
-        pooled += "; a seed counts where it finished with every value"
+        pooled += "; only of settings and seeds all of whose runs finished"
     lacking = {"not varied alone": [axis for axis in axes if axis not in alone]}
     lacking["for want of a seed that finished with every value"] = [axis for axis in alone if axis not in groups]
     pooled += "".join(f"; without {' and '.join(map(name_of, names))}, {why}" for why, names in lacking.items() if names)
@@ -154,7 +155,8 @@ def effects(cells: Sequence[Cell]) -> list[Figure]:
 
 def _of_axis(cells: Sequence[Cell], axes: Sequence[str]) -> Group:
     """Of the values of one axis; of none, where nothing varies, all runs."""
-    levels, blocks = complete(cells, axes)
+    levels, found = complete(cells, axes)
+    blocks = full(found)
     finished = list(itertools.product(*levels))
     # runs of one seed share data order and first weights: the seed is the unit that was repeated, not the run
     means = by_seed(blocks, len(finished))
