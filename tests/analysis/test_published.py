@@ -43,6 +43,7 @@ def test_table_1_stands_beside_its_cells(paper):
         {"batch_size": 64},
         {"lr_schedule": "cosine"},
         {"validation_size": 0},
+        {"validation_size": 15000},
         {"learning_rate": 0.002},
         {"precision": "bf16"},
     ],
@@ -55,6 +56,8 @@ def test_training_may_differ_from_the_papers(make_runs, same):
     "other",
     [
         {"train_size": 5000},
+        {"validation_size": 15001},
+        {"validation_size": 59000},
         {"dataset": "fashion_mnist"},
         {"augmentation": "none"},
         {"augmentation": "shift(pixels=1)"},
