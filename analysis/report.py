@@ -128,6 +128,7 @@ def render(
         where=where,
         tables=_tables(found, comparisons, spent),
         illustrations=illustrations,
+        unvalidated=_unvalidated(found),
         lines=lines,
         failed=[line for line in lines if line.outcome not in (FINISHED, WAITING)],
         waiting=[line for line in lines if line.outcome == WAITING],
@@ -172,6 +173,12 @@ def _facts(found: Runs, comparisons: Comparisons, total: Expense) -> list[tuple[
         *_lowest(comparisons),
         ("of training", "—" if math.isnan(total.seconds) else duration(total.seconds)),
     ]
+
+
+def _unvalidated(found: Runs) -> list[str]:
+    """Data sets without validation images in any run that could be the best, as :func:`analysis.trained.best_run` has it."""
+    able = found.runs[(found.runs["status"] == "finished") & (found.runs["reconstruction_weight"] > 0)]
+    return [str(name) for name, part in able.groupby("dataset") if part["validation_error"].isna().all()]
 
 
 def _lowest(comparisons: Comparisons) -> list[tuple[str, str]]:

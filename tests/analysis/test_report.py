@@ -228,6 +228,14 @@ def test_it_tells_what_was_asked_found_and_spent(mixed, tmp_path):
     assert not re.search(r"\bnan\b(?! DivergedError)|None|NaT|undefined", words.replace("epoch 2 is nan", ""))
 
 
+def test_it_says_by_what_error_a_network_was_chosen_to_be_shown(make_runs, tmp_path):
+    shown, by_training = drawn(tmp_path), "Where there are no validation images, it is the training error of the last epoch: on"
+    runs = make_runs({"dataset": ["fashion_mnist", "mnist"]}, base={"validation_size": 100})
+    assert by_training not in Page(rendered(made(runs), shown)).words
+    runs.loc[runs["dataset"] == "mnist", "validation_error"] = np.nan
+    assert f"{by_training} mnist." in Page(rendered(made(runs), shown)).words
+
+
 def test_several_data_sets_of_one_name_are_a_doubt(mixed):
     store = Shelf()
     read = {
