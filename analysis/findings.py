@@ -31,14 +31,17 @@ from analysis.sentences import (
     setting,
     some,
 )
+from analysis.statistics import MOST_PAIRS
 from analysis.wording import interval_text
 
 METHOD = (
     "Differences are in percentage points of test error and paired by seed; n counts the pairs. p is of an exact two-sided "
-    "sign-flip test, and corrected where several differences are asked for at once; intervals are not corrected. A difference "
-    f"is claimed if p is at most {ALPHA:g}; each axis is judged by itself, so that one of several is claimed by chance more "
-    "often than that. A difference would be missed if a paired t-test without correction, with the sd seen here, found it in "
-    "fewer than 80% of such experiments; the test that decides misses larger ones, too."
+    f"sign-flip test (of more than {MOST_PAIRS} pairs, of a paired t-test), and corrected where several differences are asked "
+    f"for at once; intervals are Student's t and not corrected. A difference is claimed if p is at most {ALPHA:g}; where its "
+    "interval includes 0, as of one pair far from the others, its size is uncertain. Each axis is judged by itself, so that "
+    "one of several is claimed by chance more often than that. A difference would be missed if a paired t-test without "
+    "correction, with the sd seen here, found it in fewer than 80% of such experiments; the test that decides misses larger "
+    "ones, too."
 )
 
 

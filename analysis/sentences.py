@@ -8,7 +8,7 @@ from typing import Any
 from analysis.cells import Cell, axes_read, named, value_text
 from analysis.comparisons import ALPHA, in_reach
 from analysis.statistics import Comparison
-from analysis.wording import decimals_of, error_text, interval_text, p_text, setting_text, signed_text
+from analysis.wording import decimals_of, error_text, p_text, setting_text, signed_text, spread_text
 
 NAMED = 6  # things that a sentence names at most
 
@@ -70,13 +70,17 @@ def claim(subject: str, made: Comparison) -> str:
 
 
 def support(made: Comparison, corrected: float, family: Sequence[Comparison]) -> str:
-    """``95% interval [−0.11, −0.05], p = 0.031, corrected 0.062, n = 6``."""
-    p, interval = p_text(made.p), interval_text(made.difference, signed=True)
-    said = [f"95% interval {interval}" if made.difference.n > 1 else "no interval"]
+    """``95% interval [−0.11, −0.05], p = 0.031, corrected 0.062, n = 6``.
+
+    The signs of all pairs may show a difference whose interval includes 0, because of one that is far from the others.
+    """
+    estimate, p, spread = made.difference, p_text(made.p), spread_text(made.difference)
+    said = ["no interval" if estimate.n < 2 else "all pairs equal" if spread == "all equal" else f"95% interval {spread}"]
     said.append(f"p < {p[1:]}" if p.startswith("<") else f"p = {p}")
     if len(family) > 1:
         said.append(f"corrected {p_text(corrected)}")
-    return ", ".join([*said, f"n = {made.difference.n}"])
+    unsure = corrected <= ALPHA and estimate.low <= 0 <= estimate.high
+    return ", ".join([*said, f"n = {estimate.n}"]) + "; the size is uncertain, as the interval includes 0" * unsure
 
 
 def points(value: float, made: Comparison) -> str:

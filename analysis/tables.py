@@ -16,7 +16,7 @@ from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
 from analysis.statistics import t_interval
 from analysis.table1 import paper_form
-from analysis.wording import error_text, estimate_text, interval_text, partly, signed_text
+from analysis.wording import error_text, estimate_text, interval_text, partly, signed_text, spread_text
 from experiments.record import OTHER_R
 from experiments.tracking import Store
 
@@ -59,7 +59,7 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
             " × ".join(map(name_of, effect.axes)),
             ", ".join(map(value_text, effect.axes, effect.levels)),
             signed_text(effect.estimate.mean, effect.estimate),
-            interval_text(effect.estimate, signed=True),
+            spread_text(effect.estimate),
             str(effect.estimate.n),
         ]
         for name, members in found.items()

@@ -63,8 +63,12 @@ def signed_text(value: float, estimate: Estimate) -> str:
 
 def difference_texts(difference: Estimate) -> list[str]:
     """A difference paired by seed, and its interval: ``−0.08``, ``[−0.11, −0.05]``; no spread of the pairs is no certainty."""
-    mean = signed_text(difference.mean, difference) if difference.n else "—"
-    return [mean, "all equal" if difference.sd == 0 else interval_text(difference, signed=True)]
+    return [signed_text(difference.mean, difference) if difference.n else "—", spread_text(difference)]
+
+
+def spread_text(difference: Estimate) -> str:
+    """Its interval, ``all equal`` where the seeds don't differ: [−0.28, −0.28] would tell of a certainty that there isn't."""
+    return "all equal" if difference.sd < 1e-9 else interval_text(difference, signed=True)
 
 
 def comparison_texts(made: Comparison, p_holm: float) -> list[str]:

@@ -88,7 +88,7 @@ def test_seeds_that_are_too_few_for_any_difference(make_runs):
         "With 3 pairs p is 0.25 at least: no difference can be claimed, however large; that takes 6 seeds."
     )
     assert [each.text for each in one.findings] == [
-        "r = 3 against 1: no difference can be claimed (−0.50 points, 95% interval [−0.50, −0.50], p = 0.25, n = 3)."
+        "r = 3 against 1: no difference can be claimed (−0.50 points, all pairs equal, p = 0.25, n = 3)."
     ]
     assert found.answer.startswith("No difference can be claimed: 3 seeds are too few to show one.")
     assert texts(found, "Lowest error")[1] == (
@@ -114,6 +114,26 @@ def test_equal_errors_are_no_proof_of_equality(make_runs):
         "r = 3 against 1: the test errors are equal in all 3 pairs, which shows neither a difference nor that there is none."
     ]
     assert texts(found, "Lowest error")[0].endswith("with r = 1; 1 other cell has the same.")
+
+
+def test_equal_differences_have_no_interval_of_no_width(make_runs):
+    runs = make_runs(R, seeds=6, errors=[0.75, 0.5, 0.25, 1.0, 1.25, 1.5, 0.5, 0.25, 0.0, 0.75, 1.0, 1.25], base=BASE)
+    made = tables.judged(runs, published=(), reference="routing_iterations=1")
+    assert texts(find(made), "Each cell against the reference") == [
+        "r = 3 against 1 lowers the test error by 0.25 points (all pairs equal, p = 0.031, n = 6)."
+    ]
+    effects = tables.effects(made, runs)
+    assert [row[effects.header.index("95% interval")] for row in effects.rows] == ["all equal"] * 2
+
+
+def test_a_claim_whose_interval_includes_0_is_of_uncertain_size(make_runs):
+    """All six pairs have one sign, and one is far from the others."""
+    errors = [5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 4.9, 4.8, 4.9, 4.8, 4.9, 1.0]
+    [said] = texts(find(judged(make_runs, R, errors, 6, "routing_iterations=1")), "Each cell against the reference")
+    assert said.startswith("r = 3 against 1 lowers the test error by")
+    assert said.endswith("p = 0.031, n = 6; the size is uncertain, as the interval includes 0).")
+    assert "where its interval includes 0, as of one pair far from the others, its size is uncertain" in findings.METHOD
+    assert "of more than 40 pairs, of a paired t-test" in findings.METHOD
 
 
 def test_no_pair_of_runs(make_runs, fail):
