@@ -125,20 +125,21 @@ def of_interactions(cells: Sequence[Cell]) -> list[Figure]:
         found.setdefault(effect.axes, {})[effect.levels] = effect.estimate
     if not found:
         raise NothingToDrawError(NO_DESIGN)
-    fields = [_interaction(axes, estimates) for axes, estimates in found.items()]
     counts = sorted({next(iter(estimates.values())).n for estimates in found.values()})
+    fields = [_interaction(axes, estimates, counted=len(counts) > 1) for axes, estimates in found.items()]
     # so that an effect which its interval doesn't tell from none is pale
     largest = max(abs(x) for es in found.values() for e in es.values() for x in (e.mean, e.low, e.high) if not math.isnan(x))
     note = "percentage points of test error beyond the two main effects, "
-    over = f"over n={' or '.join(map(str, counts))} seeds"
+    over = "over n seeds" if len(counts) > 1 else f"over n={counts[0]} seeds"
     note += f"± half of the 95% Student-t interval {over}" if counts[-1] > 1 else "of one seed, so without an interval"
     note += "; orange: higher error, purple: lower"
     return draw(fields, DIVERGING.reversed(), Normalize(-largest or -1.0, largest or 1.0), note)
 
 
-def _interaction(axes: tuple[str, ...], estimates: dict[tuple[Any, ...], Estimate]) -> Field:
+def _interaction(axes: tuple[str, ...], estimates: dict[tuple[Any, ...], Estimate], *, counted: bool) -> Field:
     """With that axis going down which makes the field narrower: names of schedules are long."""
     levels = [in_order(axes[i], (values[i] for values in estimates)) for i in (0, 1)]
+    title = " × ".join(map(name_of, axes)) + f" (n={next(iter(estimates.values())).n})" * counted
     laid = []
     for down in (1, 0):
         keys = [[(row, column) if down == 0 else (column, row) for column in levels[1 - down]] for row in levels[down]]
@@ -146,7 +147,7 @@ def _interaction(axes: tuple[str, ...], estimates: dict[tuple[Any, ...], Estimat
         texts = [[_effect_text(estimates[key]) for key in line] for line in keys]
         rows, columns = ([value_text(axes[i], value) for value in levels[i]] for i in (down, 1 - down))
         names = (name_of(axes[down]), name_of(axes[1 - down]))
-        laid.append(Field(" × ".join(map(name_of, axes)), names, rows, columns, values, texts))
+        laid.append(Field(title, names, rows, columns, values, texts))
     return min(laid, key=lambda field: _width(_in_lines(field)))
 
 

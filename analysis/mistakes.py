@@ -142,7 +142,8 @@ def confusion(comparisons: Comparisons) -> list[Figure]:
     values = np.where(right, np.nan, percent)
     runs, each = images.runs, np.bincount(images.labels.flatten())
     note = f"% of the answers to the images of a class, in {runs} run{'s' * (runs > 1)} with "
-    note += f"{each.min()} to {each.max()} images per class; empty: none; grey: right answers"
+    span = f"{each.min()} to {each.max()}" if each.min() < each.max() else f"{each.max()}"
+    note += f"{span} images per class; empty: none; grey: right answers"
     axes = ("true class", "answer")
     if images.pairs:
         note += (

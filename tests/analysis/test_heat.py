@@ -175,3 +175,15 @@ def test_numbers_can_be_read_on_their_squares(quick):
 def test_fewer_than_two_axes_have_no_interaction(make_runs):
     with pytest.raises(NothingToDrawError, match="fewer than two axes"):
         heat.of_interactions(cells(make_runs({"epochs": [1, 2]})))
+
+
+def test_fields_of_unlike_many_seeds_say_each_how_many(make_runs, fail):
+    runs = make_runs({"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4], "epochs": [1, 2]})
+    [figure] = heat.of_interactions(cells(runs))
+    assert {panel.get_title(loc="left").count("(n=") for panel in shown_axes(figure)} == {0}
+    assert "over n=3 seeds" in " ".join(texts(figure).split())
+    fail(runs, [0, 3])  # of r = 1 and weight 0, seed 0
+    [figure] = heat.of_interactions(cells(runs))
+    titles = [" ".join(panel.get_title(loc="left").split()) for panel in shown_axes(figure)]
+    assert titles == ["r × reconstruction weight (n=2)", "r × epochs (n=3)", "reconstruction weight × epochs (n=3)"]
+    assert "over n seeds" in " ".join(texts(figure).split())

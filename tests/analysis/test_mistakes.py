@@ -66,7 +66,7 @@ def test_the_matrix_is_the_references_or_says_whose_it_is(comparisons, make_runs
     off = ~np.eye(10, dtype=bool)
     shown = figure.axes[0].collections[0].get_array()
     assert shown.filled(-1)[off] == pytest.approx((100 * table / table.sum(axis=1, keepdims=True))[off])
-    assert "in 3 runs with 7 to 7 images per class" in texts(figure)
+    assert "in 3 runs with 7 images per class" in texts(figure)
     [figure] = mistakes.confusion(answered(comparisons, [[0, 1, 1, 2]]))
     assert "r 1, epochs 1 (the first cell with predictions)" in texts(figure)
     [figure] = mistakes.confusion(judge(make_runs({}), images=20))
