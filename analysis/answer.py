@@ -7,7 +7,7 @@ mean has, interactions, further test sets. Of an axis it names the largest diffe
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from analysis.cells import Cell, axes_read, name_of, named, value_text
+from analysis.cells import Cell, apart, axes_read, name_of
 from analysis.comparisons import ALPHA, Comparisons, Difference, axes_of
 from analysis.contrasts import Contrast
 from analysis.robustness import Further
@@ -139,7 +139,8 @@ def _differing(cell: Cell, other: Cell) -> set[str]:
 def pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
     """``r = 3 against 1``."""
     field, (value, other) = contrast.axes[axis], contrast.pairs[axis]
-    return f"{named(field, value, ' = ')} {word} {value_text(field, other)}"
+    shown, beside = apart(field, value, other)
+    return f"{name_of(field)} = {shown} {word} {beside}"
 
 
 def turn(contrast: Contrast, family: Sequence[Comparison]) -> str:

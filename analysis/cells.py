@@ -93,6 +93,12 @@ def value_text(field: str, value: Any) -> str:
     return "all" if (field, value) == ("train_size", 0) else text_of(value)
 
 
+def apart(field: str, value: Any, other: Any) -> tuple[str, str]:
+    """Two values of a field for readers, who could not tell two drawn numbers apart by their first four digits."""
+    shown, beside = value_text(field, value), value_text(field, other)
+    return (shown, beside) if shown != beside or value == other else (str(value), str(other))
+
+
 def named(field: str, value: Any, between: str = " ") -> str:
     """A value with its field's name: ``r 3``."""
     return f"{name_of(field)}{between}{value_text(field, value)}"
@@ -104,14 +110,17 @@ def in_order(field: str, values: Iterable[Any]) -> list[Any]:
 
 
 def place(field: str, value: Any) -> Any:
-    """What a value of a field is sorted by."""
+    """What a value of a field is sorted by: a list, which the table of runs has as JSON, by its members."""
+    if isinstance(value, str) and isinstance(FIELDS[field].default, tuple):
+        return tuple(json.loads(value))
     return math.inf if (field, value) == ("train_size", 0) else value
 
 
 def sorted_runs(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     """The rows by the values of the axes, and of one setting by seed."""
     by = [*axes, "seed"]
-    return runs.sort_values(by, kind="stable", key=lambda column: column.map(lambda value: place(str(column.name), value)))
+    places = {field: {value: i for i, value in enumerate(in_order(field, runs[field]))} for field in by}
+    return runs.sort_values(by, kind="stable", key=lambda column: column.map(places[str(column.name)]))
 
 
 def axes_read(setting: Mapping[str, Any], compared: Sequence[str] = ()) -> dict[str, Any]:

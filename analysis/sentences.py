@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.cells import Cell, axes_read, named, value_text
+from analysis.cells import Cell, apart, axes_read, name_of, named, value_text
 from analysis.comparisons import ALPHA, in_reach
 from analysis.statistics import Comparison
 from analysis.wording import decimals_of, error_text, p_text, setting_text, signed_text, spread_text
@@ -141,7 +141,8 @@ def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     axes = [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
     if len(axes) == 1:
         [axis] = axes
-        return f"{named(axis, values[axis], ' = ')} against {value_text(axis, other[axis])}"
+        shown, beside = apart(axis, values[axis], other[axis])
+        return f"{name_of(axis)} = {shown} against {beside}"
     said = ([named(axis, each[axis], " = ") for axis in axes if axis in each] for each in (values, other))
     return " against ".join(first + (f" with {listed(rest)}" if rest else "") for first, *rest in said)
 

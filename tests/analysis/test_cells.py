@@ -160,6 +160,25 @@ def test_all_training_images_are_called_so_and_come_last(make_runs, tmp_path):
     assert "all" in texts
 
 
+def test_lists_are_sorted_by_their_members(make_runs):
+    runs = make_runs({"decoder_hidden": [(1024,), (128, 256), (16,), (128, 32, 8)]})
+    made = tables.judged(runs, published=())
+    expected = ["[16]", "[128, 32, 8]", "[128, 256]", "[1024]"]
+    assert [cell.setting["decoder_hidden"] for cell in made.cells] == expected
+    table = tables.accuracy(made, runs)
+    assert [row[table.header.index("decoder hidden")] for row in table.rows] == expected
+    assert [row[1] for row in tables.effects(made, runs).rows] == expected
+
+
+def test_drawn_numbers_are_told_apart_where_they_are_compared(make_runs):
+    first, second = 0.0012345678901, 0.0012348765432
+    axes = {"learning_rate": [first, second], "routing_iterations": [1, 3]}
+    found = findings.find(tables.judged(make_runs(axes, seeds=6), published=()))
+    said = [finding.text for chapter in found.chapters for finding in chapter.findings]
+    assert any(f"learning rate = {second} against {first}" in text for text in said)
+    assert not any("0.001235 against 0.001235" in text for text in said)
+
+
 def test_all_training_images_can_be_asked_for(make_runs):
     runs = make_runs({"train_size": [100, 0]})
     assert list(runs[_chosen(["train_size=all"], runs)]["train_size"]) == [0, 0, 0]
