@@ -31,7 +31,7 @@ help: ## list these commands
 	@echo '  RUN=id                   the run that make figures pictures (default: the best one of the experiment)'
 	@echo '  PORT=n, DASHBOARD_PORT=n where make ui and make dashboard serve (default: 5000, 8080)'
 
-setup: $(READY) ## make .venv from requirements.lock
+setup: $(READY) ## make .venv from requirements.lock, whose python imports this checkout from anywhere
 
 $(READY): requirements.lock requirements-uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python 3.11 or newer is needed, but $(PYTHON) is {sys.version.split()[0]}; name another one: make PYTHON=python3.12 ...")'
@@ -43,6 +43,8 @@ $(READY): requirements.lock requirements-uv.lock
 	@UV_SYSTEM_CERTS=1 $(VENV)/bin/uv pip install --quiet --compile-bytecode --python $(PY) --require-hashes -r requirements.lock || \
 		{ echo 'uv could not install the packages; pip does it, which takes a few minutes' && \
 		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }
+	@# so that a script anywhere can import capsnet, experiments and analysis, as this checkout has them: nothing is built
+	@$(PY) -c 'import os, sysconfig; open(sysconfig.get_path("purelib") + "/checkout.pth", "wb").write(os.fsencode(os.getcwd() + "\n"))'
 	@touch $@
 
 ablation: $(READY) ## train what is not finished of a grid, then make its tables, plots, figures and report

@@ -1,0 +1,64 @@
+"""What ``make setup`` leaves in its environment, but for the packages."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# python -m venv as everywhere, but its pip, which would need the network, does nothing
+VENV = """
+import subprocess, sys
+if sys.argv[1:3] == ["-m", "venv"]:
+    import sysconfig, venv
+    venv.create(sys.argv[3], symlinks=True)
+    scheme = {"base": sys.argv[3], "platbase": sys.argv[3]}
+    open(sysconfig.get_path("purelib", "venv", scheme) + "/pip.py", "w").close()
+else:
+    sys.exit(subprocess.call([sys.executable, *sys.argv[1:]]))
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Packages that say where they were imported from, in a folder with a space and a letter that isn't ASCII."""
+    folder = tmp_path / "Ma\u0142e sieci"
+    for package in ("capsnet", "experiments", "analysis"):
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").touch()
+    for name in ("Makefile", "requirements.lock", "requirements-uv.lock"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "stand_in.py").write_text(VENV)
+    return folder
+
+
+def set_up(checkout: Path) -> list[str]:
+    """Make it; the lines of what puts a folder on the path."""
+    words = ["make", "setup", f"PYTHON={sys.executable} stand_in.py"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = (checkout / ".venv").glob("lib/python*/site-packages/*.pth")
+    return os.fsdecode(path.read_bytes()).splitlines()
+
+
+def test_a_script_anywhere_imports_the_checkout(checkout: Path, tmp_path: Path) -> None:
+    assert set_up(checkout) == [str(checkout)]
+    script = tmp_path / "elsewhere" / "mine.py"
+    script.parent.mkdir()
+    script.write_text(
+        "import capsnet, experiments, analysis as a; print(ascii([m.__file__ for m in (capsnet, experiments, a)]))"
+    )
+    words = [checkout / ".venv" / "bin" / "python", script]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(words, cwd=script.parent, env=environment, capture_output=True, text=True, check=False)
+    names = [str(checkout / package / "__init__.py") for package in ("capsnet", "experiments", "analysis")]
+    assert done.stdout.strip() == ascii(names), done.stderr
+
+
+def test_it_stands_there_once_however_often_it_is_made(checkout: Path) -> None:
+    set_up(checkout)
+    (checkout / ".venv" / ".ready").unlink()
+    assert set_up(checkout) == [str(checkout)]
