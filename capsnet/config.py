@@ -29,7 +29,7 @@ from capsnet.registry import (
 )
 from capsnet.routings import ROUTINGS, RoutingFacts
 from capsnet.schedules import SCHEDULES, Schedule
-from capsnet.variants import Variant, parse
+from capsnet.variants import Variant, parse, usage
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
 
@@ -51,6 +51,32 @@ VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 }
 """Fields whose value is a variant with its parameters, and what there is to choose from."""
 
+TOLD: Mapping[str, Mapping[str, str]] = {
+    "dataset": {"mnist_40": "mnist's digits"},
+    "model": {"capsnet": "the paper's network", "cnn_matched": "of its size, no capsules", "cnn": "its baseline"},
+    "squash": {"paper": "equation 1", "efficient": "1 - 1/e^|s|", "half": "0.5 for equation 1's 1"},
+}
+"""What a field's description says of a choice beside its name. One of which nothing is said here is named all the same."""
+
+
+def _listed(field: str) -> str:
+    """What there is to choose from, for a description: made of the registries, so that it is whole whatever is added."""
+    if field in VARIANTS:
+        return ", ".join(usage(name, function) for name, function in VARIANTS[field].items())
+    told = TOLD[field]
+    if field == "dataset":
+        told = {name: _seen(facts, told.get(name, "")) for name, facts in DATASETS.items()}
+    return ", ".join(f"{name} ({told[name]})" if name in told else name for name in CHOICES[field])
+
+
+def _seen(facts: DatasetFacts, told: str) -> str:
+    """The size of a data set's images, what they are, and what is done to those of test."""
+    channels, height, width = facts.shape
+    size = f"{height}x{width}" if channels == 1 else f"{channels} x {height}x{width}"
+    pairs = "two overlapping digits" if facts.labels == 2 else ""
+    moved = f"at test moved as by shift(pixels={facts.moved})" if facts.moved else ""
+    return ", ".join(filter(None, [size, told, pairs, moved]))
+
 
 class RunConfig(BaseModel):
     """One run, whole: two runs with equal configs are the same run. The defaults are the paper's MNIST network.
@@ -60,24 +86,16 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    dataset: str = Field(
-        "mnist",
-        description="mnist, fashion_mnist (28x28), digits (16x16), mnist_40 (mnist on 40x40; test images are moved as "
-        "by shift(pixels=6)), cifar10, svhn (3 x 32x32), smallnorb (2 x 48x48), or two overlapping digits, at test moved as by "
-        "shift(pixels=4): multimnist (36x36), multidigits (24x24)",
-    )
+    dataset: str = Field("mnist", description=_listed("dataset"))
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
     augmentation: str = Field(
         "shift(pixels=2)",
-        description="of training images, each its own: none, shift(pixels=n), affine(rotation=, shear=, scale=, pixels=) or "
-        "crop(size=n), a patch, of which validation and test see the middle one",
+        description=f"of training images, each its own: {_listed('augmentation')}; a crop is a patch, of which validation and "
+        "test see the middle one",
     )
 
-    model: str = Field(
-        "capsnet",
-        description="capsnet: the paper's network; cnn_matched: of its size, no capsules; cnn: its baseline",
-    )
+    model: str = Field("capsnet", description=_listed("model"))
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the last hidden layer's units that a baseline's step drops")
     conv_channels: Count = Field(256, description="channels of the first convolution (stride 1, ReLU)")
     conv_kernel: Count = Field(9, description="side of its kernel in pixels")
@@ -87,10 +105,7 @@ class RunConfig(BaseModel):
     primary_stride: Count = Field(2, description="its stride in pixels")
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
-    squash: str = Field(
-        "paper",
-        description="of primary and class capsules: paper (equation 1), efficient (1 - 1/e^|s|), half (0.5 for equation 1's 1)",
-    )
+    squash: str = Field("paper", description=f"of primary and class capsules: {_listed('squash')}")
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
     routing: str = Field(
         "dynamic",
@@ -113,11 +128,7 @@ class RunConfig(BaseModel):
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
     mask: str = Field("label", description="capsule that the decoder is fed in training: label, prediction, or none (all)")
-    loss: str = Field(
-        "margin",
-        description="of the class scores: margin (m_plus=0.9, m_minus=0.1, down_weight=0.5), cross_entropy(scale=1), "
-        "sigmoid_cross_entropy(scale=1, threshold=0) or spread(start=0.2, end=0.9), averaged over the batch",
-    )
+    loss: str = Field("margin", description=f"of the class scores, averaged over the batch: {_listed('loss')}")
 
     epochs: Count = Field(50, description="passes over the training images, at most if stop_at_error is set")
     stop_at_error: float = Field(
@@ -133,7 +144,7 @@ class RunConfig(BaseModel):
     )
     lr_schedule: str = Field(
         "exponential(gamma=0.96, every=2000, floor=0.001)",
-        description="constant, exponential, step, cosine, one_cycle or plateau, counted in steps: name(key=value, ...)",
+        description=f"counted in steps: {_listed('lr_schedule')}",
     )
     precision: str = Field("fp32", description="of what matrix products multiply: fp32, tf32 (CUDA only) or bf16")
     seed: int = Field(

@@ -1,5 +1,6 @@
 """RunConfig: its own identity, and every bad value named with its place."""
 
+import re
 import subprocess
 import sys
 
@@ -7,10 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from capsnet import affnist, multimnist
-from capsnet.config import FIELDS, RunConfig, from_params, make_config
+from capsnet.config import CHOICES, FIELDS, VARIANTS, RunConfig, from_params, make_config
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS, MODELS, load
 from capsnet.routings import ROUTINGS
+from capsnet.variants import usage
 
 OTHER = {  # every field at a value that is not its default and goes with the others
     "dataset": "digits",
@@ -361,6 +363,31 @@ def test_a_config_is_made_and_refused_without_torch():
         "assert not heavy, heavy"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["dataset", "model", "squash", *VARIANTS])
+def test_the_help_lists_every_choice_with_its_parameters_and_in_this_order(name):
+    said = FIELDS[name].description or ""
+    choices = [*CHOICES[name]] if name in CHOICES else [usage(*choice) for choice in VARIANTS[name].items()]
+    places = [re.search(rf"(?:^|[ ]){re.escape(choice)}(?=$|[ ,;])", said) for choice in choices]
+    assert None not in places, said
+    assert sorted(found.start() for found in places) == [found.start() for found in places]
+
+
+def test_a_choice_that_somebody_adds_is_in_the_help_without_a_word_of_his():
+    code = (
+        "from capsnet import registry, schedules\n"
+        "registry.DATASETS['mine'] = registry.DatasetFacts((3, 20, 24), 2, 9, 9, 'm:f')\n"
+        "registry.SQUASHES['mine'] = 'm:f'\n"
+        "schedules.SCHEDULES['mine'] = lambda *, factor, floor=0.5: None\n"
+        "from capsnet.config import FIELDS\n"
+        "print(*(FIELDS[name].description for name in ('dataset', 'squash', 'lr_schedule')), sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    dataset, squash, schedule = done.stdout.splitlines()
+    assert dataset.endswith(", mine (3 x 20x24)")
+    assert squash.endswith(", mine")
+    assert schedule.endswith(", mine(factor=..., floor=0.5)")
 
 
 def test_the_help_says_how_far_the_test_images_of_a_data_set_are_moved():
