@@ -6,6 +6,7 @@ Validation is carved from the training set here, by one rule for all data sets a
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -13,9 +14,13 @@ from torch import Tensor
 
 from capsnet.config import RunConfig
 from capsnet.datasets import Arrays, stratified_order
+from capsnet.errors import InputError, brief, headline, shortage
 from capsnet.multimnist import fixed_pairs
 from capsnet.registry import load
 from capsnet.verified import whole
+
+UNREADABLE = (OSError, ValueError, LookupError, EOFError, BadZipFile)
+"""What a loader raises where files are missing or broken. Any other exception is a fault of the loader itself."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,13 @@ def read(config: RunConfig, folder: Path, device: torch.device) -> Data:
     Raises:
         InputError: the files are neither there nor downloadable, or they are not what they should be.
     """
-    (images, labels), test, digest = whole(config.dataset, folder)
+    try:
+        (images, labels), test, digest = whole(config.dataset, folder)
+    except UNREADABLE as error:
+        if isinstance(error, InputError) or shortage(error):
+            raise
+        where = f"the data set {config.dataset} can't be read from {folder.resolve()}"
+        raise InputError(f"{where}: {brief(headline(error))}") from error  # for who writes its loader, with the traceback
     order = stratified_order(labels)
     held_out, rest = order[: config.validation_size], order[config.validation_size :]
     chosen = rest[: config.training_images]

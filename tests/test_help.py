@@ -12,6 +12,7 @@ SCREEN, COLUMNS = 50, 100
 NARROW = 80  # columns, of the help of most flags
 COMMANDS = [
     "capsnet",
+    "capsnet.own_data",
     "experiments",
     "experiments plan",
     "experiments run",

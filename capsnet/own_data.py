@@ -1,0 +1,251 @@
+"""Data sets of your own: images in a folder for each class, or arrays in one file.
+
+``python -m capsnet.own_data data/mine`` prints the two lines that make a data set of the folder ``data/mine``: one for the end
+of this file, which names it, and one for ``DATASETS`` in :mod:`capsnet.registry`. ``docs/extend.md`` does it step by step.
+"""
+
+import hashlib
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial  # noqa: F401  which the lines at the end are made with
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import tyro
+
+from capsnet import cli
+from capsnet.datasets import BROKEN, ELSEWHERE, Arrays
+from capsnet.errors import InputError, brief
+from capsnet.registry import DATASETS, DatasetFacts
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+MODES = {"1": 1, "L": 1, "P": 3, "RGB": 3}  # Pillow's of at most a byte per channel -> channels
+UNREADABLE = (*BROKEN, BadZipFile, zlib.error, SyntaxError)  # the last is Pillow's of a PNG
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def image_folder(name: str, folder: Path) -> tuple[Arrays, Arrays]:
+    """``NAME/train/CLASS/*.png`` and ``NAME/test/CLASS/*.png`` (or .jpg), read as grey or RGB as the registry's shape says.
+
+    Classes are counted in the order of their names, and images of a class stand in that of their files' names.
+
+    Args:
+        name: of the data set in the registry, and of its folder.
+        folder: that holds the data sets.
+
+    Raises:
+        InputError: a folder is missing or empty, a file is no image, images differ in size, or classes in train and test; or
+            the registry says otherwise.
+    """
+    return _as_registered(name, _folder(folder / name, DATASETS[name].shape[0]), folder / name)
+
+
+def npz(name: str, folder: Path) -> tuple[Arrays, Arrays]:
+    """``NAME.npz`` with ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``.
+
+    Images are bytes, [n, height, width] or [n, height, width, channels]; labels are whole numbers from 0, [n].
+
+    Args:
+        name: of the data set in the registry, and of its file.
+        folder: that holds the data sets.
+
+    Raises:
+        InputError: the file or an array is missing, or of another form; a class has no image; or the registry says otherwise.
+    """
+    return _as_registered(name, _npz(folder / f"{name}.npz"), folder / f"{name}.npz")
+
+
+def facts_of(parts: tuple[Arrays, Arrays], loader: str = "", digest: str = "") -> DatasetFacts:
+    """What the registry has to know of training and test arrays."""
+    (images, labels), (test, _) = parts
+    count, height, width = images.shape[:3]
+    shape = (images.shape[3] if images.ndim == 4 else 1, height, width)
+    return DatasetFacts(shape, int(labels.max()) + 1, count, len(test), loader, digest)
+
+
+def _as_registered(name: str, parts: tuple[Arrays, Arrays], place: Path) -> tuple[Arrays, Arrays]:
+    """The arrays, if the registry says the same of them. Whoever reads a data set looks at its digest, too."""
+    there, told = vars(facts_of(parts)), vars(DATASETS[name])
+    keys = ("shape", "classes", "training_images", "test_images")
+    if differ := [f"{key} {there[key]}, not {told[key]}" for key in keys if there[key] != told[key]]:
+        raise InputError(
+            f"{place.resolve()} is not what the registry says of {name}: {'; '.join(differ)}; "
+            f"python -m capsnet.own_data {place} prints the line that fits it"
+        )
+    return parts
+
+
+# ---- folders of images
+
+
+def _folder(place: Path, channels: int = 0) -> tuple[Arrays, Arrays]:
+    """Training and test images; ``channels`` are 1 for grey, 3 for RGB, or 0 for grey if all images are."""
+    if channels not in (0, 1, 3):
+        raise InputError(f"{place.resolve()}: images are grey or RGB, of 1 or 3 channels, and the registry says {channels}")
+    training, test = (_files(place / part) for part in ("train", "test"))
+    _same_classes([*training], [*test], place)
+    headers = {path: _header(path) for part in (training, test) for paths in part.values() for path in paths}
+    first, (size, _) = next(iter(headers.items()))
+    for path, (other, _) in headers.items():
+        if other != size:
+            raise InputError(f"{path.resolve()} has {_by(other)} pixels (width x height), and {first.resolve()} {_by(size)}")
+    mode = "RGB" if (channels or max(own for _, own in headers.values())) == 3 else "L"
+    return _arrays(training, mode), _arrays(test, mode)
+
+
+def _arrays(files: Mapping[str, Sequence[Path]], mode: str) -> Arrays:
+    images = np.stack([_pixels(path, mode) for paths in files.values() for path in paths])
+    return images, np.repeat(np.arange(len(files)), [len(paths) for paths in files.values()])
+
+
+def _files(place: Path) -> dict[str, list[Path]]:
+    """Class -> its images, both in the order of their names."""
+    if not place.is_dir():
+        raise InputError(f"there is no folder {place.resolve()}; put images into its CLASS/*.png, {ELSEWHERE}")
+    found = {path.name: _visible(path) for path in _visible(place) if path.is_dir()}
+    if not found:
+        raise InputError(f"{place.resolve()} has no folder of a class; put images into its CLASS/*.png")
+    for name, paths in found.items():
+        if not paths:
+            raise InputError(f"class {name} is empty: there is no image in {(place / name).resolve()}")
+        if other := [path for path in paths if path.suffix.lower() not in SUFFIXES]:
+            raise InputError(f"{other[0].resolve()} is none of {', '.join(SUFFIXES)}; move it out of the class's folder")
+    return found
+
+
+def _visible(place: Path) -> list[Path]:
+    """What is in a folder, but for what systems hide there, as .DS_Store."""
+    return sorted(path for path in place.iterdir() if not path.name.startswith("."))
+
+
+def _header(path: Path) -> tuple[tuple[int, int], int]:
+    """Width and height, and channels."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            size, mode, transparent = image.size, image.mode, "transparency" in image.info
+    except UNREADABLE as error:
+        raise InputError(f"{path.resolve()} can't be read as an image: {brief(error, 200)}") from None
+    if mode not in MODES or transparent:
+        raise InputError(
+            f"{path.resolve()} is of Pillow's mode {mode}{' with transparency' * transparent}; save it as grey or RGB with a "
+            "byte per channel"
+        )
+    return size, MODES[mode]
+
+
+def _pixels(path: Path, mode: str) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert(mode))
+    except UNREADABLE as error:
+        raise InputError(f"{path.resolve()} can't be read as an image: {brief(error, 200)}") from None
+
+
+def _by(size: Iterable[int]) -> str:
+    return "x".join(map(str, size))
+
+
+def _same_classes(training: Sequence[object], test: Sequence[object], place: Path) -> None:
+    """Raise an InputError that names the classes which train or test alone has."""
+    pairs = (("train", training, test), ("test", test, training))
+    alone = {part: [str(each) for each in own if each not in other] for part, own, other in pairs}
+    if any(alone.values()):
+        told = "; ".join(f"only {part} has {', '.join(names)}" for part, names in alone.items() if names)
+        raise InputError(f"train and test of {place.resolve()} have different classes: {told}")
+
+
+# ---- arrays in a file
+
+
+def _npz(path: Path) -> tuple[Arrays, Arrays]:
+    if not path.is_file():
+        raise InputError(f"there is no file {path.resolve()}; save {', '.join(ARRAYS)} in it with numpy.savez, {ELSEWHERE}")
+    try:
+        with path.open("rb") as file, np.load(file) as held:
+            there, missing = [*held], [name for name in ARRAYS if name not in held]
+            arrays = [] if missing else [held[name] for name in ARRAYS]
+    except UNREADABLE as error:
+        raise InputError(f"{path.resolve()} can't be read: {brief(error, 200)}") from None
+    if missing:
+        raise InputError(f"{path.resolve()} lacks {', '.join(missing)}; it has {', '.join(there) or 'nothing'}")
+    training, test = (_checked(arrays[i], arrays[i + 1], part, path) for i, part in ((0, "train"), (2, "test")))
+    if training[0].shape[1:] != test[0].shape[1:]:
+        sizes = " and test_images ".join(_by(images.shape[1:]) for images, _ in (training, test))
+        raise InputError(f"{path.resolve()} has images of different sizes: train_images {sizes}")
+    classes = np.unique(training[1])
+    empty = next((i for i, label in enumerate(classes) if i != label), None)
+    if empty is not None:
+        raise InputError(f"class {empty} is empty: {path.resolve()} has train_labels up to {classes[-1]}, but none of {empty}")
+    _same_classes(classes.tolist(), np.unique(test[1]).tolist(), path)
+    return training, test
+
+
+def _checked(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> Arrays:
+    """Images and labels of a part, if they are of the form that :func:`npz` says."""
+    wanted = ""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+        shape = f"{images.dtype} of shape {images.shape}"
+        wanted = f"{part}_images are {shape}, not bytes (uint8) of shape [n, height, width] or [n, height, width, channels]"
+    elif not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
+        wanted = f"{part}_labels are {labels.dtype} of shape {labels.shape}, not {len(images)} whole numbers"
+    elif labels.min() < 0:
+        wanted = f"{part}_labels begin at {labels.min()}, not at 0"
+    if wanted:
+        raise InputError(f"{path.resolve()}: {wanted}")
+    return images, labels.astype(np.int64)
+
+
+# ---- the lines of a data set
+
+
+@dataclass(frozen=True)
+class Command:
+    """Print the two lines that make a data set of your files: for the end of capsnet/own_data.py, and for capsnet/registry.py.
+
+    Example: python -m capsnet.own_data data/mine
+    """
+
+    place: tyro.conf.Positional[Path]
+    """a folder with train/CLASS/*.png and test/CLASS/*.png, or an .npz file"""
+
+
+def lines(place: Path) -> tuple[str, str]:
+    """What names a loader of these files in this module, and what ``DATASETS`` has to say of them.
+
+    Raises:
+        InputError: they are not as :func:`image_folder` or :func:`npz` reads them.
+    """
+    from capsnet.verified import add_to_digest
+
+    in_file = place.suffix == ".npz"
+    name, kind = (place.stem, "npz") if in_file else (place.resolve().name, "image_folder")
+    loader = re.sub(r"\W|^(?=\d)", "_", name)
+    parts, digest = _npz(place) if in_file else _folder(place), hashlib.sha256()
+    for arrays in parts:
+        add_to_digest(digest, arrays)
+    facts = facts_of(parts, f"capsnet.own_data:{loader}", digest.hexdigest())
+    numbers = f"{facts.shape}, {facts.classes}, {facts.training_images:_}, {facts.test_images:_}"
+    registered = f'"{name}": DatasetFacts({numbers}, "{facts.loader}", "{facts.digest}"),'
+    return f'{loader} = partial({kind}, "{name}")', registered
+
+
+def main() -> int:
+    """Print the lines."""
+    command: Command = cli.parse(Command, "python -m capsnet.own_data", None)
+    for line in lines(command.place):
+        cli.console.print(cli.escaped(line))
+    return 0
+
+
+# Your data sets, each of which a line of DATASETS in capsnet/registry.py names: mine = partial(image_folder, "mine")
+
+
+if __name__ == "__main__":
+    cli.finish(main)
