@@ -54,6 +54,14 @@ VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 TOLD: Mapping[str, Mapping[str, str]] = {
     "dataset": {"mnist_40": "mnist's digits"},
     "model": {"capsnet": "the paper's network", "cnn_matched": "of its size, no capsules", "cnn": "its baseline"},
+    "routing": {
+        "dynamic": "paper, procedure 1",
+        "uniform": "every coupling 1 / classes",
+        "random": "drawn once",
+        "static": "learned logits",
+        "attention": "Efficient-CapsNet's",
+        "em": "of matrix capsules",
+    },
     "squash": {"paper": "equation 1", "efficient": "1 - 1/e^|s|", "half": "0.5 for equation 1's 1"},
 }
 """What a field's description says of a choice beside its name. One of which nothing is said here is named all the same."""
@@ -62,11 +70,16 @@ TOLD: Mapping[str, Mapping[str, str]] = {
 def _listed(field: str) -> str:
     """What there is to choose from, for a description: made of the registries, so that it is whole whatever is added."""
     if field in VARIANTS:
-        return ", ".join(usage(name, function) for name, function in VARIANTS[field].items())
+        return ", ".join(_told(field, usage(name, function), name) for name, function in VARIANTS[field].items())
     told = TOLD[field]
     if field == "dataset":
         told = {name: _seen(facts, told.get(name, "")) for name, facts in DATASETS.items()}
     return ", ".join(f"{name} ({told[name]})" if name in told else name for name in CHOICES[field])
+
+
+def _told(field: str, text: str, name: str) -> str:
+    told = TOLD.get(field, {}).get(name)
+    return f"{text} ({told})" if told else text
 
 
 def _seen(facts: DatasetFacts, told: str) -> str:
@@ -107,11 +120,7 @@ class RunConfig(BaseModel):
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
     squash: str = Field("paper", description=f"of primary and class capsules: {_listed('squash')}")
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
-    routing: str = Field(
-        "dynamic",
-        description="dynamic (paper, procedure 1), uniform (every coupling 1 / classes), random (drawn once), static (learned "
-        "logits), attention(temperature=1) (Efficient-CapsNet's) or em(scale=1) (of matrix capsules)",
-    )
+    routing: str = Field("dynamic", description=_listed("routing"))
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
     none_of_the_above: bool = Field(
         False, description="a further class without capsule, of logit 0, takes a share of the coupling (dynamic, static)"
