@@ -150,12 +150,13 @@ def second_maps(
     tl.store(partials + at, total, mask=(row < batch)[:, None])
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit
 @no_type_check
-def second_weight_gradient(
-    features,  # descriptor [batch, places * channels], blocks [step, columns]
-    gradients,  # of the maps: descriptor [batch, positions * maps], blocks [step, tile]
-    out,  # [maps, taps, channels]
+def _second_weight_gradient(
+    program,
+    features,
+    gradients,
+    out,
     batch,
     width,
     out_width,
@@ -171,9 +172,10 @@ def second_weight_gradient(
 ):
     """The gradient of the second convolution's weight for one tap: gradients^T @ features, over positions and images."""
     across: tl.constexpr = channels // columns
-    tap = tl.program_id(0) // across
-    c = tl.program_id(0) % across * columns
-    n = tl.program_id(1) * tile
+    taps: tl.constexpr = kernel * kernel
+    tap = program % (taps * across) // across
+    c = program % across * columns
+    n = program // (taps * across) * tile
     shift = (tap // kernel * width + tap % kernel) * channels + c
     each = tl.cdiv(batch, step)
     total = tl.zeros((tile, columns), tl.float32)
@@ -183,17 +185,18 @@ def second_weight_gradient(
         at = (position // out_width * width + position % out_width) * stride * channels + shift
         total = _product(gradients.load([b, position * maps + n]).T, features.load([b, at]), total, interpreted)
     row = n + tl.arange(0, tile)
-    tl.store(out + (row[:, None] * (kernel * kernel) + tap) * channels + c + tl.arange(0, columns)[None, :], total)
+    tl.store(out + (row[:, None] * taps + tap) * channels + c + tl.arange(0, columns)[None, :], total)
 
 
-@triton.jit(do_not_specialize=["batch"])
+@triton.jit
 @no_type_check
-def features_gradient(
-    gradients,  # of the maps: descriptor [batch, positions * maps], blocks [tile, step]
-    weight,  # descriptor [maps, taps * channels], blocks [step, columns]
+def _features_gradient(
+    program,
+    gradients,
+    weight,
     features,
-    order,  # the places, those that have most to add up first
-    out,  # the same shape as features
+    order,
+    out,
     batch,
     width,
     places,
@@ -209,9 +212,10 @@ def features_gradient(
     interpreted: tl.constexpr,
 ):
     """The gradient of what the first convolution makes, back through the second and the ReLU, at one place."""
-    c = tl.program_id(0) * columns
-    place = tl.load(order + tl.program_id(1))
-    b = tl.program_id(2) * tile
+    aside: tl.constexpr = channels // columns
+    c = program % aside * columns
+    place = tl.load(order + program // aside % places)
+    b = program // aside // places * tile
     y = place // width
     x = place % width
     # the positions that see the place: rows and columns from ceil((y - kernel + 1) / stride) to y // stride
@@ -233,3 +237,48 @@ def features_gradient(
     at = (image[:, None] * places + place) * channels + c + tl.arange(0, columns)[None, :]
     value = tl.load(features + at, mask=(image < batch)[:, None], other=0.0).to(tl.float32)
     tl.store(out + at, tl.where(value > 0, total, 0.0).to(tl.bfloat16), mask=(image < batch)[:, None])
+
+
+@triton.jit(do_not_specialize=["batch"])
+@no_type_check
+def second_gradients(
+    features_by_columns,  # descriptor [batch, places * channels], blocks [step, columns]
+    gradients_by_rows,  # of the maps: descriptor [batch, positions * maps], blocks [step, rows]
+    gradients_by_images,  # the same, blocks [tile, step]
+    weight,  # descriptor [maps, taps * channels], blocks [step, columns]
+    features,
+    order,  # the places, those that have most to add up first
+    weight_out,  # [maps, taps, channels]
+    out,  # the same shape as features
+    batch,
+    width,
+    places,
+    positions,
+    out_height,
+    out_width,
+    channels: tl.constexpr,
+    maps: tl.constexpr,
+    kernel: tl.constexpr,
+    stride: tl.constexpr,
+    rows: tl.constexpr,  # maps
+    tile: tl.constexpr,  # images
+    columns: tl.constexpr,  # channels
+    step: tl.constexpr,  # images of the weight's sums, maps of the features'
+    interpreted: tl.constexpr,
+):
+    """Both gradients of the second convolution: a program makes a tile of one, the weight's first.
+
+    These are all equally long and their last round leaves much of a GPU idle, which the others then fill, the longest first.
+    """
+    tiles: tl.constexpr = kernel * kernel * (channels // columns) * (maps // rows)
+    program = tl.program_id(0)
+    if program < tiles:
+        _second_weight_gradient(
+            program, features_by_columns, gradients_by_rows, weight_out, batch, width, out_width, positions, channels, maps,
+            kernel, stride, rows, columns, step, interpreted,
+        )  # fmt: skip
+    else:
+        _features_gradient(
+            program - tiles, gradients_by_images, weight, features, order, out, batch, width, places, out_height, out_width,
+            channels, maps, kernel, stride, tile, columns, step, interpreted,
+        )  # fmt: skip

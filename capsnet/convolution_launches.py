@@ -75,46 +75,36 @@ def shares_of_maps(features: Tensor, weight: Tensor, sizes: Sizes) -> Tensor:
     return out
 
 
-def second_weight_gradient(features: Tensor, gradient: Tensor, sizes: Sizes) -> Tensor:
-    """[maps, rows, columns, features], in float32, of the gradient of the maps, [batch, positions * maps] in bfloat16."""
-    columns, rows = columns_of(sizes.features), columns_of(sizes.maps)
-    out = features.new_empty(sizes.maps, sizes.second, sizes.second, sizes.features, dtype=torch.float32)
-    kernels.second_weight_gradient[(sizes.second**2 * sizes.features // columns, sizes.maps // rows)](
+def second_gradients(gradient: Tensor, weight: Tensor, features: Tensor, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    """Of the gradient of the maps, [batch, positions * maps] in bfloat16: that of the weight, that of what went into ReLU.
+
+    The first is [maps, rows, columns, features], in float32, and the second as the features are.
+    """
+    batch, columns, rows = len(features), columns_of(sizes.features), columns_of(sizes.maps)
+    of_weight = features.new_empty(sizes.maps, sizes.second, sizes.second, sizes.features, dtype=torch.float32)
+    of_features = torch.empty_like(features)
+    tiles = sizes.second**2 * (sizes.maps // rows) + sizes.places * -(-batch // TILE)
+    kernels.second_gradients[(tiles * (sizes.features // columns),)](
         _blocks(features, BLOCK, columns),
         _blocks(gradient, BLOCK, rows),
-        out,
-        len(features),
-        sizes.grid[1],
-        sizes.outputs[1],
-        sizes.positions,
-        **_second(sizes),
-        **_tile(columns, rows),
-        num_warps=8,
-        num_stages=3,
-    )
-    return out
-
-
-def features_gradient(gradient: Tensor, weight: Tensor, features: Tensor, sizes: Sizes) -> Tensor:
-    """The gradient of what went into ReLU, as the features are."""
-    batch, columns = len(features), columns_of(sizes.features)
-    out = torch.empty_like(features)
-    kernels.features_gradient[(sizes.features // columns, sizes.places, -(-batch // TILE))](
         _blocks(gradient, TILE, BLOCK),
         _blocks(weight, BLOCK, columns),
         features,
         order_of_places(sizes, features.device),
-        out,
+        of_weight,
+        of_features,
         batch,
         sizes.grid[1],
         sizes.places,
+        sizes.positions,
         *sizes.outputs,
         **_second(sizes),
+        rows=rows,
         **_tile(columns),
         num_warps=8,
         num_stages=3,
     )
-    return out
+    return of_weight, of_features
 
 
 def shares_of_first_gradients(features_gradient: Tensor, patches: Tensor, sizes: Sizes) -> Tensor:

@@ -7,12 +7,13 @@ is 26 MB to write and 26 MB to read. (H200, PyTorch 2.11, medians of CUDA graphs
 
 What the kernels make of it:
 
-    patches_of               what the first convolution multiplies: a row for each place, which has a 1 more for the bias
-    first_maps               patches times weight; bias and ReLU
-    second_maps              a tile's rows are images at one position; the sum is split, so that all of the GPU has work
-    second_weight_gradient   a program per tap, and the sum goes over positions and images; written in float32
-    features_gradient        a program per place and tile of images, the longest sums first; through ReLU as well
-    first_gradients          the gradients of the first weight and of its bias
+    patches_of        what the first convolution multiplies: a row for each place, which has a 1 more for the bias
+    first_maps        patches times weight; bias and ReLU
+    second_maps       a tile's rows are images at one position; the sum is split, so that all of the GPU has work
+    second_gradients  of the weight, a program per tap, whose sum goes over positions and images; written in float32. Of the
+                      features, a program per place and tile of images, the longest sums first; through ReLU as well. In one
+                      launch: of the paper's network the former are 324 tiles, where a GPU has room for 264 at once
+    first_gradients   the gradients of the first weight and of its bias
 
 Precision: images, weights and features are rounded to bfloat16, as is the gradient of the maps and of the features; sums are
 float32, and so are what the second convolution makes and the gradients of all weights, which cuDNN would round.
@@ -175,8 +176,7 @@ def two_convolutions_gradients(
     sizes = Sizes(shape, len(first_weight), first_weight.shape[2], len(weight), kernel, stride)
     gradient = gradient.to(torch.bfloat16).contiguous().flatten(1)
     with torch.cuda.device_of(features):
-        second = launches.second_weight_gradient(features, gradient, sizes)
-        through_relu = launches.features_gradient(gradient, weight, features, sizes)
+        second, through_relu = launches.second_gradients(gradient, weight, features, sizes)
         first = launches.shares_of_first_gradients(through_relu, patches, sizes).sum(dim=0)
     numbers = sizes.numbers_of_patch
     first_weight_gradient = first[:, :numbers].contiguous().view(first_weight.shape)

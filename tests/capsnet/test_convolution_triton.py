@@ -198,11 +198,11 @@ def test_a_compiler_takes_the_kernels(tmp_path, monkeypatch):
         (kernels.first_maps, {"patches": tall, "weight": tall, "bias": "*fp32", "out": "*bf16"}, first),
         (kernels.first_gradients, {"gradients": wide, "patches": wide, "partials": "*fp32"}, first | {"shares": 66}),
         (kernels.second_maps, {"features": tall, "weight": tall, "partials": "*fp32"}, second | {"splits": 7}),
-        (kernels.second_weight_gradient, {"features": wide, "gradients": wide, "out": "*fp32"}, second),
         (
-            kernels.features_gradient,
-            {"gradients": tall, "weight": wide, "features": "*bf16", "order": "*i32", "out": "*bf16"},
-            second,
+            kernels.second_gradients,
+            {"features_by_columns": wide, "gradients_by_rows": wide, "gradients_by_images": tall, "weight": wide}
+            | {"features": "*bf16", "order": "*i32", "weight_out": "*fp32", "out": "*bf16"},
+            second | {"rows": 128},
         ),
     ]
     for kernel, pointers, constants in cases:
