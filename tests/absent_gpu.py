@@ -200,7 +200,7 @@ def _step(fields: Mapping[str, Any], backend: Any) -> list[str]:
     from capsnet.training import computing
 
     config, device = RunConfig(**fields), torch.device("cuda", 0)
-    training = Split(torch.zeros(IMAGES, *config.shape), torch.arange(IMAGES) % config.facts.classes)
+    training = Split(torch.zeros(IMAGES, *config.shape, dtype=torch.uint8), torch.arange(IMAGES) % config.facts.classes)
     any_seed = {name: torch.Generator() for name in STREAMS}
     draws = draw(training, config.facts.labels, config.augment, config.dropout > 0, any_seed)
 
