@@ -208,6 +208,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 
 
 def _back(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    gradient = gradient.to(torch.bfloat16).contiguous()  # here, where a compiler makes it in one kernel with what comes before
     return None, *two_convolutions_gradients(gradient, *ctx.saved_tensors, *ctx.numbers), None, None
 
 

@@ -102,6 +102,16 @@ def test_the_way_back_makes_no_zeros_for_what_only_it_reads(device):
     assert zeros_made(maps.sum().backward) == []
 
 
+def test_the_gradient_is_rounded_and_laid_out_before_the_kernels(device, monkeypatch):
+    """Where a compiler sees it, which does both in the kernel that makes the gradient."""
+    seen, plain = [], two_convolutions_gradients
+    monkeypatch.setattr(convolution_triton, "two_convolutions_gradients", lambda *given: seen.append(given[0]) or plain(*given))
+    maps = primary_maps(*layers(device))
+    maps.backward(torch.randn(maps.transpose(1, 3).shape, device=device).transpose(1, 3))
+    assert seen[0].dtype == torch.bfloat16
+    assert seen[0].is_contiguous()
+
+
 def test_weights_may_lie_in_any_order(device):
     images, first, second = layers(device)
     wanted = answers(images, first, second)
