@@ -74,15 +74,20 @@ def pass_gradients(
     at, exists = capsules_of(results, b, batch, classes, dim, classes_p, dim_p)
     ds = tl.reshape(tl.load(at, mask=exists, other=0.0), (rows, dim_p // 8, classes_p, 8))
     total = tl.zeros((rows, dim_p // 8, classes_p, 8), tl.float32)
-    for i in range(number * chunk, tl.minimum(number * chunk + chunk, count)):
-        at_pair = (i * classes + j[None, :]) * batch + b[:, None]
-        c = tl.load(couplings + at_pair, mask=is_pair, other=0.0)
+    first = number * chunk
+    end = tl.minimum(first + chunk, count)
+    size = classes * batch
+    pair = j[None, :] * batch + b[:, None]
+    c = tl.load(couplings + first * size + pair, mask=is_pair, other=0.0)
+    for i in range(first, end):
         votes = votes_of(
             inputs, weight, i, b, batch, count, classes, dim, input_dim, classes_p, dim_p, depth, rows, exact, split
         )
         agreement = over_vector(votes * ds)
         change = c * (agreement - tl.sum(c * agreement, axis=1)[:, None])
-        tl.store(changes + at_pair, change, mask=is_pair)
+        tl.store(changes + i * size + pair, change, mask=is_pair)
+        # the next input's, which come while its votes are made; the last ones again
+        c = tl.load(couplings + tl.minimum(i + 1, end - 1) * size + pair, mask=is_pair, other=0.0)
         total += change[:, None, :, None] * votes
     at, exists = capsules_of(partials + number * batch * classes * dim, b, batch, classes, dim, classes_p, dim_p)
     tl.store(at, tl.reshape(total, (rows, classes_p * dim_p)), mask=exists)
