@@ -61,8 +61,8 @@ class Sizes:
 
     @property
     def padded(self) -> int:
-        """Columns of the patches: their numbers and the 1 for the bias, up to whole blocks."""
-        return -(-(self.numbers_of_patch + 1) // 128) * 128
+        """Columns of the patches."""
+        return padded(self.numbers_of_patch)
 
     @property
     def splits(self) -> int:
@@ -82,6 +82,11 @@ class Sizes:
         if self.features % BLOCK or self.maps % BLOCK:
             return False
         return batch * max(self.places * max(self.features, self.padded), self.splits * self.positions * self.maps) < 2**31
+
+
+def padded(numbers: int) -> int:
+    """Columns of patches of so many numbers: they and the 1 for the bias, up to whole blocks."""
+    return -(-(numbers + 1) // 128) * 128
 
 
 def columns_of(channels: int) -> int:

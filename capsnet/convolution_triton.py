@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from capsnet.convolution_sizes import Sizes
+from capsnet.convolution_sizes import Sizes, padded
 from capsnet.kernels import accepted, fault_of, relative_errors, run_on
 
 CHECKED = 130  # images: a whole tile and a part of another
@@ -38,7 +38,8 @@ def primary_maps(
     """What the second convolution makes of ReLU of the first, in float32; the images have no gradient."""
     weights = (first.weight, first.bias, second.weight)
     keep = torch.is_grad_enabled() and any(weight is not None and weight.requires_grad for weight in weights)
-    maps: Tensor = two_convolutions(images, *weights, second.stride[0], keep)[0] + second.bias
+    rows = padded_rows(first.weight.detach())
+    maps: Tensor = two_convolutions(images, *weights, rows, second.stride[0], keep)[0] + second.bias
     beyond = first.kernel_size[0] - 1 + second.kernel_size[0]  # pixels that the first position takes
     rows, columns = ((side - beyond) // second.stride[0] + 1 for side in images.shape[2:])
     return maps.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
@@ -97,6 +98,12 @@ def _sizes(images: Tensor, first: Tensor, second: Tensor, stride: int) -> Sizes:
     return Sizes(shape, first.shape[0], first.shape[2], second.shape[0], second.shape[2], stride)
 
 
+def padded_rows(weight: Float[Tensor, "features channels rows columns"]) -> Float[Tensor, "features padded"]:
+    """The first weight as a product takes it: here, and not within the operation, so that a compiler makes one kernel of it."""
+    numbers = weight[0].numel()
+    return nn.functional.pad(weight.flatten(1).to(torch.bfloat16), (0, padded(numbers) - numbers))
+
+
 def _rows_of_taps(weight: Tensor) -> Tensor:
     """[outputs, inputs, rows, columns] -> [outputs, rows * columns * inputs], which are the same bytes if channels are last."""
     return weight.permute(0, 2, 3, 1).contiguous().flatten(1)
@@ -108,22 +115,21 @@ def two_convolutions(
     first_weight: Tensor,
     first_bias: Tensor,
     second_weight: Tensor,
+    first_rows: Tensor,
     stride: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The maps [batch, positions, maps], still without a bias; and if it is to ``keep`` them, what the way back needs.
 
-    That is the patches, the features and the rounded weight.
+    That is the patches, the features and the rounded weight. ``first_rows``: of :func:`padded_rows`, without a gradient.
     """
     from capsnet import convolution_launches as launches
 
     sizes = _sizes(images, first_weight, second_weight, stride)
-    padding = sizes.padded - sizes.numbers_of_patch
-    first = nn.functional.pad(first_weight.flatten(1).to(torch.bfloat16), (0, padding))
     weight = _rows_of_taps(second_weight.to(torch.bfloat16))
     with torch.cuda.device_of(images):
         patches = launches.patches(images, sizes)
-        features = launches.features(patches, first, first_bias, sizes)
+        features = launches.features(patches, first_rows, first_bias, sizes)
         maps = launches.shares_of_maps(features, weight, sizes).sum(dim=0)
     if not keep:
         patches, features, weight = (images.new_empty(0) for _ in range(3))
@@ -136,6 +142,7 @@ def _(
     first_weight: Tensor,
     first_bias: Tensor,  # noqa: ARG001
     second_weight: Tensor,
+    first_rows: Tensor,  # noqa: ARG001
     stride: int,
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -201,7 +208,7 @@ def _(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    images, first_weight, _, second_weight, stride, _ = inputs
+    images, first_weight, _, second_weight, _, stride, _ = inputs
     ctx.numbers = *images.shape[2:], second_weight.shape[2], stride
     ctx.set_materialize_grads(False)  # of what is kept for the way back there are none: zeros as large as all of it
     ctx.save_for_backward(first_weight, *output[1:])
@@ -209,7 +216,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 
 def _back(ctx: Any, gradient: Tensor, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     gradient = gradient.to(torch.bfloat16).contiguous()  # here, where a compiler makes it in one kernel with what comes before
-    return None, *two_convolutions_gradients(gradient, *ctx.saved_tensors, *ctx.numbers), None, None
+    return None, *two_convolutions_gradients(gradient, *ctx.saved_tensors, *ctx.numbers), None, None, None
 
 
 two_convolutions.register_autograd(_back, setup_context=_remember)
