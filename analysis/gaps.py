@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.cells import Cell
+from analysis.cells import Cell, outcomes
 from analysis.comparisons import Comparisons
 from analysis.sentences import NAMED, Chapter, Finding, count, setting
 
@@ -33,10 +33,28 @@ def missing_runs(comparisons: Comparisons) -> Chapter:
         said.append(f"{lost}: intervals over test images and ensembles are without them.")
     elif not any(comparisons.images) and not comparisons.doubts and any(cell.error.n for cell in cells):
         said.append("Predictions were not read, so there is no interval over test images.")
+    said += _mixed_code(cells)
     said += [f"{each[0].upper()}{each[1:]}." for each in comparisons.doubts[:NAMED]]
     if len(comparisons.doubts) > NAMED:
         said.append(f"{count(len(comparisons.doubts) - NAMED, 'more such doubt')} stand under what could not be read.")
     return Chapter("What is missing", "", [Finding(each) for each in said])
+
+
+def _mixed_code(cells: Sequence[Cell]) -> list[str]:
+    """That finished runs were trained by different code, which a mean over them hides."""
+    codes = [_codes(cell) for cell in cells]
+    if mixed := sum(len(each) > 1 for each in codes):
+        of = f"the runs of {count(mixed, 'cell')}" if len(cells) > 1 else "the runs"
+        return [f"Different code trained {of}: no mean of theirs is of one program; --fresh trains the old ones again."]
+    if len(set().union(*codes)) > 1:
+        return ["Different code trained the cells: what differs between them may be the code; a launch with --fresh tells."]
+    return []
+
+
+def _codes(cell: Cell) -> set[str]:
+    """Digests of the code that trained the cell's finished runs, or the commits of older runs, which have none."""
+    finished = cell.runs[outcomes(cell.runs) == "finished"]
+    return set(finished["code"].fillna(finished["git_commit"]).dropna())
 
 
 def progress(cells: Sequence[Cell]) -> str:

@@ -38,8 +38,8 @@ def primary_maps(
     """What the second convolution makes of ReLU of the first, in float32; the images have no gradient."""
     weights = (first.weight, first.bias, second.weight)
     keep = torch.is_grad_enabled() and any(weight is not None and weight.requires_grad for weight in weights)
-    rows = padded_rows(first.weight.detach())
-    maps: Tensor = two_convolutions(images, *weights, rows, second.stride[0], keep)[0] + second.bias
+    padded = padded_rows(first.weight.detach())
+    maps: Tensor = two_convolutions(images, *weights, padded, second.stride[0], keep)[0] + second.bias
     beyond = first.kernel_size[0] - 1 + second.kernel_size[0]  # pixels that the first position takes
     rows, columns = ((side - beyond) // second.stride[0] + 1 for side in images.shape[2:])
     return maps.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)

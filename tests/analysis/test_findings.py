@@ -369,6 +369,26 @@ def test_a_model_that_stands_beside_no_other_is_in_the_answer_by_its_cell(make_r
     assert "for model no difference" not in answer
 
 
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ([], ""),
+        ([0], "Different code trained the runs of 1 cell: no mean of theirs is of one program;"),
+        ([0, 7], "Different code trained the runs of 2 cells: no mean"),
+        ([0, 1, 2, 3, 4, 5], "Different code trained the cells: what differs between them may be the code;"),
+    ],
+)
+@pytest.mark.parametrize("column", ["code", "git_commit"])
+def test_runs_of_different_code_are_told_of(make_runs, places, said, column):
+    runs = make_runs(R, seeds=6, base=BASE)
+    if column == "git_commit":  # of before there was a digest
+        runs["code"] = None
+    runs.loc[places, column] = "another"
+    found = [text for text in texts(find(tables.judged(runs, published=())), "What is missing") if text.startswith("Different")]
+    assert len(found) == bool(said)
+    assert not said or found[0].startswith(said)
+
+
 def test_further_test_sets_are_judged_and_in_the_answer(make_runs):
     base = {**BASE, "dataset": "mnist_40", "test_sets": ("affnist",), "augmentation": "none"}
     runs = make_runs({"routing_iterations": [1, 3]}, seeds=6, base=base, errors=[0.8, 0.9, 0.7, 0.8, 0.6, 0.5] * 2)
