@@ -152,7 +152,8 @@ class Steps:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
         self.losses = _compiled(cell_of(state.config)) if settled.compile else drawn_losses
-        self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here
+        self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here, for each size of batch
+        self.tried: set[int] = set()  # sizes for which it does
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
@@ -180,6 +181,7 @@ class Steps:
     def compute_on(self, draws: Draws, rate: float | Float[Tensor, ""], places: Int[Tensor, " batch"] | None = None) -> None:
         """A step on these images, or on those at some places among them."""
         state, config = self.state, self.state.config
+        size = len(draws.order if places is None else places)
 
         def losses() -> Losses:
             own = config.reconstruction_weight, self.data.training, draws, places, self.augment, config.objective
@@ -187,14 +189,14 @@ class Steps:
 
         try:
             sums = differentiate(state, losses)
-        except Exception as error:  # whatever a compiler raises; no weight has been changed yet
-            if not self.doubtful or shortage(error) == "out of memory":
+        except Exception as error:  # whatever a compiler raises; this step has changed no weight yet
+            if not self.doubtful or size in self.tried or shortage(error) == "out of memory":
                 raise
             warnings.warn(f"steps are eager, because torch.compile fails on this machine: {headline(error)}", stacklevel=2)
             give_up_compiling(config)
-            self.losses = drawn_losses
+            self.losses, self.doubtful = drawn_losses, False
             sums = differentiate(state, losses)
-        self.doubtful = False
+        self.tried.add(size)
         self.sums.copy_(descend(state, sums, rate, self.update))
         self.totals += self.sums
         self.done += 1
@@ -239,8 +241,11 @@ class Graphs:
             whole, rest = divmod(self.steps.count, self.steps.size)
             if whole:
                 self.replays[self.steps.size] = self._capture(self.steps.size, 0)
+            way = self.steps.losses
             if rest:
                 self.replays[rest] = self._capture(rest, whole)
+            if whole and self.steps.losses is not way:  # which compiling failed for: all of a run's steps are taken in one way
+                self.replays[self.steps.size] = self._capture(self.steps.size, 0)
 
     def replay(self, size: int) -> None:
         """The next step, of ``size`` images."""

@@ -255,6 +255,29 @@ def test_where_compiling_fails_steps_are_eager_and_it_is_said(tiny, data_of, mon
         trained(Settled(compile=True, graph=False, insists=True))
 
 
+def broken_for_the_rest(*given):
+    """A compiler compiles anew for the epoch's last batch, which is smaller."""
+    draws, places = given[3:5]
+    return (broken_forward if len(draws.order if places is None else places) < 32 else step.drawn_losses)(*given)
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_steps_are_eager_too_where_compiling_fails_for_the_last_batch_alone(tiny, data_of, monkeypatch, request, graph):
+    """Of a graph all steps are, as the run says."""
+    config, given_up = tiny(epochs=2), []
+    wanted = result(config, data_of(config))
+    monkeypatch.setattr(step, "_compiled", lambda _: broken_for_the_rest)
+    monkeypatch.setattr(step, "give_up_compiling", given_up.append)
+    warmed = request.getfixturevalue("captured")
+    monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=True, graph=graph))
+    with pytest.warns(UserWarning, match="steps are eager, because .* fails on this machine: RuntimeError: no C compiler$"):
+        found = result(config, data_of(config))
+    assert torch.equal(found[0], wanted[0])
+    assert found[1] == wanted[1]
+    assert given_up == [config]
+    assert len(warmed) == (3 if graph else 0), "the whole batch is captured again"
+
+
 @pytest.mark.parametrize("said", ["CUDA out of memory. Tried to allocate 2 MiB", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED"])
 def test_a_step_that_fails_later_or_for_want_of_memory_fails(tiny, data_of, monkeypatch, said):
     config = tiny(epochs=1)
