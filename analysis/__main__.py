@@ -103,8 +103,8 @@ def _told(found: "Runs") -> None:
     """Say which runs are not in the tables, and which are there that no grid asks for."""
     from analysis.sentences import count
 
-    for run_id, reason in found.strangers.items():
-        _warn("left out", f"run {run_id}: {reason}")
+    for told in found.left_out:
+        _warn("left out", told)
     if found.repeated:
         _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
     if found.unplanned:

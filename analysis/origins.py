@@ -44,7 +44,7 @@ def origins(found: Runs) -> tuple[list[Origin], list[str]]:
         Origin("Versions", _counted(began["versions"].fillna(UNKNOWN)), {}),
         _listed("Last run ended", [] if pd.isna(last) else [f"{last:%Y-%m-%d %H:%M:%S} UTC"]),
     ]
-    left_out = [f"run {run_id}: {why}" for run_id, why in sorted(found.strangers.items())]
+    left_out = sorted(found.left_out)
     if found.repeated:
         left_out.append(f"{found.repeated} finished runs of configs for which an earlier one speaks")
     beside = [f"{count(found.unplanned, 'run')} of configs that no grid here has any more"] if found.unplanned else []

@@ -60,6 +60,18 @@ class Runs:
     unplanned: int = 0
 
     @property
+    def left_out(self) -> list[str]:
+        """Of strangers, each reason once, with the runs that it is of."""
+        reasons: dict[str, list[str]] = {}
+        for run_id, why in self.strangers.items():
+            reasons.setdefault(why, []).append(run_id)
+        told = []
+        for why, ids in reasons.items():
+            more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+            told.append(f"run{'s' * (len(ids) > 1)} {', '.join(ids[:3])}{more}: {why}")
+        return told
+
+    @property
     def experiment(self) -> str:
         """The experiments' names."""
         return "+".join(self.stores)

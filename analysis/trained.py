@@ -11,7 +11,7 @@ from torch import Tensor
 from analysis.cells import text_of
 from analysis.runs import read_runs
 from capsnet.answers import wrong
-from capsnet.config import FIELDS, RunConfig, from_params
+from capsnet.config import FIELDS, RunConfig
 from capsnet.data import Split
 from capsnet.errors import InputError, brief
 from capsnet.models import Network, make
@@ -54,7 +54,7 @@ class Trained:
         from safetensors.torch import load_file
 
         try:
-            config = from_params(run.params)
+            config = run.config
         except InputError as error:
             raise InputError(f"run {run.run_id} is of another version of this program: {error}") from None
         weights, answers = (store.artifact(run.run_id, name, folder) for name in FILES)

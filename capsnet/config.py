@@ -5,7 +5,7 @@ workers are arguments elsewhere, because they choose where a number is computed,
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -252,6 +252,11 @@ class RunConfig(BaseModel):
         """The learning-rate schedule that the text names."""
         return self.variant("lr_schedule").made
 
+    @property
+    def differing(self) -> list[str]:
+        """The fields that are not at their defaults, in alphabetical order."""
+        return sorted(name for name, info in type(self).model_fields.items() if getattr(self, name) != info.default)
+
     def to_params(self) -> dict[str, str]:
         """Every field as one readable string, as MLflow keeps it; :func:`from_params` is the inverse."""
         return {k: v if isinstance(v, str) else json.dumps(v) for k, v in self.model_dump().items()}
@@ -280,15 +285,25 @@ def make_config(values: Mapping[Any, Any], place: str, spelling: str = "{}") -> 
         raise InputError("\n".join(_message(e, place, spelling) for e in error.errors())) from None
 
 
-def from_params(params: Mapping[str, str]) -> RunConfig:
+def from_params(params: Mapping[str, str], differing: Collection[str] | None = None) -> RunConfig:
     """The config that :meth:`RunConfig.to_params` wrote.
+
+    Args:
+        params: of a run.
+        differing: the names of those that were not at their defaults, if that is known. All others of which this version knows
+            nothing are left out, as of a branch that has more fields: a field's default is what was there before it.
 
     Raises:
         InputError: a parameter that this version doesn't know, or doesn't accept.
     """
+    if strange := [name for name in params if name not in FIELDS]:
+        if differing is None or not set(strange).isdisjoint(differing):
+            here = [name for name in strange if differing is None or name in differing]
+            raise InputError(f"this version has no {', '.join(here)}: another branch, or another version, logged it")
+        params = {name: text for name, text in params.items() if name in FIELDS}
     values: dict[str, Any] = {}
     for name, text in params.items():
-        is_text = name not in FIELDS or FIELDS[name].annotation is str
+        is_text = FIELDS[name].annotation is str
         try:
             values[name] = text if is_text else _value(text)
         except json.JSONDecodeError:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-from capsnet.config import FIELDS, RunConfig
+from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.files import replaced, synced
 from capsnet.metrics import EpochMetrics
@@ -237,8 +237,8 @@ class Journal:
 
 def folder_of(checkpoints: Path, config: RunConfig) -> Path:
     """A config's folder: named by what differs from the defaults, so that a field which is new doesn't rename the old ones."""
-    default = {name: info.default for name, info in FIELDS.items()}
-    differing = {name: value for name, value in config.to_params().items() if getattr(config, name) != default[name]}
+    params = config.to_params()
+    differing = {name: params[name] for name in config.differing}
     return checkpoints / hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from capsnet.config import RunConfig, from_params
+from capsnet.config import RunConfig
 from capsnet.errors import InputError, brief
 from experiments.record import FAILURE, SUPERSEDED, TrackedRun
 from experiments.sources import Grid, parse_grid
@@ -46,7 +46,7 @@ def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
             strangers[run.run_id] = "it has no parameters"
             continue
         try:
-            config = from_params(run.params)
+            config = run.config
         except InputError as error:
             strangers[run.run_id] = str(error)
             continue

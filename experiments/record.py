@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from capsnet.config import RunConfig, from_params
+
 
 def now() -> int:
     """Milliseconds since 1970, as MLflow counts."""
@@ -17,6 +19,7 @@ COMMIT, CODE, VERSIONS, HARDWARE, STEPS = "git_commit", "code", "versions", "har
 BEFORE = "before"  # those of its first epochs, where they were others
 KEY, SUPERSEDED = "journal", "superseded"
 LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
+DIFFERING = "differing"  # names of the fields that are not at their defaults
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
 OTHER_R = "test_error_r"
@@ -82,6 +85,16 @@ class TrackedRun:
     tags: Mapping[str, str]
     start: int  # milliseconds since 1970
     end: int | None
+
+    @property
+    def config(self) -> RunConfig:
+        """What was run.
+
+        Raises:
+            InputError: this version of the program has no such config.
+        """
+        known = self.tags.get(DIFFERING)
+        return from_params(self.params, known.split() if known is not None else None)
 
 
 def is_of_other_code(tags: Mapping[str, str], commit: str, digest: str) -> bool:

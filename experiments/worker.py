@@ -30,6 +30,7 @@ from experiments.record import (
     CELL,
     CODE,
     COMMIT,
+    DIFFERING,
     EPOCHS,
     FURTHER,
     GRID,
@@ -208,7 +209,7 @@ def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
     steps = str(place.execution.settle(job.config, choose_device(place.device)))  # eager, compiled, ...
     made_by = {COMMIT: git_commit(), CODE: code(), VERSIONS: versions(), HARDWARE: hardware(), STEPS: steps}
-    tags = {GRID: place.grid, CELL: job.cell, **made_by}
+    tags = {GRID: place.grid, CELL: job.cell, DIFFERING: " ".join(job.config.differing), **made_by}
     if job.trial:
         tags[TRIAL] = job.trial
     if not journal.begun:

@@ -329,7 +329,7 @@ def test_logged_parameters_that_are_not_a_config_are_refused():
         ({"train_size": "1.5"}, "train_size must be of type integer"),
         ({"learning_rate": "NaN"}, "learning_rate must be"),
         ({"capsule_bias": "True"}, "capsule_bias = 'True' is not a value"),
-        ({"gone": "1"}, "unknown key 'gone' in the logged parameters"),
+        ({"gone": "1"}, "this version has no gone: another branch, or another version, logged it"),
     ]:
         with pytest.raises(InputError, match=message):
             from_params({**params, **changed})
@@ -340,6 +340,16 @@ def test_an_old_run_without_a_newer_field_has_its_default():
     for name in ("capsule_bias", "loss", "dropout"):
         del params[name]
     assert from_params(params) == RunConfig(seed=5)
+
+
+def test_a_field_of_another_branch_that_was_at_its_default_is_none():
+    config = RunConfig(seed=5, epochs=3)
+    assert config.differing == ["epochs", "seed"]
+    assert RunConfig(seed=0).differing == []
+    params = {**config.to_params(), "temperature": "1.0"}
+    assert from_params(params, config.differing) == config
+    with pytest.raises(InputError, match="this version has no temperature: another branch"):
+        from_params(params, [*config.differing, "temperature"])
 
 
 def test_every_registered_name_has_its_code():

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,19 @@ def test_errors_at_another_r_are_logged_beside_the_test_error_and_read_again(mlr
     runs = read_runs("e", mlruns).runs
     assert runs[["test_error_r2", "test_error_r5"]].notna().all(axis=None)
     assert [str(kind) for kind in runs[["test_error_r2", "test_error_r5"]].dtypes] == ["float64"] * 2
+
+
+def test_runs_of_a_branch_with_more_fields_are_known_unless_they_used_them(mlruns: Path, tiny: Path) -> None:
+    """A branch adds a field whose default changes nothing, and logs it with every run."""
+    _, store = launched(mlruns, tiny.read_text())
+    runs = [replace(run, params={**run.params, "temperature": "1.0"}) for run in store.runs()]
+    assert len(by_config(runs)[0]) == len(runs) > 1
+    used = [replace(run, tags={**run.tags, "differing": f"{run.tags['differing']} temperature"}) for run in runs]
+    known, strangers = by_config(used)
+    assert not known
+    assert set(strangers.values()) == {"this version has no temperature: another branch, or another version, logged it"}
+    older = [replace(run, tags={}) for run in runs]  # of before that was logged
+    assert not by_config(older)[0]
 
 
 def test_a_larger_grid_trains_only_what_is_new(mlruns: Path, tiny: Path) -> None:
