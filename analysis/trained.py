@@ -15,6 +15,7 @@ from capsnet.config import FIELDS, RunConfig
 from capsnet.data import Split
 from capsnet.errors import InputError, brief
 from capsnet.models import Network, make
+from capsnet.program import export
 from experiments.journal import FILES
 
 if TYPE_CHECKING:  # both take seconds
@@ -85,6 +86,10 @@ class Trained:
         self.check(split)
         if why := self.without_decoder:
             raise InputError(f"{why}; its routing can be shown, and a run with reconstruction_weight above 0 in full")
+
+    def export(self, path: Path) -> None:
+        """Write the network as a program that needs none of this code; :func:`capsnet.program.export` says how it is called."""
+        export(self.network, self.config.shape, path)
 
     @property
     def wrong(self) -> Bool[Tensor, " images"]:

@@ -11,33 +11,20 @@ from tempfile import TemporaryDirectory
 
 import mlflow.pytorch
 import numpy as np
-from jaxtyping import Float
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from capsnet.config import RunConfig
-from capsnet.models import Network, make
+from capsnet.models import make
+from capsnet.program import Scores
 from experiments.record import TrackedRun
 from experiments.tracking import Store
 
 MODEL, ALIAS = "capsnet", "champion"
-
-
-class _Scores(nn.Module):
-    """Images to the scores of the classes, of capsules their lengths: all that a prediction needs."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
-        """The largest score is the prediction."""
-        return self.network.scores(images)
 
 
 def crown(store: Store, run: TrackedRun, config: RunConfig, tags: Mapping[str, str]) -> str:
@@ -117,7 +104,7 @@ def _export(weights: Path, config: RunConfig, folder: Path) -> None:
     )
     example = np.zeros((2, *shape), np.float32)
     mlflow.pytorch.save_model(
-        _Scores(network).eval(),
+        Scores(network).eval(),
         str(folder),
         signature=signature,
         input_example=example,
