@@ -97,3 +97,17 @@ def test_the_readmes_grid_is_one_and_grids_it_names_are_shipped():
     table = text[text.index("Grids that come with it") : text.index("## Look at the runs")]
     named = set(re.findall(r"`([a-z0-9-]+)`", table)) - {"make"}
     assert named == {path.stem for path in (ROOT / "experiments" / "grids").glob("*.yaml")}
+
+
+def test_every_key_of_a_grid_is_explained_and_its_example_is_one():
+    from experiments.sources import KEYS, parse_grid
+
+    text = (ROOT / "docs" / "extend.md").read_text()
+    section = text[text.index("## The keys of a grid") :]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [*KEYS]
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert all(re.search(rf"^{key}:", block, re.MULTILINE) for key in KEYS)
+    grid = parse_grid(block, "mine", "docs/extend.md")
+    assert (len(grid.cells), len(list(grid.configs))) == (6, 18)
+    assert "six cells" in section
+    assert "18 runs" in section
