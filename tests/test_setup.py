@@ -38,7 +38,9 @@ def checkout(tmp_path: Path) -> Path:
 def set_up(checkout: Path) -> list[str]:
     """Make it; the lines of what puts a folder on the path."""
     words = ["make", "setup", f"PYTHON={sys.executable} stand_in.py"]
-    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)
+    # as another make that runs the tests would hand on its own variables
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     [path] = (checkout / ".venv").glob("lib/python*/site-packages/*.pth")
     return os.fsdecode(path.read_bytes()).splitlines()
