@@ -91,8 +91,10 @@ class TrainingState:
         return len(self.history) >= self.config.epochs or self.config.stops_at(last)
 
     def set_rate(self, rate: float | Float[Tensor, ""]) -> None:
-        """The learning rate of the next step."""
+        """The learning rate of the next step; a tensor that the optimizer reads anyway has it already."""
         for group in self.optimizer.param_groups:
+            if group["lr"] is rate:
+                continue
             if isinstance(group["lr"], Tensor):
                 group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
             else:

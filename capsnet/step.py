@@ -157,6 +157,7 @@ class Steps:
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
+        self.one = torch.ones_like(self.done)
         self.rates: Sequence[float] = ()
         self.graphs = Graphs(self) if settled.graph else None
         self.update = updater(state)
@@ -198,8 +199,7 @@ class Steps:
             sums = differentiate(state, losses)
         self.tried.add(size)
         self.sums.copy_(descend(state, sums, rate, self.update))
-        self.totals += self.sums
-        self.done += 1
+        torch._foreach_add_([self.totals, self.done], [self.sums, self.one])  # one launch
 
 
 @lru_cache(maxsize=1)
@@ -222,8 +222,10 @@ class Graphs:
         config = steps.state.config
         any_seed = {name: torch.Generator() for name in STREAMS}
         self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, any_seed).to(device)
-        self.rates = torch.zeros(config.steps_per_epoch, dtype=torch.float64, device=device)
-        self.number = torch.zeros((), dtype=torch.int64, device=device)  # of the next step
+        own = steps.state.optimizer.param_groups[0]["lr"]  # which a step reads from memory
+        self.rate = own if isinstance(own, Tensor) else torch.zeros((), dtype=torch.float64)
+        # each step's at the place of its first image; as the optimizer has it, so that one launch finds it and puts it there
+        self.rates = torch.zeros(config.steps_per_epoch * steps.size, dtype=self.rate.dtype, device=device)
         self.first = torch.arange(config.batch_size, device=device)
         # of the next step's images; a graph reads it long after the capture: what nothing holds would be another tensor by then
         self.places = self.first.clone()
@@ -234,8 +236,7 @@ class Graphs:
     def begin(self, draws: Draws, rates: Sequence[float]) -> None:
         """Start an epoch; the first one captures the graphs."""
         self.draws.copy_(draws)
-        self.rates.copy_(torch.tensor(rates, dtype=torch.float64))
-        self.number.zero_()
+        self.rates[:: self.steps.size].copy_(torch.tensor(rates, dtype=torch.float64))
         self.places.copy_(self.first)
         if not self.replays:
             whole, rest = divmod(self.steps.count, self.steps.size)
@@ -252,22 +253,20 @@ class Graphs:
         self.replays[size]()
 
     def _step(self, size: int) -> None:
-        """The step that ``number`` says, on so many images."""
+        """The step that ``places`` say, on so many images."""
         # indexing with a tensor without dimensions would wait for the device
-        rate = self.rates.index_select(0, self.number[None])[0]
-        self.steps.compute_on(self.draws, rate, self.places[:size])
-        self.number += 1
+        torch.index_select(self.rates, 0, self.places[:1], out=self.rate[None])
+        self.steps.compute_on(self.draws, self.rate, self.places[:size])
         self.places += self.steps.size
 
     def _capture(self, size: int, number: int) -> Callable[[], None]:
         """A step of ``size`` images, to be replayed; ``number`` is that of such a step."""
         steps = self.steps
-        moving = *steps.state.moving(), self.number, self.places, steps.totals, steps.done
+        moving = *steps.state.moving(), self.places, steps.totals, steps.done
         before = [(tensor, tensor.clone()) for tensor in moving]
 
         def warm_up() -> None:
             for _ in range(WARM_UP):
-                self.number.fill_(number)
                 self.places.copy_(self.first + number * steps.size)
                 self._step(size)
 

@@ -90,6 +90,19 @@ def test_a_step_reads_the_rate_that_is_in_memory(tiny, data_of, captured, monkey
     assert taken == pytest.approx([3e-3 * 0.5**n for n in range(8)])
 
 
+def test_a_graph_puts_the_rate_where_the_optimizer_reads_it(tiny, data_of, captured):
+    """Into the tensor of 32 bits that it has on CUDA: found and put there in one launch, with no copy after it."""
+    config, rates = tiny(epochs=2, lr_schedule="exponential(gamma=0.5, every=1)"), []
+    state = TrainingState(config, torch.device("cpu"))
+    (group,) = state.optimizer.param_groups
+    held = group["lr"] = torch.tensor(1.0)
+    plain = state.optimizer.step
+    state.optimizer.step = lambda: (rates.append(held.item()), plain())
+    list(train(state, data_of(config)))
+    assert group["lr"] is held
+    assert rates[6:] == torch.tensor([3e-3 * 0.5**n for n in range(8)]).tolist()
+
+
 def drawn(config, data):
     """An epoch's draws, as training makes them."""
     generators = TrainingState(config, torch.device("cpu")).generators
