@@ -164,7 +164,7 @@ def profiled(config: RunConfig, device: "torch.device", compiled: bool) -> "Tabl
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.tables import Table, number
-    from benchmarks.training import epoch_of, ours
+    from benchmarks.training import epoch_of, execution, ours
 
     endless = epoch_of(config, STEPS * config.batch_size)
     epoch = ours(endless, device, compiled=compiled)
@@ -180,7 +180,7 @@ def profiled(config: RunConfig, device: "torch.device", compiled: bool) -> "Tabl
     ]
     whole = ("all", number(total), number(sum(kernel.count for kernel in kernels) / steps))
     best = 1e6 * min(seconds) / steps
-    how = "compiled" if compiled else "not compiled"
+    how = execution(compiled).settle(endless, device)  # asked afterwards: a compiler that failed has changed it
     title = (
         f"Kernels of a step, {config.precision}, {how}; a step of an epoch takes {number(best)} us (least of {len(seconds)})"
     )

@@ -73,8 +73,13 @@ def ours(config: RunConfig, device: torch.device, *, compiled: bool = False) -> 
     """
     nothing = pictures(config, 0, device)
     data = Data(pictures(config, config.training_images, device), nothing, nothing, "random")
-    epochs = train(TrainingState(config, device), data, execution=Execution(compile="auto" if compiled else "off"))
+    epochs = train(TrainingState(config, device), data, execution=execution(compiled))
     return lambda: next(epochs).seconds
+
+
+def execution(compiled: bool) -> Execution:
+    """How the steps of :func:`ours` are taken."""
+    return Execution(compile="auto" if compiled else "off")
 
 
 def usual(config: RunConfig, device: torch.device) -> Pass:

@@ -1,10 +1,14 @@
 """What the kernels are compared with does the same; here in Triton's interpreter, which needs no device."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import kernels
 from benchmarks.clock import Spread
 from capsnet.errors import InputError
+from capsnet.execution import Execution, Settled
 from tests.triton_kernels import INTERPRETED, interpret
 
 
@@ -33,6 +37,20 @@ def test_without_a_cuda_device_it_is_refused(monkeypatch):
         InputError, match="the kernels are for CUDA devices, and this is a CPU; python -m benchmarks measures it"
     ):
         kernels.main()
+
+
+def test_the_table_of_a_step_says_how_it_was_taken_even_where_compiling_failed(small, cpu, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no C compiler")
+
+    given_up = set()
+    monkeypatch.setattr("capsnet.execution._not_compiled", given_up)
+    monkeypatch.setattr("capsnet.step._compiled", lambda _: fails)
+    monkeypatch.setattr(Execution, "settle", lambda self, *_: Settled(self.compile == "auto" and not given_up, graph=False))
+    monkeypatch.setattr(kernels, "STEPS", 2)
+    monkeypatch.setattr("torch.profiler.profile", lambda **_: nullcontext(SimpleNamespace(key_averages=list)))
+    with pytest.warns(UserWarning, match="steps are eager"):
+        assert kernels.profiled(small(), cpu, compiled=True).title.startswith("Kernels of a step, fp32, eager; ")
 
 
 def test_the_table_says_what_is_faster_by_how_much():
