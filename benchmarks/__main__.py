@@ -1,4 +1,7 @@
-"""``python -m benchmarks``: measure, print tables, and write them with a picture and all samples."""
+"""``python -m benchmarks``: measure, print tables, and write them with a picture and all samples.
+
+The samples are written after each section, so that a run that is cut off leaves what it has measured.
+"""
 
 import json
 from dataclasses import dataclass
@@ -62,10 +65,17 @@ def main(base: RunConfig | None = None, scale: "Scale | None" = None) -> int:
         command.seconds,
         scale or SCALES[device.type],
         lambda what: cli.errors.print(f"measuring {what}"),
+        lambda found: write(found, stem.with_name(f"{stem.name}.json")),
     )
     for path in report(found, stem):
         cli.console.print(cli.escaped(f"wrote {path}"))
     return 0
+
+
+def write(found: "Findings", path: Path) -> None:
+    """Every sample as JSON, in the place of what was there."""
+    with replaced(path) as temporary:
+        temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n")
 
 
 def report(found: "Findings", stem: Path) -> list[Path]:
@@ -82,8 +92,7 @@ def report(found: "Findings", stem: Path) -> list[Path]:
         for note in table.notes:
             cli.console.print(cli.escaped(note))
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "png")]
-    with replaced(paths[0]) as temporary:
-        temporary.write_text(json.dumps(found.to_json(), indent=1) + "\n")
+    write(found, paths[0])
     with replaced(paths[1]) as temporary:
         beginning = "".join(f"{line}.\n" for line in tables.heading(found))
         picture_line = f"![The same as a picture]({paths[2].name})\n"

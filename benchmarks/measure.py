@@ -1,8 +1,8 @@
 """All measurements in their order, each with its share of the time."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Findings:
-    """All that was measured in one run of the benchmark.
+    """All that was measured in one run of the benchmark, or up to one of its sections.
 
     Attributes:
         machine: what it was measured on, with which code, and when.
@@ -99,7 +99,7 @@ class Findings:
     def ratios(self) -> dict[str, Spread]:
         """What is compared, round by round: ours with the textbook version, evaluation with training."""
         found = {}
-        for precision in self.precisions:
+        for precision in self.precisions if self.rates else ():
             training, tested = self.rates[f"training {precision}"], self.rates[f"evaluation {precision}"]
             found[f"training {precision} / textbook"] = ratios(training, self.rates[TEXTBOOK])
             found[f"evaluation {precision} / training {precision}"] = ratios(tested, training)
@@ -163,6 +163,7 @@ def measure(
     seconds: float,
     scale: Scale,
     tell: Callable[[str], None] = lambda _: None,
+    keep: Callable[[Findings], None] = lambda _: None,
 ) -> Findings:
     """Measure everything.
 
@@ -173,18 +174,25 @@ def measure(
         seconds: for all of it, about: no section does fewer than the scale's rounds.
         scale: how much is measured.
         tell: is told what is measured next.
+        keep: is given what there is after each section.
     """
     begun, budget = time.perf_counter(), Budget(seconds, SHARES)
     here = machine.describe(device)
     one = changed(base, precision=swept(precisions, device))
 
-    peak, steps = _by_part(base, device, precisions, budget, scale, tell)
+    def kept(found: Findings, **more: Any) -> Findings:
+        missing = tuple(f"{section}: not measured yet" for section in budget.shares)
+        found = replace(found, **{"left_out": missing, "seconds": time.perf_counter() - begun, **more})
+        keep(found)
+        return found
+
+    for peak, steps in _by_part(base, device, precisions, budget, scale, tell):
+        found = kept(Findings(here, base.to_params(), peak, steps, one.precision, {}, {}, {}, {}, (), 0.0))
     tell("training and evaluation, in turn with the textbook version")
-    rates = _training(base, device, precisions, budget.share("training"), scale)
-    sweeps = {}
+    found = kept(found, rates=_training(base, device, precisions, budget.share("training"), scale))
     for axis in AXES:
         tell(f"training by {axis.replace('_', ' ')}")
-        sweeps[axis] = _sweep(one, device, axis, budget.share(axis), scale)
+        found = kept(found, sweeps={**found.sweeps, axis: _sweep(one, device, axis, budget.share(axis), scale)})
     tell("memory")
     budget.share("memory")  # it takes what it takes
     memory = {
@@ -192,21 +200,10 @@ def measure(
         for precision in precisions
         for what in ("training", "evaluation")
     }
+    found = kept(found, memory=memory)
     tell("processes side by side")
     together, left_out = _side_by_side(one, device, memory[f"training {one.precision}"], budget.share("processes"), scale)
-    return Findings(
-        here,
-        base.to_params(),
-        peak,
-        steps,
-        one.precision,
-        rates,
-        sweeps,
-        memory,
-        together,
-        left_out,
-        time.perf_counter() - begun,
-    )
+    return kept(found, processes=together, left_out=left_out)
 
 
 def _by_part(
@@ -216,18 +213,25 @@ def _by_part(
     budget: Budget,
     scale: Scale,
     tell: Callable[[str], None],
-) -> tuple[peaks.Peaks, dict[str, Step]]:
-    """The machine's peaks, and a training step of each precision with the floors that they set."""
+) -> Iterator[tuple[peaks.Peaks, dict[str, Step]]]:
+    """The machine's peaks, and a training step of each precision with the floors that they set; after each section anew."""
     tell("peaks of the machine")
     peak = _peaks(base, device, precisions, budget.share("peaks"), scale)
-    share, measured = budget.share("step") / len(precisions), {}
+    measured: dict[str, tuple[dict[str, Spread], Spread]] = {}
+
+    def found() -> tuple[peaks.Peaks, dict[str, Step]]:
+        least = {p: floors.floors(base, p, peak.flops_per_second, peak.bytes_per_second) for p in measured}
+        return peak, {precision: Step(*taken, least[precision]) for precision, taken in measured.items()}
+
+    yield found()
+    share = budget.share("step") / len(precisions)
     for precision in precisions:
         tell(f"a training step by part, {precision}")
         measured[precision] = parts.measure(changed(base, precision=precision), device, share, least=scale.rounds)
+        yield found()
     tell("peaks of the machine again: another moment may be less busy")
     peak = peak.with_those_of(_peaks(base, device, precisions, budget.share("peaks again"), scale))
-    least = {p: floors.floors(base, p, peak.flops_per_second, peak.bytes_per_second) for p in precisions}
-    return peak, {precision: Step(*measured[precision], least[precision]) for precision in precisions}
+    yield found()
 
 
 def _side_by_side(

@@ -83,6 +83,34 @@ def test_a_run_draws_a_picture(run):
         assert len(set(picture.convert("L").resize((200, 152)).tobytes())) > 50
 
 
+def test_a_run_that_is_cut_off_leaves_what_it_has_measured(monkeypatch, tmp_path, small):
+    """And says what it has not."""
+    calls, seen = [], []
+
+    def cut_off(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.measure._sweep", lambda *_: cut_off() if calls else calls.append(1) or {})
+    plain = benchmarks.__main__.write
+    monkeypatch.setattr(
+        benchmarks.__main__, "write", lambda found, path: plain(found, path) or seen.append(json.loads(path.read_text()))
+    )
+    command(monkeypatch, "--device", "cpu", "--precisions", "fp32", "--seconds", "0.1", "--out", tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        benchmarks.__main__.main(small(), LITTLE)
+    (path,) = tmp_path.iterdir()
+    found = json.loads(path.read_text())
+    assert found == seen[-1]
+    assert [list(partial["step_in_seconds"]) for partial in seen] == [[], *[["fp32"]] * 4]
+    assert [list(partial["images_per_second"]) for partial in seen[2:4]] == [
+        [],
+        ["textbook", "training fp32", "evaluation fp32"],
+    ]
+    assert found["ratios"].keys() == {"training fp32 / textbook", "evaluation fp32 / training fp32"}
+    assert list(found["images_per_second_by"]) == [AXES[0]]
+    assert found["left_out"] == [f"{section}: not measured yet" for section in (*AXES[1:], "memory", "processes")]
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
