@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from analysis.cells import Cell, apart, axes_read, name_of
-from analysis.comparisons import ALPHA, Comparisons, Difference, axes_of
+from analysis.comparisons import Comparisons, Difference, axes_of
 from analysis.contrasts import Contrast
 from analysis.robustness import Further
 from analysis.sentences import against, claim, count, listed, out_of_reach, points, setting, support
 from analysis.statistics import Comparison
+from experiments.significance import ALPHA
 
 SHORT = 3  # claims of one kind
 

@@ -4,9 +4,8 @@ import pandas as pd
 
 from analysis.captions import faults_notes, footer, in_brackets, slug
 from analysis.cells import dataset_of, grouped, name_of, texts_of, varying
-from analysis.comparisons import ALPHA, Comparisons, Difference
+from analysis.comparisons import Comparisons, Difference
 from analysis.formats import Table
-from analysis.sentences import needed
 from analysis.statistics import MOST_PAIRS
 from analysis.wording import (
     comparison_texts,
@@ -19,6 +18,7 @@ from analysis.wording import (
     partly,
     setting_text,
 )
+from experiments.significance import ALPHA, seeds_needed
 
 
 def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -73,7 +73,7 @@ def _reach_notes(comparisons: Comparisons) -> list[str]:
     pairs = max(c.difference.n for c in compared)
     return [
         f"Significance is out of reach: the least p that {pairs} pair{'s' * (pairs > 1)} can give is {p_text(least)}"
-        f"{corrected}; {needed(count)} seeds would be needed for {ALPHA:g}."
+        f"{corrected}; {seeds_needed(count)} seeds would be needed for {ALPHA:g}."
     ]
 
 

@@ -12,7 +12,7 @@ from analysis import contrasts, robustness
 from analysis.answer import answer, pair, strongest_first, turn, where
 from analysis.blocks import rows_beside
 from analysis.cells import Cell, followers_note, name_of
-from analysis.comparisons import ALPHA, Comparisons, axes_of
+from analysis.comparisons import Comparisons, axes_of
 from analysis.contrasts import MOST_VALUES, Contrast
 from analysis.gaps import missing_runs, progress
 from analysis.robustness import Further
@@ -25,7 +25,6 @@ from analysis.sentences import (
     finding_of,
     listed,
     missed,
-    needed,
     out_of_reach,
     percent,
     setting,
@@ -33,6 +32,7 @@ from analysis.sentences import (
 )
 from analysis.statistics import MOST_PAIRS
 from analysis.wording import interval_text
+from experiments.significance import ALPHA, seeds_needed
 
 METHOD = (
     "Differences are in percentage points of test error and paired by seed; n counts the pairs. p is of an exact two-sided "
@@ -123,7 +123,7 @@ def _apart(best: Cell, rest: Sequence[Cell]) -> Finding:
         seeds = count(max(made.difference.n for made in known), "seed")
         return Finding(
             f"It cannot be told apart from that of any other cell: {seeds} cannot show a difference, however large, when the "
-            f"lowest of {len(rest) + 1} is chosen first; that takes {needed(pairs)}."
+            f"lowest of {len(rest) + 1} is chosen first; that takes {seeds_needed(pairs)}."
         )
     near = [cell for cell, made in compared if not (made.p * pairs <= ALPHA and made.difference.mean > 0)]
     why = f" p is multiplied by {pairs}, the pairs of cells, because the lowest was chosen among them." if pairs > 1 else ""
@@ -153,7 +153,7 @@ def _by_axis(comparisons: Comparisons, found: Sequence[Contrast], axes: Sequence
             said.append(Finding(f"Values of {name_of(axis)} cannot be compared: {why}."))
             continue
         if out_of_reach(family):
-            far.setdefault(needed(len(family)), []).append(name_of(axis))
+            far.setdefault(seeds_needed(len(family)), []).append(name_of(axis))
         for each in of_axis:
             over = where(each, axes, comparisons.reference)
             said.append(finding_of(pair(each), each.comparison, each.p_holm, family, over))

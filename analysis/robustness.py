@@ -10,7 +10,7 @@ from analysis import statistics
 from analysis.blocks import paired
 from analysis.captions import footer, in_brackets, slug
 from analysis.cells import Cell, dataset_of, grouped, name_of, outcomes, text_of, texts_of
-from analysis.comparisons import ALPHA, Comparisons
+from analysis.comparisons import Comparisons
 from analysis.formats import Table
 from analysis.statistics import Comparison, Estimate, t_interval
 from analysis.wording import (
@@ -26,6 +26,7 @@ from analysis.wording import (
 from capsnet.config import RunConfig
 from capsnet.registry import TEST_SETS
 from experiments.record import EPOCHS, FURTHER
+from experiments.significance import ALPHA
 
 
 def tested(comparisons: Comparisons) -> dict[str, str]:

@@ -1,14 +1,14 @@
 """One comparison as a sentence, and the words that sentences are made of. Numbers have the formats of wording.py."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis.cells import Cell, apart, axes_read, name_of, named, value_text
-from analysis.comparisons import ALPHA, in_reach
+from analysis.comparisons import in_reach
 from analysis.statistics import Comparison
 from analysis.wording import decimals_of, error_text, p_text, setting_text, signed_text, spread_text
+from experiments.significance import ALPHA, seeds_needed
 
 NAMED = 6  # things that a sentence names at most
 
@@ -113,13 +113,8 @@ def out_of_reach(family: Sequence[Comparison]) -> str:
     corrected = f", corrected {p_text(min(1.0, least * len(known)))}" if len(known) > 1 else ""
     return (
         f"With {count(pairs, 'pair')} p is {p_text(least)} at least{corrected}: no difference can be claimed, however large; "
-        f"that takes {needed(len(known))} seeds."
+        f"that takes {seeds_needed(len(known))} seeds."
     )
-
-
-def needed(comparisons: int) -> int:
-    """The fewest seeds of which a sign-flip test can be significant when corrected for so many comparisons."""
-    return math.ceil(math.log2(2 * comparisons / ALPHA))
 
 
 def percent(cell: Cell) -> str:

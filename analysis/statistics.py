@@ -22,8 +22,8 @@ from scipy.stats import nct, rankdata
 from scipy.stats import t as student
 
 from analysis.arrays import finite, same_shape
+from experiments.significance import smallest_p
 
-ALPHA = 0.05  # a difference is claimed where p, corrected, is at most so much
 MOST_PAIRS = 40
 """The most differences of an exact sign-flip test: two sorted halves of 2**20 sums take 0.3 s and 34 MB."""
 
@@ -126,17 +126,6 @@ def _t_p(difference: Estimate) -> float:
     if difference.sd == 0:
         return 0.0 if difference.mean else 1.0
     return 2 * float(student.sf(abs(difference.mean) / difference.sd * math.sqrt(difference.n), difference.n - 1))
-
-
-def smallest_p(n: int) -> float:
-    """The least p of a two-sided sign-flip test of n pairs: 2 / 2**n, so 6 pairs are the fewest for p < 0.05.
-
-    >>> [smallest_p(n) for n in (1, 3, 5, 6)]
-    [1.0, 0.25, 0.0625, 0.03125]
-    """
-    if n < 0:
-        raise ValueError(f"n must not be negative: {n}")
-    return 2 / 2**n if n else math.nan
 
 
 def detectable_difference(sd: float, n: int, alpha: float = 0.05, power: float = 0.8) -> float:

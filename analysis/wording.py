@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.cells import Cell, axes_read, named
-from analysis.statistics import ALPHA, Comparison, Estimate
+from analysis.statistics import Comparison, Estimate
+from experiments.significance import ALPHA
 
 
 def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:

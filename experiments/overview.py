@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from itertools import count
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -10,10 +9,10 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from capsnet.cli import console, escaped
-from experiments.plan import DIVERGED, DONE, ELSEWHERE, NEW, PARTLY, RUNNING, CellPlan, GridPlan, smallest_p
+from experiments.plan import DIVERGED, DONE, ELSEWHERE, NEW, PARTLY, RUNNING, CellPlan, GridPlan
+from experiments.significance import ALPHA, seeds_needed, smallest_p
 
 WIDTH = 100  # columns at least where no terminal says how many there are
-ALPHA = 0.05  # a smaller p is called significant
 UNMEASURED = "no run of a like config is measured"
 UNFINISHED = "no run of the same network has finished"
 
@@ -137,7 +136,7 @@ def _significance(plan: GridPlan) -> str:
     holm = f" in {family} comparisons with a reference{on}, corrected by Holm," if family > 1 else ""
     if corrected < ALPHA:
         return f"{test} can reach p = {p:.4g} < {ALPHA}" + (f", and{holm} {corrected:.4g}" if holm else "")
-    enough = next(n for n in count(1) if family * smallest_p(n) < ALPHA)
+    enough = seeds_needed(family)
     reached = f"{enough} seeds reach {family * smallest_p(enough):.4g} < {ALPHA}"
     if p < ALPHA:
         return f"{test} can reach p = {p:.4g} < {ALPHA}, but{holm} no less than {corrected:.4g}; {reached}"

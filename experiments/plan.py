@@ -196,8 +196,3 @@ def _priced(planned: CellPlan, cell: Cell, costs: Costs, *, elsewhere: bool = Fa
     return replace(
         planned, pace=pace, artifact_bytes=artifact_bytes(first, parameters), checkpoint_bytes=checkpoint_bytes(parameters)
     )
-
-
-def smallest_p(pairs: int) -> float:
-    """The smallest two-sided p of a sign-flip test of pairs: 2 of the 2**n patterns of signs are extreme; n=5: 0.0625."""
-    return min(1.0, 2.0 ** (1 - pairs))

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from analysis import contrasts, findings, robustness, statistics, tables
-from analysis.comparisons import ALPHA
 from analysis.findings import find
-from analysis.sentences import count, listed, needed, some
+from analysis.sentences import count, listed, some
 from analysis.wording import interval_text, p_text, signed_text
+from experiments.significance import ALPHA, seeds_needed, smallest_p
 
 R = {"routing_iterations": [1, 3]}
 TWO = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
@@ -638,7 +638,7 @@ def test_the_order_of_rows_makes_no_difference(quick):
 
 @pytest.mark.parametrize("family", [1, 2, 3, 7, 11, 66])
 def test_seeds_that_are_needed_are_the_fewest(family):
-    assert statistics.smallest_p(needed(family)) * family <= ALPHA < statistics.smallest_p(needed(family) - 1) * family
+    assert smallest_p(seeds_needed(family)) * family <= ALPHA < smallest_p(seeds_needed(family) - 1) * family
 
 
 def test_words():

@@ -20,9 +20,9 @@ from analysis.statistics import (
     main_effects,
     ranks,
     sign_flip_p,
-    smallest_p,
     t_interval,
 )
+from experiments.significance import smallest_p
 
 
 def rng(seed=0):

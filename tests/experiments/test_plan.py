@@ -17,8 +17,9 @@ from capsnet.metrics import EpochMetrics
 from experiments import catalog, overview
 from experiments.costs import Pace
 from experiments.journal import Progress
-from experiments.plan import CellPlan, GridPlan, plan_grid, smallest_p, standing
+from experiments.plan import CellPlan, GridPlan, plan_grid, standing
 from experiments.record import Ending, TrackedRun
+from experiments.significance import smallest_p
 from experiments.sources import Grid, parse_grid, read_grid
 from experiments.tracking import Store
 from tests.experiments.conftest import logged
