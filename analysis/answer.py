@@ -36,13 +36,14 @@ def answer(
     on_average = [each for each in by_axis if each.p_holm <= ALPHA]
     axes = axes_of(comparisons.cells)
     incomparable = set(axes) - {each.axes[0] for each in by_axis if each.settings}
-    alone = [each for each in comparisons.differences if each.p_holm <= ALPHA]
-    if by_axis:  # of other cells their axes speak
-        alone = [each for each in alone if _differing(each.cell, reference) & incomparable]
     turns = strongest_first(each for each in by_two if each.p_holm <= ALPHA)
     elsewhere = [each for each in further if each.p_holm <= ALPHA]
     spoken = {axis for each in (*on_average, *turns) for axis in each.axes}
-    spoken |= {axis for each in alone for axis in _differing(each.cell, reference)}
+    alone = [each for each in comparisons.differences if each.p_holm <= ALPHA]
+    differing = {id(each): _differing(each.cell, reference) for each in alone}
+    # of other cells what is claimed of their axes speaks
+    alone = [each for each in alone if differing[id(each)] & incomparable or differing[id(each)].isdisjoint(spoken)]
+    spoken |= {axis for each in alone for axis in differing[id(each)]}
     compared = {each.axes[0] for each in by_axis if each.settings}
     silent = [axis for axis in axes if axis in compared - spoken]
     said = [
@@ -68,7 +69,7 @@ def _means(claimed: Sequence[Contrast], silent: Sequence[str], axes: Sequence[st
     if more := len(claimed) - len(best):
         said.append(f"{count(more, 'more difference')} can be claimed")
     if silent:
-        said.append(f"for {listed(map(name_of, silent))} no difference can be claimed")
+        said.append(f"for {listed(map(name_of, silent))} no difference can be claimed{'' if over_all else ' on average'}")
     return ("On average over the other axes, " if over_all else "") + "; ".join(said) + "."
 
 

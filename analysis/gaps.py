@@ -7,7 +7,9 @@ import pandas as pd
 
 from analysis.cells import Cell, outcomes
 from analysis.comparisons import Comparisons
+from analysis.runs import THEN
 from analysis.sentences import NAMED, Chapter, Finding, count, setting
+from experiments.record import CODE, COMMIT
 
 
 def missing_runs(comparisons: Comparisons) -> Chapter:
@@ -41,20 +43,24 @@ def missing_runs(comparisons: Comparisons) -> Chapter:
 
 
 def _mixed_code(cells: Sequence[Cell]) -> list[str]:
-    """That finished runs were trained by different code, which a mean over them hides."""
-    codes = [_codes(cell) for cell in cells]
-    if mixed := sum(len(each) > 1 for each in codes):
-        of = f"the runs of {count(mixed, 'cell')}" if len(cells) > 1 else "the runs"
-        return [f"Different code trained {of}: no mean of theirs is of one program; --fresh trains the old ones again."]
-    if len(set().union(*codes)) > 1:
-        return ["Different code trained the cells: what differs between them may be the code; a launch with --fresh tells."]
+    """That finished runs were trained by different code, which a mean over them hides; of older runs, by different commits."""
+    for column, what, fresh in ((CODE, "code", "; --fresh trains the old ones again"), (COMMIT, "commits", "")):
+        found = [_told(cell, column) for cell in cells if cell.error.n]
+        if mixed := sum(len(each) > 1 for each in found):
+            of = f"the runs of {count(mixed, 'cell')}" if len(cells) > 1 else "the runs"
+            return [f"Different {what} trained {of}: if it matters, no mean of theirs is of one program{fresh}."]
+        if len(set().union(*found)) > 1:
+            return [f"Different {what} trained the cells: what differs between them may be the code{fresh}."]
+        if all(found):  # where there are digests, another commit is no other code
+            return []
     return []
 
 
-def _codes(cell: Cell) -> set[str]:
-    """Digests of the code that trained the cell's finished runs, or the commits of older runs, which have none."""
+def _told(cell: Cell, column: str) -> set[str]:
+    """What finished runs of a cell say of the code that trained them, or a part of them; empty if one of them says nothing."""
     finished = cell.runs[outcomes(cell.runs) == "finished"]
-    return set(finished["code"].fillna(finished["git_commit"]).dropna())
+    values = finished[column].dropna() if column in finished else finished[COMMIT][:0]
+    return {part for value in values for part in value.split(THEN)} if len(values) == len(finished) else set()
 
 
 def progress(cells: Sequence[Cell]) -> str:

@@ -1,6 +1,7 @@
 """The tidy table of experiments: a row per config, failures and what has not run included; a row per epoch and metric."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -20,13 +21,28 @@ from capsnet.registry import TEST_SETS
 from capsnet.variants import parse
 from experiments import catalog
 from experiments.known import by_config, read_grids, state
-from experiments.record import EPOCHS, FAILURE, FURTHER, OTHER_R, REASON, SUPERSEDED, TRIAL, TrackedRun
+from experiments.record import (
+    BEFORE,
+    CODE,
+    COMMIT,
+    EPOCHS,
+    FAILURE,
+    FURTHER,
+    HARDWARE,
+    OTHER_R,
+    REASON,
+    SUPERSEDED,
+    TRIAL,
+    VERSIONS,
+    TrackedRun,
+)
 from experiments.sources import Grid
 from experiments.tracking import Store
 
 CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", "logit_changes"))
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
-TAGS = ("git_commit", "code", "hardware", "versions")
+TAGS = (COMMIT, CODE, HARDWARE, VERSIONS)
+THEN = " then "  # between digests of code that trained a run one after the other
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
 TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
 LISTED = 12  # values that a message lists at most
@@ -185,7 +201,14 @@ def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str
         row[EPOCHS] = metrics.get(EPOCHS, float(config.epochs))  # older runs all trained to their last
         row |= {name: value for name, value in metrics.items() if _is_further(name)}
     row["seconds"] = metrics.get("train_seconds", float("nan"))
-    return row | {name: tags.get(name) for name in TAGS} | {"ended": run.end if run else None}
+    row |= {name: tags.get(name) for name in TAGS} | {CODE: _code(tags)}
+    return row | {"ended": run.end if run else None}
+
+
+def _code(tags: Mapping[str, str]) -> str | None:
+    """The digest of the code, or of several one after the other: ``0123 then 4567``; None of a run that has none."""
+    before = re.findall(rf"\b{CODE} (\w+)", tags.get(BEFORE, ""))
+    return THEN.join(dict.fromkeys([*before, tags[CODE]])) if CODE in tags else None
 
 
 def _is_further(name: str) -> bool:

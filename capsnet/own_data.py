@@ -199,7 +199,8 @@ def _checked(images: np.ndarray, labels: np.ndarray, part: str, path: Path) -> A
         wanted = f"{part}_labels begin at {labels.min()}, not at 0"
     if wanted:
         raise InputError(f"{path.resolve()}: {wanted}")
-    return images, labels.astype(np.int64)
+    single = images.ndim == 4 and images.shape[3] == 1  # of which loaders give no axis
+    return np.ascontiguousarray(images[..., 0]) if single else images, labels.astype(np.int64)
 
 
 # ---- the lines of a data set

@@ -53,6 +53,7 @@ class Snapshot:
         metadata = {
             "format": FORMAT,
             "config": json.dumps(self.config.to_params()),
+            "differing": json.dumps(self.config.differing),
             "history": json.dumps([asdict(metrics) for metrics in self.history]),
         }
         metadata["sha256"] = _checksum(tensors, metadata)
@@ -140,10 +141,14 @@ class TrainingState:
         other = "use the version that wrote it, or delete it to train from the beginning"
         try:
             history = [EpochMetrics(**metrics) for metrics in json.loads(metadata["history"])]
-            params = json.loads(metadata["config"])
+            params, differing = json.loads(metadata["config"]), json.loads(metadata.get("differing", "null"))
         except (KeyError, TypeError) as error:
             raise InputError(f"{path} tells other things of its epochs than this version ({error}): {other}") from None
-        state = cls(from_params(params), device)
+        try:
+            config = from_params(params, differing)
+        except InputError as error:
+            raise InputError(f"{path} is of another config than any of this version: {error}; {other}") from None
+        state = cls(config, device)
         wanted = {name: tensor.shape for name, tensor in state._tensors().items()}
         # a file from before the first step may have no moments, and none has a generator that came later
         needed = {name for name in wanted if name.startswith("model.")}

@@ -119,7 +119,7 @@ def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tup
     known, old = _without_other_code(configs, place.store) if wish.fresh else (by_config(place.store.runs())[0], {})
     due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
     todo = [make_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
-    settled = [found for _, config in configs if is_settled(found := known.get(config)) and found]
+    settled = [found for _, config in configs if (found := known.get(config)) and not _is_due(found, wish.retry_failed)]
     other = sum(_is_other(found.tags) for found in settled)
     summary = Summary(planned=len(configs), before=len(configs) - len(todo), other_code=other)
     for cell, config in configs:

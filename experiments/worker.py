@@ -216,7 +216,10 @@ def _begin(job: Job, place: Place, journal: Journal) -> None:
         journal.begin(Record(job.config.to_params(), brief_label(job.name), place.parent, tags, run_id=job.run_id))
         return
     before = journal.record.tags
-    if changed := [f"{name} {before[name]}" for name in made_by if before.get(name, tags[name]) != tags[name]]:
+    changed = [f"{name} {before[name]}" for name in made_by if before.get(name, tags[name]) != tags[name]]
+    if CODE not in before and before.get(COMMIT) != tags[COMMIT]:  # a version that had no digest yet began it
+        changed.append(f"{CODE} unknown")
+    if changed:
         told = f"to epoch {len(journal.history)}: {', '.join(changed)}"  # what was trained by other code, or elsewhere
         tags[BEFORE] = f"{before[BEFORE]}; {told}" if BEFORE in before else told
     journal.update(tags={**before, **tags}, ending=None, told=False)

@@ -210,6 +210,20 @@ def test_arrays_are_read_as_they_are(tmp_path, register, cpu):
     assert read(config, tmp_path, cpu).test.images.shape == (2, 3, 5, 4)
 
 
+def test_an_axis_of_one_channel_is_none(tmp_path, register, cpu):
+    plain = {
+        name: RANDOM.integers(0, 256, (count, 5, 4), dtype=np.uint8)
+        for name, count in (("train_images", 6), ("test_images", 2))
+    }
+    arrays(tmp_path, **{name: images[..., None] for name, images in plain.items()})
+    register(dataclasses.replace(HELD, shape=(1, 5, 4)), npz)
+    (images, _), (test, _) = npz("mine", tmp_path)
+    np.testing.assert_array_equal(images, plain["train_images"])
+    np.testing.assert_array_equal(test, plain["test_images"])
+    config = RunConfig(dataset="mine", validation_size=2, conv_kernel=2, primary_kernel=2, augmentation="none")
+    assert read(config, tmp_path, cpu).test.images.shape == (2, 1, 5, 4)
+
+
 def test_a_file_or_an_array_that_is_missing_is_named(tmp_path, register):
     register(HELD, npz)
     message = refused(npz, tmp_path)

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import capsnet.files
+from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.metrics import EpochMetrics
 from capsnet.state import STREAMS, TrainingState, _checksum, stream
@@ -246,6 +247,23 @@ def test_the_file_holds_no_pickle_and_a_readable_history(trained, tmp_path):
         metadata = file.metadata()
     assert [EpochMetrics(**m) for m in json.loads(metadata["history"])] == trained.history
     assert json.loads(metadata["config"]) == trained.config.to_params()
+
+
+@pytest.mark.parametrize("differing", [False, True])
+def test_a_checkpoint_of_a_branch_with_more_fields_goes_on_if_those_were_at_their_defaults(
+    trained, tmp_path, cpu, monkeypatch, differing
+):
+    params, names = {**trained.config.to_params(), "temperature": "1.0"}, [*trained.config.differing, "temperature"]
+    with monkeypatch.context() as branch:
+        branch.setattr(RunConfig, "to_params", lambda self: params)
+        if differing:
+            branch.setattr(RunConfig, "differing", names)
+        trained.save(tmp_path / "a")
+    if differing:
+        with pytest.raises(InputError, match=r"a is of another config .* has no temperature: .*, or delete it to train from"):
+            TrainingState.load(tmp_path / "a", cpu)
+    else:
+        assert TrainingState.load(tmp_path / "a", cpu).config == trained.config
 
 
 def test_streams_of_a_seed_are_independent_and_fixed():

@@ -16,12 +16,12 @@ from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.metrics import EpochMetrics
 from capsnet.state import TrainingState
-from experiments import stores
+from experiments import stores, worker
 from experiments.gridding import end_parents
 from experiments.journal import Journal, folder_of
 from experiments.known import read_grids
 from experiments.locks import ALL, Launchers
-from experiments.record import Ending, Record
+from experiments.record import Ending, Record, is_of_other_code
 from experiments.sources import parse_grid
 from experiments.sync import sync
 from experiments.tracking import Store
@@ -63,6 +63,32 @@ def test_lines_that_a_power_cut_took_come_back_from_the_checkpoint(tmp_path: Pat
         assert again.history == [row(1), row(2), row(3)]
         again.append(row(4))
     assert [metrics.epoch for metrics in Journal(journal.folder).latest()] == [1, 2, 3, 4]
+
+
+def begun_again(folder: Path, tags: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The tags of a run that was begun with some, and is gone on with by the code that is ``here``."""
+    journal, config = Journal(folder), config_of(ONE)
+    monkeypatch.setattr(worker, "git_commit", lambda: "here")
+    monkeypatch.setattr(worker, "code", lambda: "digest")
+    with journal.held():
+        journal.begin(Record(config.to_params(), "r", "", {"cell": "c", **tags}))
+        worker._begin(Job("c", config), Place(None, folder, "g", "", folder, "cpu"), journal)  # type: ignore[arg-type]
+        return dict(journal.record.tags)
+
+
+@pytest.mark.parametrize(
+    ("before", "other"),
+    [
+        ({"git_commit": "there"}, True),  # of a version that logged no digest
+        ({"git_commit": "here"}, False),
+        ({"git_commit": "there", "code": "digest"}, False),  # a commit of documents lies between
+        ({"git_commit": "there", "code": "another"}, True),
+    ],
+)
+def test_a_run_that_other_code_began_stays_one_of_other_code(tmp_path: Path, monkeypatch, before, other) -> None:
+    tags = begun_again(tmp_path / "j", before, monkeypatch)
+    assert (tags["git_commit"], tags["code"]) == ("here", "digest")
+    assert is_of_other_code(tags, "here", "digest") == other
 
 
 @pytest.mark.parametrize(("changed", "marked"), [({"train_loss": 2.0}, True), ({"time": 9, "seconds": 2.0}, False)])

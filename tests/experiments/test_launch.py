@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments import gridding
 from experiments.gridding import Summary, Wish
 from experiments.known import by_config, state
 from experiments.provenance import hardware
@@ -74,7 +75,9 @@ def test_a_larger_grid_trains_only_what_is_new(mlruns: Path, tiny: Path) -> None
     assert (summary.before, summary.finished) == (4, 2)
 
 
-def test_a_run_that_diverges_is_recorded_and_the_others_go_on(mlruns: Path, tiny: Path) -> None:
+def test_a_run_that_diverges_is_recorded_and_the_others_go_on(
+    mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = tiny.read_text().replace("seeds: 2", "seeds: 1\nalso:\n  - learning_rate: 1e30")
     summary, store = launched(mlruns, text)
     assert summary.finished == 2
@@ -91,8 +94,12 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(mlruns: Path, tiny
     again, _ = launched(mlruns, text)  # it would diverge again: it is told of, but not trained
     assert (again.before, again.finished, len(again.failed)) == (3, 0, 1)
     assert len(list(store.runs())) == 3
+    monkeypatch.setattr(gridding, "code", lambda: "another")
+    again, _ = launched(mlruns, text)
+    assert again.other_code == 3
     retried, _ = launched(mlruns, text, wish=Wish(retry_failed=True))
     assert (retried.before, retried.finished, len(retried.failed)) == (2, 0, 1)
+    assert retried.other_code == 2  # it is trained again anyway
 
 
 def test_a_run_that_dies_of_an_exception_is_recorded_and_tried_again(
