@@ -7,11 +7,11 @@ mean has, interactions, further test sets. Of an axis it names the largest diffe
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from analysis.cells import Cell, apart, axes_read, name_of
+from analysis.cells import Cell, apart, name_of
 from analysis.comparisons import Comparisons, Difference, axes_of
 from analysis.contrasts import Contrast
 from analysis.robustness import Further
-from analysis.sentences import against, claim, count, listed, out_of_reach, points, setting, support
+from analysis.sentences import against, claim, count, differing, listed, out_of_reach, points, setting, support
 from analysis.statistics import Comparison
 from experiments.significance import ALPHA
 
@@ -40,10 +40,10 @@ def answer(
     elsewhere = [each for each in further if each.p_holm <= ALPHA]
     spoken = {axis for each in (*on_average, *turns) for axis in each.axes}
     alone = [each for each in comparisons.differences if each.p_holm <= ALPHA]
-    differing = {id(each): _differing(each.cell, reference) for each in alone}
+    own = {id(each): set(differing(each.cell.setting, reference.setting)) for each in alone}
     # of other cells what is claimed of their axes speaks
-    alone = [each for each in alone if differing[id(each)] & incomparable or differing[id(each)].isdisjoint(spoken)]
-    spoken |= {axis for each in alone for axis in differing[id(each)]}
+    alone = [each for each in alone if own[id(each)] & incomparable or own[id(each)].isdisjoint(spoken)]
+    spoken |= {axis for each in alone for axis in own[id(each)]}
     compared = {each.axes[0] for each in by_axis if each.settings}
     silent = [axis for axis in axes if axis in compared - spoken]
     said = [
@@ -89,9 +89,7 @@ def _cells(claimed: Sequence[Difference], compared: int, reference: Cell, *, bes
 def _turns(claimed: Sequence[Contrast]) -> str:
     if not claimed:
         return ""
-    made = claimed[0]
-    changes = points(made.comparison.difference.mean, made.comparison)
-    said = f"With {pair(made, 1, 'instead of')}, the difference of {pair(made)} changes by {changes}"
+    said = f"W{_turned(claimed[0])[1:]}"
     more = f"; {count(len(claimed) - 1, 'more interaction')} can be claimed" if len(claimed) > 1 else ""
     return f"{said}{more}."
 
@@ -132,12 +130,6 @@ def _size(made: Contrast | Difference | Further) -> float:
     return abs(made.comparison.difference.mean)
 
 
-def _differing(cell: Cell, other: Cell) -> set[str]:
-    """The axes in which two cells differ."""
-    mine, theirs = axes_read(cell.setting), axes_read(other.setting)
-    return {axis for axis in {**mine, **theirs} if axis not in mine or axis not in theirs or mine[axis] != theirs[axis]}
-
-
 def pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
     """``r = 3 against 1``."""
     field, (value, other) = contrast.axes[axis], contrast.pairs[axis]
@@ -147,9 +139,12 @@ def pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
 
 def turn(contrast: Contrast, family: Sequence[Comparison]) -> str:
     """How one axis changes the difference that another makes."""
-    made = contrast.comparison
-    numbers = f"{points(made.difference.mean, made)} ({support(made, contrast.p_holm, family)})"
-    return f"with {pair(contrast, 1, 'instead of')}, the difference of {pair(contrast)} changes by {numbers}"
+    return f"{_turned(contrast)} ({support(contrast.comparison, contrast.p_holm, family)})"
+
+
+def _turned(contrast: Contrast) -> str:
+    changes = points(contrast.comparison.difference.mean, contrast.comparison)
+    return f"with {pair(contrast, 1, 'instead of')}, the difference of {pair(contrast)} changes by {changes}"
 
 
 def where(contrast: Contrast, axes: Sequence[str], reference: Cell | None) -> str:

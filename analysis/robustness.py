@@ -69,22 +69,19 @@ def errors(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
 
 def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Every cell against the reference of its data set on the further test sets, paired by seed; None if no pair was tested."""
-    sets, found = tested(comparisons), compared(comparisons)
+    sets, found = tested(comparisons), judged(comparisons)
     if not found:
         return None
-    families = grouped(found, lambda each: each[0])
-    adjusted = {name: iter(statistics.holm([made.p for _, _, made in family])) for name, family in families.items()}
+    families = grouped(found, lambda each: each.cell)
     references = {name: comparisons.references[name][0] for name in families}
-    axes = list(found[0][0].setting)
-    body, marked = [], set()
-    for i, (cell, name, made) in enumerate(found):
-        of = dataset_of(cell)
-        own = t_interval(np.subtract(*paired(cell.by_seed, references[of].by_seed)))
-        p = float(next(adjusted[of]))
-        texts = [_called(name), str(made.difference.n), *difference_texts(own), *difference_texts(made.difference)]
-        body.append([*texts_of(cell.setting), *texts, *comparison_texts(made, p)])
-        if p <= ALPHA:
-            marked.add(i)
+    axes = list(found[0].cell.setting)
+    body = []
+    for each in found:
+        made, reference = each.comparison, references[dataset_of(each.cell)]
+        own = t_interval(np.subtract(*paired(each.cell.by_seed, reference.by_seed)))
+        texts = [each.called, str(made.difference.n), *difference_texts(own), *difference_texts(made.difference)]
+        body.append([*texts_of(each.cell.setting), *texts, *comparison_texts(made, each.p_holm)])
+    marked = frozenset(i for i, each in enumerate(found) if each.p_holm <= ALPHA)
     header = [*map(name_of, axes), "test set", "pairs", "difference on own test set (points)", "95% over seeds"]
     header += ["difference (points)", "95% over seeds", "effect size", "p", "p (Holm)"]
     several = "of its data set " * (len(comparisons.by_dataset) > 1)
@@ -94,14 +91,14 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
         "error on further test sets, in percentage points, paired by seed, and on the networks' own test set, which tells how "
         f"equal those are that are compared; {_reached(references, sets)}.{in_brackets(axes)}"
     )
-    least = min(made.smallest_p for _, _, made in found)
+    least = min(each.comparison.smallest_p for each in found)
     note = (
         "p: sign-flip test of the paired differences, by Holm's method corrected for "
         f"{families_text(families, named=len(families) > 1)}; the least p that so many pairs can give is {p_text(least)} "
         "before the correction."
     )
     notes = [*_origins(sets), note, *stopping(comparisons.cells), footer(runs)]
-    return Table(f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, notes, frozenset(marked))
+    return Table(f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, notes, marked)
 
 
 def compared(comparisons: Comparisons) -> list[tuple[Cell, str, Comparison]]:

@@ -127,13 +127,19 @@ def setting(values: Mapping[str, Any]) -> str:
     return setting_text(values, " = ")
 
 
+def differing(values: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The axes in which two settings differ, of those that mean something to both or to one."""
+    values, other = axes_read(values), axes_read(other)
+    return [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
+
+
 def against(values: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What a setting has that the other has not: ``r = 3 against 1``, ``r = 3 with epochs = 9 against r = 1 with ...``."""
     if (read := axes_read(values)) == axes_read(other):  # two sizes of a decoder that is not made
         sizes = (f"{named(axis, values[axis], ' = ')} against {value_text(axis, other[axis])}" for axis in values.keys() - read)
         return f"{listed(sizes)}, which is the same network"
     values, other = read, axes_read(other)
-    axes = [axis for axis in {**values, **other} if axis not in values or axis not in other or values[axis] != other[axis]]
+    axes = differing(values, other)
     if len(axes) == 1:
         [axis] = axes
         shown, beside = apart(axis, values[axis], other[axis])

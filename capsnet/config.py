@@ -69,17 +69,12 @@ TOLD: Mapping[str, Mapping[str, str]] = {
 
 def _listed(field: str) -> str:
     """What there is to choose from, for a description: made of the registries, so that it is whole whatever is added."""
-    if field in VARIANTS:
-        return ", ".join(_told(field, usage(name, function), name) for name, function in VARIANTS[field].items())
-    told = TOLD[field]
+    texts = {name: usage(name, made) for name, made in VARIANTS[field].items()} if field in VARIANTS else {}
+    told = TOLD.get(field, {})
     if field == "dataset":
         told = {name: _seen(facts, told.get(name, "")) for name, facts in DATASETS.items()}
-    return ", ".join(f"{name} ({told[name]})" if name in told else name for name in CHOICES[field])
-
-
-def _told(field: str, text: str, name: str) -> str:
-    told = TOLD.get(field, {}).get(name)
-    return f"{text} ({told})" if told else text
+    named = texts or {name: name for name in CHOICES[field]}
+    return ", ".join(f"{text} ({told[name]})" if name in told else text for name, text in named.items())
 
 
 def _seen(facts: DatasetFacts, told: str) -> str:

@@ -15,7 +15,7 @@ Squash = Callable[[Tensor], Tensor]
 
 
 class RoutingModule(nn.Module, ABC):
-    """A routing with parameters or buffers, made of the numbers of inputs and classes.
+    """A routing with parameters, buffers or options, made of the numbers of inputs and classes.
 
     Attributes:
         takes_activations: whether it is given the lengths of the inputs, after votes, iterations and bias.

@@ -1,8 +1,8 @@
 """Routings: from votes (each input capsule's prediction of each class capsule) to class capsules.
 
-A routing is a plain function, or a module if it has parameters or buffers: a class, made of the numbers of inputs and classes.
-``iterations`` is r in the paper's count: the number of weighted sums, of which the last is the output, so that the logits are
-updated r - 1 times.
+A routing is a plain function, or a module if it has parameters, buffers or options: a class, made of the numbers of inputs and
+classes. ``iterations`` is r in the paper's count: the number of weighted sums, of which the last is the output, so that the
+logits are updated r - 1 times.
 """
 
 from abc import abstractmethod

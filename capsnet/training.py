@@ -197,7 +197,8 @@ def errors_at(model: Network, split: Split, batch_size: int, iterations: Sequenc
     """The errors in percent of a network that routes with these r, each instead of its own, which it has again afterwards."""
     errors: dict[int, float] = {}
     if not isinstance(model, CapsuleNetwork):
-        return errors  # none are asked for: see train
+        assert not iterations, "train refuses them"
+        return errors
     own = model.capsules.iterations
     try:
         for r in iterations:

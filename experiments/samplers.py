@@ -1,6 +1,6 @@
 """Samplers and pruners by name, with their parameters: ``tpe(n_startup_trials=20)``. Meanings and defaults are Optuna's.
 
-Each is a recipe, from which study.py, the one file that imports Optuna, makes the object.
+Each is a recipe, from which study.py makes the object.
 """
 
 from collections.abc import Callable, Mapping
