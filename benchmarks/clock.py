@@ -8,7 +8,7 @@ from statistics import median
 
 import torch
 
-from capsnet.step import WARM_UP, aside, recorded
+from capsnet.graphs import WARM_UP, aside, recorded
 
 Pass = Callable[[], float]  # does its work once and returns the seconds that it took, or where it says so a rate
 SHORTEST = 0.01  # seconds: calls that take less are timed several at once

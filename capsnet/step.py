@@ -1,4 +1,4 @@
-"""One training step, and how an epoch's steps are taken: one after the other, or as replays of one captured CUDA graph.
+"""One training step, and how an epoch's steps are taken: one after the other, or as replays of CUDA graphs (graphs.py).
 
 Nothing in a step waits for the device or for the host: the data set, the epoch's order, its augmentation and its learning rates
 lie on the device when the epoch begins, and sums of losses stay there until it ends.
@@ -6,8 +6,7 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -18,18 +17,17 @@ from capsnet.answers import answered, wrong
 from capsnet.augmentation import Augmentation
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
-from capsnet.draws import Batch, Draws, composed, draw
+from capsnet.draws import Batch, Draws, composed
 from capsnet.errors import headline, shortage
 from capsnet.execution import Settled, cell_of, give_up_compiling
+from capsnet.graphs import Graphs
 from capsnet.models import Network
 from capsnet.objectives import Objective, margin
-from capsnet.state import STREAMS, TrainingState
+from capsnet.state import TrainingState
 
 Losses = tuple[Float[Tensor, ""], Float[Tensor, "4"]]
 
 MARGIN = margin()  # as in the paper
-
-WARM_UP = 3  # steps before a capture, in which libraries choose algorithms and take their workspaces
 
 
 def step_losses(
@@ -212,95 +210,3 @@ def _compiled(cell: RunConfig) -> Callable[..., Losses]:  # noqa: ARG001
     torch.compiler.reset()
     made: Callable[..., Losses] = torch.compile(drawn_losses, dynamic=False)
     return made
-
-
-class Graphs:
-    """A run's steps as CUDA graphs, one for each size of batch. What they read and write lies always in the same memory."""
-
-    def __init__(self, steps: Steps) -> None:
-        self.steps, device = steps, steps.state.device
-        config = steps.state.config
-        any_seed = {name: torch.Generator() for name in STREAMS}
-        self.draws = draw(steps.data.training, config.facts.labels, steps.augment, config.dropout > 0, any_seed).to(device)
-        own = steps.state.optimizer.param_groups[0]["lr"]  # which a step reads from memory
-        self.rate = own if isinstance(own, Tensor) else torch.zeros((), dtype=torch.float64)
-        # each step's at the place of its first image; as the optimizer has it, so that one launch finds it and puts it there
-        self.rates = torch.zeros(config.steps_per_epoch * steps.size, dtype=self.rate.dtype, device=device)
-        self.first = torch.arange(config.batch_size, device=device)
-        # of the next step's images; a graph reads it long after the capture: what nothing holds would be another tensor by then
-        self.places = self.first.clone()
-        self.replays: dict[int, Callable[[], None]] = {}
-        self.pool = torch.cuda.graph_pool_handle()
-        self.stream = _stream(device)
-
-    def begin(self, draws: Draws, rates: Sequence[float]) -> None:
-        """Start an epoch; the first one captures the graphs."""
-        self.draws.copy_(draws)
-        self.rates[:: self.steps.size].copy_(torch.tensor(rates, dtype=torch.float64))
-        self.places.copy_(self.first)
-        if not self.replays:
-            whole, rest = divmod(self.steps.count, self.steps.size)
-            if whole:
-                self.replays[self.steps.size] = self._capture(self.steps.size, 0)
-            way = self.steps.losses
-            if rest:
-                self.replays[rest] = self._capture(rest, whole)
-            if whole and self.steps.losses is not way:  # which compiling failed for: all of a run's steps are taken in one way
-                self.replays[self.steps.size] = self._capture(self.steps.size, 0)
-
-    def replay(self, size: int) -> None:
-        """The next step, of ``size`` images."""
-        self.replays[size]()
-
-    def _step(self, size: int) -> None:
-        """The step that ``places`` say, on so many images."""
-        # indexing with a tensor without dimensions would wait for the device
-        torch.index_select(self.rates, 0, self.places[:1], out=self.rate[None])
-        self.steps.compute_on(self.draws, self.rate, self.places[:size])
-        self.places += self.steps.size
-
-    def _capture(self, size: int, number: int) -> Callable[[], None]:
-        """A step of ``size`` images, to be replayed; ``number`` is that of such a step."""
-        steps = self.steps
-        moving = *steps.state.moving(), self.places, steps.totals, steps.done
-        before = [(tensor, tensor.clone()) for tensor in moving]
-
-        def warm_up() -> None:
-            for _ in range(WARM_UP):
-                self.places.copy_(self.first + number * steps.size)
-                self._step(size)
-
-        aside(warm_up)
-        steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
-        replay = recorded(lambda: self._step(size), self.pool, self.stream)
-        with torch.no_grad():
-            for tensor, value in before:  # the warm-up leaves no trace
-                tensor.copy_(value)
-        return replay
-
-
-@cache
-def _stream(device: torch.device) -> torch.cuda.Stream:
-    """For captures: of this device, where torch's own is of the first that captured.
-
-    One for all runs of a process: memory of a pool is its stream's, and libraries keep a workspace for each stream they see.
-    """
-    return torch.cuda.Stream(device)
-
-
-def aside(work: Callable[[], None]) -> None:
-    """Do the work on another stream of the device, as must be before it can be captured."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        work()
-    torch.cuda.current_stream().wait_stream(side)
-
-
-def recorded(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> Callable[[], None]:
-    """Capture the work in a CUDA graph without doing it; what is returned does it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):  # other threads may go on
-        work()
-    replay: Callable[[], None] = graph.replay
-    return replay

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from capsnet import baselines, step
+from capsnet import baselines, graphs, step
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.data import Split
 from capsnet.diagnostics import diagnose
@@ -235,10 +235,10 @@ def test_replayed_steps_drop_what_steps_do(config, small, cpu, data_of, monkeypa
         return torch.cat([tensor.flatten() for tensor in state.moving()]), [m.train_loss for m in history]
 
     wanted = result()
-    monkeypatch.setattr(step, "aside", lambda work: work())
-    monkeypatch.setattr(step, "recorded", lambda work, pool, stream: work)
+    monkeypatch.setattr(graphs, "aside", lambda work: work())
+    monkeypatch.setattr(graphs, "recorded", lambda work, pool, stream: work)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(step, "_stream", lambda _: None)
+    monkeypatch.setattr(graphs, "_stream", lambda _: None)
     monkeypatch.setattr("capsnet.training.Execution.settle", lambda *_: step.Settled(compile=False, graph=True))
     found = result()
     assert torch.equal(found[0], wanted[0])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from capsnet import losses, step, training
+from capsnet import graphs, losses, step, training
 from capsnet.data import Split
 from capsnet.draws import draw
 from capsnet.execution import Settled
@@ -21,10 +21,10 @@ def captured(monkeypatch):
         warmed.append(work)
         work()
 
-    monkeypatch.setattr(step, "aside", aside)
-    monkeypatch.setattr(step, "recorded", lambda work, pool, stream: work)
+    monkeypatch.setattr(graphs, "aside", aside)
+    monkeypatch.setattr(graphs, "recorded", lambda work, pool, stream: work)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(step, "_stream", lambda _: None)
+    monkeypatch.setattr(graphs, "_stream", lambda _: None)
     settled = training.Execution.settle
     monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=False, graph=True))
     yield warmed
