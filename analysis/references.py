@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.cells import NAMES, Cell, axes_read, dataset_of, grouped, is_default, named, text_of, value_text
-from capsnet.config import VARIANTS
+from capsnet.choices import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
 from experiments.sources import SHORT

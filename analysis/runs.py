@@ -14,7 +14,8 @@ from pandas.api.types import is_numeric_dtype
 
 from analysis.cells import value_text
 from capsnet import cli
-from capsnet.config import FIELDS, VARIANTS, RunConfig
+from capsnet.choices import VARIANTS
+from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.metrics import EpochMetrics
 from capsnet.registry import TEST_SETS

@@ -18,7 +18,8 @@ from rich.markup import escape
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from capsnet import interrupts
-from capsnet.config import CHOICES, FIELDS, VARIANTS, RunConfig
+from capsnet.choices import CHOICES, VARIANTS
+from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, brief, shortage, unknown
 
 

@@ -5,85 +5,30 @@ workers are arguments elsewhere, because they choose where a number is computed,
 """
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
-from capsnet.augmentation import AUGMENTATIONS, Augmentation
+from capsnet.augmentation import Augmentation
+from capsnet.choices import CHOICES, VARIANTS, listed
 from capsnet.errors import InputError, unknown
-from capsnet.objectives import LOSSES, Objective
+from capsnet.objectives import Objective
 from capsnet.refusals import CHECKS
 from capsnet.registry import (
     DATASETS,
-    GRADIENTS,
-    MASKS,
     MODELS,
-    PRECISIONS,
-    SQUASHES,
     TEST_SETS,
     DatasetFacts,
     ModelFacts,
 )
-from capsnet.routings import ROUTINGS, RoutingFacts
-from capsnet.schedules import SCHEDULES, Schedule
-from capsnet.variants import Variant, parse, usage
+from capsnet.routings import RoutingFacts
+from capsnet.schedules import Schedule
+from capsnet.variants import Variant, parse
 
 Count = Annotated[int, Field(ge=1, lt=2**31)]
-
-CHOICES: Mapping[str, Mapping[str, Any]] = {
-    "dataset": DATASETS,
-    "model": MODELS,
-    "mask": MASKS,
-    "squash": SQUASHES,
-    "routing_gradient": GRADIENTS,
-    "precision": PRECISIONS,
-}
-"""Fields whose value is a name, and what there is to choose from."""
-
-VARIANTS: Mapping[str, Mapping[str, Callable[..., Any]]] = {
-    "augmentation": AUGMENTATIONS,
-    "loss": LOSSES,
-    "lr_schedule": SCHEDULES,
-    "routing": ROUTINGS,
-}
-"""Fields whose value is a variant with its parameters, and what there is to choose from."""
-
-TOLD: Mapping[str, Mapping[str, str]] = {
-    "dataset": {"mnist_40": "mnist's digits"},
-    "model": {"capsnet": "the paper's network", "cnn_matched": "of its size, no capsules", "cnn": "its baseline"},
-    "routing": {
-        "dynamic": "paper, procedure 1",
-        "uniform": "every coupling 1 / classes",
-        "random": "drawn once",
-        "static": "learned logits",
-        "attention": "Efficient-CapsNet's",
-        "em": "of matrix capsules",
-    },
-    "squash": {"paper": "equation 1", "efficient": "1 - 1/e^|s|", "half": "0.5 for equation 1's 1"},
-}
-"""What a field's description says of a choice beside its name. One of which nothing is said here is named all the same."""
-
-
-def _listed(field: str) -> str:
-    """What there is to choose from, for a description: made of the registries, so that it is whole whatever is added."""
-    texts = {name: usage(name, made) for name, made in VARIANTS[field].items()} if field in VARIANTS else {}
-    told = TOLD.get(field, {})
-    if field == "dataset":
-        told = {name: _seen(facts, told.get(name, "")) for name, facts in DATASETS.items()}
-    named = texts or {name: name for name in CHOICES[field]}
-    return ", ".join(f"{text} ({told[name]})" if name in told else text for name, text in named.items())
-
-
-def _seen(facts: DatasetFacts, told: str) -> str:
-    """The size of a data set's images, what they are, and what is done to those of test."""
-    channels, height, width = facts.shape
-    size = f"{height}x{width}" if channels == 1 else f"{channels} x {height}x{width}"
-    pairs = "two overlapping digits" if facts.labels == 2 else ""
-    moved = f"at test moved as by shift(pixels={facts.moved})" if facts.moved else ""
-    return ", ".join(filter(None, [size, told, pairs, moved]))
 
 
 class RunConfig(BaseModel):
@@ -94,16 +39,16 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
-    dataset: str = Field("mnist", description=_listed("dataset"))
+    dataset: str = Field("mnist", description=listed("dataset"))
     train_size: int = Field(0, ge=0, description="training images, class by class in proportion; 0 = all but validation's")
     validation_size: int = Field(5000, ge=0, description="images held out of the training set; 0 = no validation")
     augmentation: str = Field(
         "shift(pixels=2)",
-        description=f"of training images, each its own: {_listed('augmentation')}; a crop is a patch, of which validation and "
+        description=f"of training images, each its own: {listed('augmentation')}; a crop is a patch, of which validation and "
         "test see the middle one",
     )
 
-    model: str = Field("capsnet", description=_listed("model"))
+    model: str = Field("capsnet", description=listed("model"))
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the last hidden layer's units that a baseline's step drops")
     conv_channels: Count = Field(256, description="channels of the first convolution (stride 1, ReLU)")
     conv_kernel: Count = Field(9, description="side of its kernel in pixels")
@@ -113,9 +58,9 @@ class RunConfig(BaseModel):
     primary_stride: Count = Field(2, description="its stride in pixels")
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
-    squash: str = Field("paper", description=f"of primary and class capsules: {_listed('squash')}")
+    squash: str = Field("paper", description=f"of primary and class capsules: {listed('squash')}")
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
-    routing: str = Field("dynamic", description=_listed("routing"))
+    routing: str = Field("dynamic", description=listed("routing"))
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")
     none_of_the_above: bool = Field(
         False, description="a further class without capsule, of logit 0, takes a share of the coupling (dynamic, static)"
@@ -132,7 +77,7 @@ class RunConfig(BaseModel):
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
     mask: str = Field("label", description="capsule that the decoder is fed in training: label, prediction, or none (all)")
-    loss: str = Field("margin", description=f"of the class scores, averaged over the batch: {_listed('loss')}")
+    loss: str = Field("margin", description=f"of the class scores, averaged over the batch: {listed('loss')}")
 
     epochs: Count = Field(50, description="passes over the training images, at most if stop_at_error is set")
     stop_at_error: float = Field(
@@ -148,7 +93,7 @@ class RunConfig(BaseModel):
     )
     lr_schedule: str = Field(
         "exponential(gamma=0.96, every=2000, floor=0.001)",
-        description=f"counted in steps: {_listed('lr_schedule')}",
+        description=f"counted in steps: {listed('lr_schedule')}",
     )
     precision: str = Field("fp32", description="of what matrix products multiply: fp32, tf32 (CUDA only) or bf16")
     seed: int = Field(

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
-from capsnet.config import FIELDS, VARIANTS
+from capsnet.choices import VARIANTS
+from capsnet.config import FIELDS
 from capsnet.errors import InputError, unknown
 from experiments.space import Choice, Key, Option, Parameter, Range, Space, Values, same
 

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from capsnet import affnist, multimnist
-from capsnet.config import CHOICES, FIELDS, VARIANTS, RunConfig, from_params, make_config
+from capsnet.choices import CHOICES, VARIANTS
+from capsnet.config import FIELDS, RunConfig, from_params, make_config
 from capsnet.errors import InputError
 from capsnet.registry import DATASETS, MODELS, load
 from capsnet.routings import ROUTINGS

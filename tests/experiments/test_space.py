@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from capsnet.config import FIELDS, VARIANTS, make_config
+from capsnet.choices import VARIANTS
+from capsnet.config import FIELDS, make_config
 from capsnet.registry import DATASETS
 from capsnet.routings import ROUTINGS
 from capsnet.variants import parse
