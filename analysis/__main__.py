@@ -10,7 +10,7 @@ import tyro
 
 from analysis import duel, figures_command
 from analysis.places import folder_name
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.errors import InputError
 from experiments import stores
 
@@ -75,19 +75,19 @@ def main() -> int:
     try:
         found = read_runs(command.experiments, command.mlruns, command.where)
     except UnconfirmedError as error:
-        cli.console.print(cli.escaped(error))
+        terminal.say(error)
         return 0
     _told(found)
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in (*comparisons.faults, *comparisons.doubts):
-        _warn("missing", fault)
+        terminal.warn("missing", fault)
     # what is chosen by a filter is no result of the experiment as a whole, and must not take its place
     folder = command.results / folder_name(*found.stores, where=command.where)
     written: list[Path] = []
     try:
         if command.only in ("tables", "all"):
             written += tables.write(comparisons, found.runs, folder)
-            cli.console.print("", cli.escaped((folder / "accuracy.md").read_text(encoding="utf-8")), sep="\n")
+            terminal.say("", (folder / "accuracy.md").read_text(encoding="utf-8"))
         if command.only != "tables":
             drawn, undrawn = _drawn(found, comparisons, command, folder)
             written += drawn
@@ -104,12 +104,12 @@ def _told(found: "Runs") -> None:
     from analysis.sentences import count
 
     for told in found.left_out:
-        _warn("left out", told)
+        terminal.warn("left out", told)
     if found.repeated:
-        _warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
+        terminal.warn("left out", f"{found.repeated} finished runs of configs for which an earlier one speaks")
     if found.unplanned:
         which = f"{count(found.unplanned, 'run')} of configs that no grid here has any more, as from before an edit"
-        _warn(
+        terminal.warn(
             "beside the grid",
             f"{which}; --where leaves them out, and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
         )
@@ -122,11 +122,11 @@ def _told_where(found: "Runs", folder: Path, written: Sequence[Path]) -> None:
 
     stems = dict.fromkeys(str(path.relative_to(folder).with_suffix("")) for path in written if path.name != "report.html")
     report = ["report.html (all of it on one page)"] if folder / "report.html" in written else []
-    cli.console.print(f"In {folder}: {cli.escaped(', '.join([*report, *stems]))}")
+    terminal.say(f"In {folder}: {', '.join([*report, *stems])}")
     for store in found.stores.values():
         start = "" if stores.is_server(store.uri) else f"{stores.browsing(store.uri)}, then "
         page = f"{user_interface(store)}/{browse.address(store.experiment_id)}"
-        cli.console.print(f"To browse the runs: {cli.escaped(start)}{page}")
+        terminal.say(f"To browse the runs: {start}{page}")
 
 
 def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: Path) -> tuple[list[Path], list[str]]:
@@ -157,7 +157,7 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
         except InputError as fault:
             skipped.append(f"the figures of the best run: {fault}")
     for reason in skipped:
-        _warn("not drawn", reason)
+        terminal.warn("not drawn", reason)
     return paths, skipped
 
 
@@ -178,21 +178,17 @@ def _reported(
     before = [path for path in sorted((folder / "figures").glob("*/*")) if path.parent.name in known and path not in written]
     path = report.write(found, comparisons, [*written, *before], folder, command.where, undrawn)
     if command.where or command.reference or len(found.stores) > 1:
-        cli.console.print("MLflow keeps the report of a whole experiment against its usual reference only, so not this one")
+        terminal.say("MLflow keeps the report of a whole experiment against its usual reference only, so not this one")
         return path
     table = markdown(accuracy(comparisons, found.runs))
     for fault in [*report.log(found, path), *browse.log(found, report.asked_of(found), table)]:
-        _warn("missing", fault)
+        terminal.warn("missing", fault)
     return path
-
-
-def _warn(what: str, why: str) -> None:
-    cli.errors.print(f"[yellow]{what}:[/] {cli.escaped(why)}")
 
 
 def script() -> NoReturn:
     """The command that an installed wheel has."""
-    cli.finish(main)
+    terminal.finish(main)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from capsnet import cli
+from capsnet import terminal
 from capsnet.errors import InputError
 
 if TYPE_CHECKING:  # it takes seconds
@@ -49,13 +49,13 @@ def main(command: Compare) -> int:
     wrong = [wrong_of(answers["predictions"], labels) for answers in (first, second)]
     made = mcnemar(*wrong)
     for run_id, errors in zip((name, other), wrong, strict=True):
-        cli.console.print(f"run {run_id}: {errors.sum()} of {len(labels)} test images wrong ({100 * errors.mean():.2f} %)")
-    cli.console.print(
+        terminal.say(f"run {run_id}: {errors.sum()} of {len(labels)} test images wrong ({100 * errors.mean():.2f} %)")
+    terminal.say(
         f"wrong in the first alone: {made.only_first}; in the second alone: {made.only_second}; "
         f"in both: {int((wrong[0] & wrong[1]).sum())}"
     )
     p = p_text(made.p)
-    cli.console.print(f"McNemar's exact test: p {p.replace('<', '< ') if '<' in p else f'= {p}'}")
+    terminal.say(f"McNemar's exact test: p {p.replace('<', '< ') if '<' in p else f'= {p}'}")
     return 0
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from analysis.places import folder_name
-from capsnet import cli
+from capsnet import terminal
 from capsnet.errors import InputError
 
 if TYPE_CHECKING:  # it takes seconds
@@ -69,8 +69,8 @@ def main(command: Figures) -> int:
         except OSError as error:
             raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
         for path in paths:
-            cli.console.print(cli.escaped(path))
-        cli.console.print(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
+            terminal.say(path)
+        terminal.say(f"In MLflow they are artifacts of run {run.run_id}, in the folder {ARTIFACTS}.")
     return 0
 
 
@@ -108,16 +108,18 @@ def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path) -> list
     with TemporaryDirectory() as fetched:
         trained = Trained.load(store, run, Path(fetched))
     found = read(trained.config, data, torch.device("cpu"))
-    cli.console.print(cli.escaped(trained.title))
+    terminal.say(trained.title)
     folder = _place(results, run.run_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=".") as drawn:
-        with cli.console.status("drawing; to follow routing on all test images takes a CPU minutes for the full-size network"):
+        with terminal.console.status(
+            "drawing; to follow routing on all test images takes a CPU minutes for the full-size network"
+        ):
             paths = figures.write(trained, found, Path(drawn))
         folder.mkdir(exist_ok=True)
         paths = [path.replace(folder / path.name) for path in paths]
     if trained.without_decoder:
-        cli.errors.print(f"[yellow]no reconstructions:[/] {cli.escaped(trained.without_decoder)}")
+        terminal.warn("no reconstructions", trained.without_decoder)
     log(store, run.run_id, paths)
     return paths
 

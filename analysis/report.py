@@ -31,7 +31,7 @@ from analysis.origins import origins
 from analysis.roster import FINISHED, WAITING, roster
 from analysis.runs import Runs
 from analysis.sentences import percent
-from capsnet import cli
+from capsnet import terminal
 from capsnet.errors import brief
 from experiments import stores
 from experiments.overview import duration
@@ -234,10 +234,10 @@ def _again(found: Runs, comparisons: Comparisons, where: Sequence[str]) -> str:
     asked = [cell.setting for cell, why in comparisons.references.values() if why == "as asked for"]
     # of several, what they have in common names them
     reference = {axis: value for axis, value in asked[0].items() if all(each[axis] == value for each in asked)} if asked else {}
-    if len(names) == 1 and not where and not reference and cli.has_make():
+    if len(names) == 1 and not where and not reference and terminal.has_make():
         return f"make report EXPERIMENT={shlex.quote(names[0])}"
     words = [*names, "--only", "report", *(word for each in where for word in ("--where", each))]
     if reference:
         words += ["--reference", " ".join(f"{axis}={text_of(value)}" for axis, value in reference.items())]
-    start = cli.called("python -m analysis")
-    return f"{'.venv/bin/' if cli.has_make() else ''}{start} {shlex.join(words)}"
+    start = terminal.called("python -m analysis")
+    return f"{'.venv/bin/' if terminal.has_make() else ''}{start} {shlex.join(words)}"

@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from analysis.cells import value_text
-from capsnet import cli
+from capsnet import terminal
 from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
@@ -163,14 +163,14 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
     stores: dict[str, Store] = {}
     for name in latest or names:
         if name is None:
-            start = "make ablation, or " if cli.has_make() else ""
-            raise InputError(f"nothing has been launched yet: run {start}{cli.called('python -m experiments run')} GRID")
+            start = "make ablation, or " if terminal.has_make() else ""
+            raise InputError(f"nothing has been launched yet: run {start}{terminal.called('python -m experiments run')} GRID")
         store = Store.open(name, folder, create=False)
         if store is None:
             there = catalog.names(folder)
             nothing = f"no experiment {name!r}: nothing is launched yet"
             meant = get_close_matches(name, COMMANDS, n=1)
-            command = f"; or did you mean the command {cli.called(f'python -m analysis {meant[0]}')}?" if meant else ""
+            command = f"; or did you mean the command {terminal.called(f'python -m analysis {meant[0]}')}?" if meant else ""
             raise InputError((unknown("experiment", name, there) if there else nothing) + command)
         stores[name] = store
     return stores

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from rich.console import Console
 
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.files import replaced, writable
@@ -64,11 +63,10 @@ def main(base: RunConfig | None = None, scale: "Scale | None" = None) -> int:
         precisions,
         command.seconds,
         scale or SCALES[device.type],
-        lambda what: cli.errors.print(f"measuring {what}"),
+        lambda what: terminal.errors.print(f"measuring {what}"),
         lambda found: write(found, stem.with_name(f"{stem.name}.json")),
     )
-    for path in report(found, stem):
-        cli.console.print(cli.escaped(f"wrote {path}"))
+    terminal.say(*(f"wrote {path}" for path in report(found, stem)))
     return 0
 
 
@@ -82,15 +80,12 @@ def report(found: "Findings", stem: Path) -> list[Path]:
     """Print the tables, and write ``stem.json``, ``stem.md`` and ``stem.png``."""
     from benchmarks import picture, tables
 
-    console = cli.console if cli.console.is_terminal else Console(width=max(cli.console.width, WIDTH), highlight=False)
-    for line in tables.heading(found):
-        cli.console.print(cli.escaped(line))
+    terminal.say(*tables.heading(found))
     made = tables.all_of(found)
     for table in made:
-        cli.console.print()
-        console.print(table.rich())
-        for note in table.notes:
-            cli.console.print(cli.escaped(note))
+        terminal.say("")
+        terminal.wide().print(table.rich())
+        terminal.say(*table.notes)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "png")]
     write(found, paths[0])
     with replaced(paths[1]) as temporary:
@@ -102,4 +97,4 @@ def report(found: "Findings", stem: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    cli.finish(main)
+    terminal.finish(main)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 
@@ -57,12 +57,12 @@ def main(base: RunConfig | None = None) -> int:
         raise InputError("the kernels are for CUDA devices, and this is a CPU; python -m benchmarks measures it")
     config = base or make_config({"precision": "bf16"}, "the defaults")
     here = machine.describe(device)
-    cli.console.print(cli.escaped(f"{here['device']}, PyTorch {here['torch']}, commit {here['commit']}, {here['date']}"))
+    terminal.say(f"{here['device']}, PyTorch {here['torch']}, commit {here['commit']}, {here['date']}")
     with computing(config.precision, device):
         table = compared(measured(contests(config, device), device, command.seconds), config.batch_size)
-    cli.console.print(table.rich())
+    terminal.console.print(table.rich())
     for compiled in (False, True):
-        cli.console.print(profiled(config, device, compiled).rich())
+        terminal.console.print(profiled(config, device, compiled).rich())
     return 0
 
 
@@ -188,4 +188,4 @@ def profiled(config: RunConfig, device: "torch.device", compiled: bool) -> "Tabl
 
 
 if __name__ == "__main__":
-    cli.finish(main)
+    terminal.finish(main)

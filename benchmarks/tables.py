@@ -10,7 +10,7 @@ from rich.table import Table as RichTable
 from benchmarks import parts
 from benchmarks.clock import Spread, ratios, total
 from benchmarks.measure import TEXTBOOK, Findings, Step
-from capsnet.cli import escaped
+from capsnet.terminal import escaped
 
 EPOCH = 60_000  # images
 

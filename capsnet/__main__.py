@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import tyro
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution
@@ -92,25 +92,24 @@ def main() -> int:
         further.read_test_set(name, folder, torch.device("cpu"))
     data = read(config, folder, device)
     parameters = sum(p.numel() for p in state.model.parameters())
-    cli.console.print(
+    terminal.say(
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
         f"{parameters:,} parameters; on {device}, steps {settled}"
     )
-    cli.note([*remarks([config]), *precision.remarks([config], device)])
-    shown = Display(config, len(state.history)) if cli.console.is_terminal else nullcontext(_Lines())
+    terminal.note([*remarks([config]), *precision.remarks([config], device)])
+    shown = Display(config, len(state.history)) if terminal.console.is_terminal else nullcontext(_Lines())
     try:
         with shown as display:
             for metrics in train(state, data, execution=execution, log_interval=command.log_interval, on_step=display.step):
                 display.epoch(metrics)
                 if command.checkpoints:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
-        for line in _tested(state, data, folder):
-            cli.console.print(line)
+        terminal.say(*_tested(state, data, folder))
     except DivergedError as error:
-        cli.errors.print(f"[bold red]diverged:[/] {error}")
+        terminal.warn("diverged", error, terminal.FAULT)
         return 1
     if told := stopping(config, state.history):
-        cli.console.print(told)
+        terminal.say(told)
     return 0
 
 
@@ -154,10 +153,10 @@ class _Lines:
     """Progress for a log file: a line per report."""
 
     def step(self, step: "Step") -> None:
-        cli.console.print(f"epoch {step.epoch}  step {step.step}/{step.steps}  loss {step.loss:.4f}")
+        terminal.say(f"epoch {step.epoch}  step {step.step}/{step.steps}  loss {step.loss:.4f}")
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        cli.console.print(describe(metrics))
+        terminal.say(describe(metrics))
 
 
 class Display(Progress):
@@ -165,7 +164,7 @@ class Display(Progress):
 
     def __init__(self, config: RunConfig, done: int) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:.0f} %"), TimeRemainingColumn()
-        super().__init__(*columns, console=cli.console)
+        super().__init__(*columns, console=terminal.console)
         self.per_epoch = config.steps_per_epoch
         self.bar = self.add_task("training", total=config.total_steps, completed=done * self.per_epoch)
         self.error = ""
@@ -208,13 +207,13 @@ def _state(config: RunConfig, command: Command, device: "torch.device") -> "Trai
         raise InputError(
             f"{last} is of another config: {told}. Give the same flags to go on from it, or another folder to start anew"
         )
-    cli.console.print(f"going on after epoch {len(state.history)} of {cli.escaped(last)}")
+    terminal.say(f"going on after epoch {len(state.history)} of {last}")
     return state
 
 
 def script() -> NoReturn:
     """The command that an installed wheel has."""
-    cli.finish(main)
+    terminal.finish(main)
 
 
 if __name__ == "__main__":

@@ -2,42 +2,21 @@
 
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import redirect_stderr, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import field, make_dataclass
 from inspect import getdoc
 from io import StringIO
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import Annotated, Any, NoReturn, Union, get_args, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_type_hints
 
 import tyro
-from rich.console import Console
-from rich.markup import escape
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from capsnet import interrupts
 from capsnet.choices import CHOICES, VARIANTS
 from capsnet.config import FIELDS, RunConfig
-from capsnet.errors import InputError, brief, shortage, unknown
-
-
-class Terminal(Console):
-    """A console whose reader may go away, as head does."""
-
-    def on_broken_pipe(self) -> None:
-        """End as programs do that SIGPIPE ends; rich would say 1, which here is a fault."""
-        with suppress(SystemExit):
-            super().on_broken_pipe()
-        raise SystemExit(141)
-
-
-console = Terminal(highlight=False, soft_wrap=True)
-errors = Terminal(stderr=True, highlight=False, soft_wrap=True)
-
-SCRIPTS = {"capsnet": "capsnet", "experiments": "capsnet-experiments", "analysis": "capsnet-analysis"}
-"""Module -> the command of an installed wheel that is the same."""
+from capsnet.errors import InputError, unknown
+from capsnet.terminal import called, is_installed
 
 COMPILE = "steps by torch.compile: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
 GRAPH = "steps as a CUDA graph: auto, on or off; auto = on CUDA, for runs long enough to pay for it"
@@ -87,22 +66,6 @@ def _shortly(name: str, text: str) -> Any:
 
 ConfigFlags = _flags({name: tyro.conf.arg(help=told.description) for name, told in FIELDS.items()})
 CommonFlags = _flags({name: _shortly(name, text) for name, text in COMMON.items()})
-
-
-def is_installed() -> bool:
-    """Whether this process was started by a command that an installed wheel has."""
-    return Path(sys.argv[0]).name in SCRIPTS.values()
-
-
-def called(text: str) -> str:
-    """A text in which each ``python -m experiments`` is what its reader would type: of an installed wheel, its command."""
-    names = "|".join(SCRIPTS)
-    return re.sub(rf"python -m ({names})\b", lambda found: SCRIPTS[found[1]], text) if is_installed() else text
-
-
-def has_make() -> bool:
-    """Whether ``make`` knows what a message could say: in a checkout, and not to whom uses the installed commands."""
-    return not is_installed() and Path("Makefile").is_file()
 
 
 READERS = ConstructorRegistry()
@@ -215,50 +178,3 @@ def _told(box: str, prog: str) -> str:
 
 def _joined(text: str) -> str:
     return " ".join(text.split())
-
-
-def finish(main: Callable[[], int]) -> NoReturn:
-    """Run a command and exit with its code: 2 and the message alone for a user's fault, 130 for Ctrl-C."""
-    interrupts.install(sigterm=False)
-    try:
-        code = main()
-    except InputError as error:
-        errors.print(f"[bold red]error:[/] {escaped(error)}")
-        code = 2
-    except KeyboardInterrupt as error:
-        errors.print(f"[bold]stopped:[/] {escaped(error) or 'by Ctrl-C'}")
-        code = 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has gone
-        sys.stderr.close()
-        code = 141
-    except Exception as error:
-        code = _fault(error)
-    sys.exit(code)
-
-
-def _fault(error: Exception) -> int:
-    """Tell of an error that isn't the user's; the exit code."""
-    if short := shortage(error):
-        errors.print(f"[bold red]error:[/] {short}: {escaped(brief(error))}")
-    if interrupts.came():  # while a library was being imported, which made something else of it
-        errors.print("[bold]stopped:[/] by Ctrl-C")
-        return 130
-    if short:
-        return 1
-    with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
-        traceback.print_exc(file=file)
-    errors.print(
-        f"[bold red]error:[/] {escaped(f'{type(error).__name__}: {error}')}; where it comes from stands in {file.name}"
-    )
-    return 1
-
-
-def note(lines: Iterable[str]) -> None:
-    """Say what is no error."""
-    for line in lines:
-        errors.print(f"[yellow]note:[/] {escaped(line)}")
-
-
-def escaped(error: object) -> str:
-    """Text that rich prints as it is: what a user wrote is never markup."""
-    return escape(str(error))

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 import numpy as np
 import tyro
 
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.datasets import BROKEN, ELSEWHERE, Arrays
 from capsnet.errors import InputError, brief
 from capsnet.registry import DATASETS, DatasetFacts
@@ -241,7 +241,7 @@ def main() -> int:
     """Print the lines."""
     command: Command = cli.parse(Command, "python -m capsnet.own_data", None)
     for line in lines(command.place):
-        cli.console.print(cli.escaped(line))
+        terminal.say(line)
     return 0
 
 
@@ -249,4 +249,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.finish(main)
+    terminal.finish(main)

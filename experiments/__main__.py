@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 
-from capsnet import cli, interrupts
+from capsnet import cli, interrupts, terminal
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.execution import Execution
@@ -144,7 +144,7 @@ def plan(command: Plan) -> int:
     if command.workers < 0:
         raise InputError(f"--workers must be 0 or more, not {command.workers}")
     grid = read_grid(command.grid)
-    cli.note(remarks(config for _, config in grid.configs))
+    terminal.note(remarks(config for _, config in grid.configs))
     from experiments import catalog
     from experiments.journal import look
     from experiments.known import by_config
@@ -167,7 +167,7 @@ def plan(command: Plan) -> int:
         digest=code(),
     )
     if grid.description:
-        cli.console.print(cli.escaped(grid.description), "", sep="\n")
+        terminal.say(grid.description, "")
     show(planned, f"{grid.name} in experiment {name}")
     return 0
 
@@ -177,7 +177,7 @@ def run(command: Run) -> int:
     interrupts.install()
     shard, uri = Shard.parse(command.shard), stores.uri(command.mlruns)
     grid = read_grid(command.grid or _default("grid", "paper", (8, 0)))
-    cli.note(remarks(config for _, config in grid.configs))
+    terminal.note(remarks(config for _, config in grid.configs))
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
     with _engine(command, len(shard.of(list(grid.configs))), uri) as engine:
@@ -187,7 +187,7 @@ def run(command: Run) -> int:
         with _launchers(command, command.experiment or grid.name, grid.name, shard, configs, engine) as (launchers, place):
             summary = run_grid(grid, launchers, place, engine, Wish(shard, command.retry_failed, command.fresh))
     finished = summary.planned - len(summary.failed)
-    cli.console.print(
+    terminal.say(
         f"{summary.planned} runs on {engine.device}: {finished} finished, {summary.finished} of them now; "
         f"{len(summary.failed)} failed"
     )
@@ -198,7 +198,7 @@ def search(command: Search) -> int:
     """Launch a search; 0 if all of its trials have ended and the best are confirmed, 1 otherwise."""
     interrupts.install()
     wanted = read_search(command.search or _default("search", "mnist"))
-    cli.note(remarks(wanted.corners))
+    terminal.note(remarks(wanted.corners))
     name, uri = command.experiment or f"{wanted.name}-search", stores.uri(command.mlruns)
     url = stores.studies(command.mlruns, command.storage)
     with _engine(command, (wanted.trials or 2**31) * wanted.seeds_per_trial, uri, url) as engine:
@@ -210,8 +210,8 @@ def search(command: Search) -> int:
             closing(Study.open(wanted, url, name, command.mlruns, place.store.key)) as study,
         ):
             found = run_search(wanted, study, launchers, place, engine)
-    cli.console.print("to look at the study in a browser:")
-    cli.console.print(f"  {Path(sys.executable).parent / 'optuna-dashboard'} {cli.escaped(stores.shown(url))}")
+    terminal.say("to look at the study in a browser:")
+    terminal.say(f"  {Path(sys.executable).parent / 'optuna-dashboard'} {stores.shown(url)}")
     return _told(found.failed, found.untold)
 
 
@@ -251,7 +251,7 @@ def _launchers(
         for config in wanted:
             precision.require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
-        cli.note(precision.remarks(wanted, torch.device(engine.device)))
+        terminal.note(precision.remarks(wanted, torch.device(engine.device)))
     for test_set in dict.fromkeys(name for config in wanted for name in config.test_sets):
         further.read_test_set(test_set, folder, torch.device("cpu"))
     for config in {config.dataset: config for config in wanted}.values():
@@ -272,7 +272,7 @@ def _launchers(
         execution=execution,
     )
     launchers = Launchers(command.mlruns, store.name, store.key)
-    waiting = (lambda line: cli.console.print(cli.escaped(line))) if command.wait else None
+    waiting = terminal.say if command.wait else None
     with launchers.only(shard, waiting):
         yield launchers, place
 
@@ -290,7 +290,8 @@ def _told(failed: Sequence[str], untold: Sequence[str]) -> int:
     tell_failed(failed)
     tell_untold(untold)
     if untold:
-        cli.errors.print(f"nothing is lost: {cli.called('python -m experiments sync')} tells it, and so does the next launch")
+        sync = terminal.called("python -m experiments sync")
+        terminal.warn("nothing is lost", f"{sync} tells it, and so does the next launch")
     return 1 if failed or untold else 0
 
 
@@ -310,14 +311,12 @@ def sync(command: Sync) -> int:
             untold = found.faults + found.unreadable + end_parents(store, Launchers(command.mlruns, store.name, store.key))
             left += len(untold)
             busy = f"; {found.busy} are being trained, and tell it themselves" if found.busy else ""
-            cli.console.print(f"{cli.escaped(store.name)}: {found.told} runs that MLflow didn't know the latest of{busy}")
+            terminal.say(f"{store.name}: {found.told} runs that MLflow didn't know the latest of{busy}")
             tell_untold(untold)
     for folder in folders.values():
         left += 1
-        cli.errors.print(
-            f"[bold yellow]left alone:[/] {cli.escaped(folder)} is of an experiment that this tracking store doesn't hold"
-        )
-    cli.console.print("MLflow is up to date" if not left else "MLflow is not up to date")
+        terminal.warn("left alone", f"{folder} is of an experiment that this tracking store doesn't hold")
+    terminal.say("MLflow is up to date" if not left else "MLflow is not up to date")
     return 1 if left else 0
 
 
@@ -325,21 +324,21 @@ def _default(what: str, with_cuda: str, capability: tuple[int, int] = (0, 0)) ->
     """What a CUDA device of this compute capability gets, and else quick; which, and why, is told."""
     import torch
 
-    names = f"{what.upper()}= names another" if cli.has_make() else "name another as its argument"
+    names = f"{what.upper()}= names another" if terminal.has_make() else "name another as its argument"
     why = "there is no CUDA device"
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         if torch.cuda.get_device_capability() >= capability:
-            cli.console.print(f"{what} {with_cuda}, because there is a CUDA device ({name}); {names}")
+            terminal.say(f"{what} {with_cuda}, because there is a CUDA device ({name}); {names}")
             return with_cuda
         why = f"{name} has no bfloat16, in which {with_cuda} trains"
-    cli.console.print(f"{what} quick, because {why}: small networks on embedded digits; {names}")
+    terminal.say(f"{what} quick, because {why}: small networks on embedded digits; {names}")
     return "quick"
 
 
 def script() -> NoReturn:
     """The command that an installed wheel has."""
-    cli.finish(main)
+    terminal.finish(main)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from capsnet.cli import called
 from capsnet.config import RunConfig
 from capsnet.models import make
+from capsnet.terminal import called
 from experiments.costs import FEEDING, keys
 from experiments.overview import duration
 

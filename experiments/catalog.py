@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mlflow.entities import Experiment, Run, ViewType
 
-from capsnet.cli import called
 from capsnet.errors import InputError
+from capsnet.terminal import called
 from experiments import stores
 from experiments.record import FAILURE, GRID, KIND, LAUNCHED, TrackedRun
 from experiments.tracking import PAGE, Store, connected, search, tracked

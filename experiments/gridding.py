@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from capsnet.cli import console, escaped, note
 from capsnet.config import RunConfig
 from capsnet.errors import InputError, brief
+from capsnet.terminal import note, say
 from experiments import arithmetic, leases, stores
 from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of, look
@@ -85,8 +85,8 @@ def run_grid(grid: Grid, launchers: Launchers, place: Place, engine: Engine, wis
 
 def _tell(todo: Sequence[Job], summary: Summary, place: Place, engine: Engine, shard: Shard) -> None:
     part = "" if shard.is_all else f"shard {shard}: "
-    where = f"experiment {escaped(place.store.name)} in {escaped(place.store.shown)}"
-    console.print(f"{part}{summary.planned} runs, {summary.before} of them settled already; {where}")
+    where = f"experiment {place.store.name} in {place.store.shown}"
+    say(f"{part}{summary.planned} runs, {summary.before} of them settled already; {where}")
     if summary.other_code:
         those = "one of them was" if summary.other_code == 1 else f"{summary.other_code} of them were"
         note([f"{those} trained by other code than this; --fresh trains them again, and another --experiment begins anew"])
@@ -107,7 +107,7 @@ def _run(todo: Sequence[Job], old: Old, summary: Summary, place: Place, engine: 
                 if outcome.failure:
                     summary.failed.append(f"{job.name}: {outcome.reason} (run {outcome.run_id or 'without an id yet'})")
     except KeyboardInterrupt:
-        console.print("stopping: each run saves its last whole epoch")
+        say("stopping: each run saves its last whole epoch")
         engine.executor.shutdown(cancel_futures=True)
         settled = f"{summary.before + summary.finished} of {summary.planned} runs are settled"
         tell_failed(summary.failed)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from capsnet import interrupts
-from capsnet.cli import escaped
 from capsnet.errors import InputError
+from capsnet.terminal import escaped
 from experiments.executors import Engine
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.progress import Display

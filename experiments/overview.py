@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Iterator
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from capsnet.cli import console, escaped
+from capsnet.terminal import escaped, say, wide
 from experiments.plan import DIVERGED, DONE, ELSEWHERE, NEW, PARTLY, RUNNING, CellPlan, GridPlan
 from experiments.significance import ALPHA, seeds_needed, smallest_p
 
-WIDTH = 100  # columns at least where no terminal says how many there are
 UNMEASURED = "no run of a like config is measured"
 UNFINISHED = "no run of the same network has finished"
 
@@ -20,13 +18,7 @@ UNFINISHED = "no run of the same network has finished"
 def show(plan: GridPlan, title: str) -> None:
     """Print a plan."""
     wide().print(table(plan, title))
-    for line in notes(plan):
-        console.print(escaped(line))
-
-
-def wide() -> Console:
-    """Where a table is printed: with room for it, also in a file."""
-    return console if console.is_terminal else Console(width=max(console.width, WIDTH))
+    say(*notes(plan))
 
 
 def table(plan: GridPlan, title: str) -> Table:

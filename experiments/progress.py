@@ -21,14 +21,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from capsnet.cli import console, errors, escaped
+from capsnet.terminal import FAULT, console, warn
 from experiments.eta import Latest, Run, Runs
 
 __all__ = ["Display", "Latest", "LiveTable", "display", "tell_failed", "tell_untold"]
 
 POLL_SECONDS = 1.0
 LINE_SECONDS = 15.0  # a log file gets at most one line of a run's epochs in so many seconds
-COLOURS = re.compile(r"\x1b\\?\[[0-9;?]*[@-~]")  # another process may have coloured its error; the \ is of cli.escaped
+COLOURS = re.compile(r"\x1b\\?\[[0-9;?]*[@-~]")  # another process may have coloured its error; the \ is of escaped
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -174,13 +174,13 @@ def display(planned: int, done: int) -> Display:
 def tell_failed(lines: Iterable[str]) -> None:
     """Name every failure on the error stream."""
     for line in lines:
-        errors.print(f"[bold red]failed:[/] {escaped(line)}")
+        warn("failed", line, FAULT)
 
 
 def tell_untold(lines: Iterable[str]) -> None:
     """Name every run that MLflow doesn't know the latest of."""
     for line in lines:
-        errors.print(f"[bold yellow]MLflow doesn't know yet:[/] {escaped(line)}")
+        warn("MLflow doesn't know yet", line)
 
 
 def _plain(text: str) -> str:

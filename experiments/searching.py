@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from capsnet.cli import console, escaped
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from capsnet.terminal import escaped, say, wide
 from experiments import champion, leases, study_figures
 from experiments.executors import Engine
 from experiments.gridding import Wish, run_grid
@@ -20,7 +20,6 @@ from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config
 from experiments.launch import launch
 from experiments.locks import Launchers
-from experiments.overview import wide
 from experiments.progress import display, tell_untold
 from experiments.record import GRID, TrackedRun
 from experiments.search import Search
@@ -93,8 +92,8 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
     wanted = [f"{search.trials} trials"] if search.trials else []
     wanted += [f"{search.seconds:g} s, of which {min(spent, search.seconds):.0f} are used up"] if search.seconds else []
     again = f", {left} were running when their launcher died" if left else ""
-    where = f"experiment {escaped(store.name)} in {escaped(store.shown)}"
-    console.print(f"{' or '.join(wanted)}; {before} have ended already{again}; {where}")
+    where = f"experiment {store.name} in {store.shown}"
+    say(f"{' or '.join(wanted)}; {before} have ended already{again}; {where}")
     with answering(store.uri), display(planned, before * seeds) as shown:
         trials, interrupted = Trials(search, study, place, shown), True
         try:
@@ -102,7 +101,7 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
                 trials.ended(job, outcome)
             interrupted = False
         except KeyboardInterrupt:
-            console.print("stopping: each run saves its last whole epoch")
+            say("stopping: each run saves its last whole epoch")
             raise
         finally:
             if interrupted:
@@ -118,9 +117,9 @@ def _report(search: Search, study: Study, place: Place) -> None:
     with study.answering():
         counts, best, failures, shares = study.counts(), study.best(), study.failures(), study.importances()
     told = ", ".join(f"{counts[name]} {word}" for name, word in STATES)
-    console.print(f"\n{sum(counts.values())} trials: {told}")
+    say(f"\n{sum(counts.values())} trials: {told}")
     for number, reason in failures:
-        console.print(f"trial {number} failed: {escaped(reason)}")
+        say(f"trial {number} failed: {reason}")
     several, shown = len(search.objectives) > 1, set[str]()
     for trial, values in best if several else best[:1]:
         worth = ", ".join(f"{name} {value:.6g}" for name, value in zip(search.objectives, values, strict=True))
@@ -128,14 +127,14 @@ def _report(search: Search, study: Study, place: Place) -> None:
         if several and chosen in shown:  # an equal trial
             continue
         shown.add(chosen)
-        console.print(f"{'on the Pareto front' if several else 'best'}: trial {trial.number}, {worth}: {escaped(chosen)}")
+        say(f"{'on the Pareto front' if several else 'best'}: trial {trial.number}, {worth}: {chosen}")
     if shares:
         listed = ", ".join(f"{name} {share:.2f}" for name, share in shares.items())
-        console.print(f"importance of each parameter for {search.objectives[0]} (PED-ANOVA): {escaped(listed)}")
+        say(f"importance of each parameter for {search.objectives[0]} (PED-ANOVA): {listed}")
     with TemporaryDirectory() as folder, study.answering(), answering(place.store.uri):
         if drawn := study_figures.draw(study, Path(folder)):
             place.store.attach(place.parent, Path(folder), FIGURES)
-            console.print(f"figures, among the artifacts of run {escaped(search.name)}: {', '.join(drawn)}")
+            say(f"figures, among the artifacts of run {search.name}: {', '.join(drawn)}")
 
 
 def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, engine: Engine, found: Found) -> Grid | None:
@@ -150,7 +149,7 @@ def _confirm(search: Search, study: Study, launchers: Launchers, place: Place, e
     grid = _named(search, search.confirmation([trial.values for trial in best]), best)
     with answering(place.store.uri):
         _drop(grid, place)
-    console.print(f"\nconfirming {len(grid.cells)} configurations on {search.confirm.seeds} fresh seeds")
+    say(f"\nconfirming {len(grid.cells)} configurations on {search.confirm.seeds} fresh seeds")
     summary = run_grid(grid, launchers, place, engine, Wish())
     found.failed += summary.failed
     found.untold += summary.untold
@@ -202,8 +201,8 @@ def _crown(search: Search, grid: Grid, place: Place) -> None:
         told = champion.crown(place.store, runs[config], config, tags)
     how = "validation error" if validated else "place in the search"
     error = runs[config].metrics["test_error"]
-    console.print(f"best model, by its {how}: {escaped(best.label)} seed={config.seed}, test error {error:.2f} %")
-    console.print(f"  {escaped(told)}")
+    say(f"best model, by its {how}: {best.label} seed={config.seed}, test error {error:.2f} %")
+    say(f"  {told}")
 
 
 def _finished(cell: Cell, known: Known) -> dict[RunConfig, TrackedRun]:

@@ -16,7 +16,7 @@ from urllib.request import url2pathname, urlopen
 import psutil
 from filelock import FileLock, Timeout
 
-from capsnet import cli, files
+from capsnet import files, terminal
 from capsnet.errors import InputError, brief
 
 NETWORK = {"9p", "afs", "beegfs", "ceph", "cifs", "fuse.sshfs", "fuse.glusterfs", "gpfs", "lustre", "nfs", "nfs4", "smb3"}
@@ -53,12 +53,12 @@ def browsing(uri: str) -> str:
     if is_server(uri):
         return shown(uri)
     serve = f"MLFLOW_DISABLE_TELEMETRY=true mlflow server --backend-store-uri {shlex.quote(shown(uri))}"
-    return "make ui" if cli.has_make() else serve
+    return "make ui" if terminal.has_make() else serve
 
 
 def command(uri: str, words: str) -> str:
     """A command of MLflow's on a store, which without its address would make another one in the current folder."""
-    return f"MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} {'.venv/bin/' * cli.has_make()}mlflow {words}"
+    return f"MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} {'.venv/bin/' * terminal.has_make()}mlflow {words}"
 
 
 def is_server(uri: str) -> bool:

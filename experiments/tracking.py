@@ -21,8 +21,8 @@ from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from capsnet.cli import note
 from capsnet.errors import InputError, brief, is_text
+from capsnet.terminal import note
 from experiments import stores
 from experiments.record import FAILURE, GRID, KIND, LAUNCHED, LEASE, REASON, SUPERSEDED, TrackedRun
 

@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from capsnet import cli
+from capsnet import terminal
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -63,7 +63,7 @@ def test_the_wheel_holds_what_is_tracked_of_its_packages_and_nothing_else(instal
 
 
 def test_every_command_has_its_function():
-    assert {target.split(".")[0]: name for name, target in COMMANDS.items()} == cli.SCRIPTS
+    assert {target.split(".")[0]: name for name, target in COMMANDS.items()} == terminal.SCRIPTS
     for name, target in COMMANDS.items():
         assert callable(EntryPoint(name, target, "console_scripts").load())
 

@@ -19,7 +19,7 @@ from benchmarks.clock import Spread
 from benchmarks.measure import AXES, SCALES, SHARES, Budget, peak_precisions
 from benchmarks.tables import number, shown
 from benchmarks.training import changed, chosen, epoch_of, ours, precisions, swept
-from capsnet import cli
+from capsnet import terminal
 from capsnet.errors import InputError
 from tests.benchmarks.conftest import LITTLE
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_measured_is_refused_with_the_choices(monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     command(monkeypatch, *flags)
     with pytest.raises(SystemExit) as ended:
-        cli.finish(benchmarks.__main__.main)
+        terminal.finish(benchmarks.__main__.main)
     assert ended.value.code == 2
     assert f"error: {said}" in capsys.readouterr().err
 
@@ -240,7 +240,7 @@ def test_a_spread_is_shown_with_its_range():
 
 def test_markup_in_a_name_is_shown_as_it_is():
     table = tables.Table("[bold]t", ("a", "b"), (("[red]x", "1"),), ("note",))
-    with cli.console.capture() as printed:
-        cli.console.print(table.rich())
+    with terminal.console.capture() as printed:
+        terminal.console.print(table.rich())
     assert "[red]x" in printed.get()
     assert table.markdown() == "**[bold]t**\n\n| a      |   b |\n| ------ | --: |\n| [red]x |   1 |\n\nnote\n"

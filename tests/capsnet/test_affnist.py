@@ -310,14 +310,14 @@ REFUSED = {
 def test_a_command_refuses_wrong_files_before_it_trains(tmp_path, monkeypatch, capsys, content, said):
     """In one line, and before it looks at MNIST, which isn't there, either."""
     from capsnet import __main__ as program
-    from capsnet import cli
+    from capsnet import terminal
 
     (tmp_path / "affNIST").mkdir()
     content(tmp_path / "affNIST" / "test.mat")
     words = "capsnet --dataset mnist_40 --test-sets affnist --device cpu --data"
     monkeypatch.setattr("sys.argv", [*words.split(), str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
-        cli.finish(program.main)
+        terminal.finish(program.main)
     assert ended.value.code == 2
     out, err = capsys.readouterr()
     assert said.format(tmp_path / "affNIST") in " ".join(err.split())

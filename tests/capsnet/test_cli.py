@@ -5,7 +5,7 @@ from io import BytesIO, TextIOWrapper
 
 import pytest
 
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.__main__ import Command
 from capsnet.errors import InputError
 from experiments.__main__ import Plan, Run, Search, Sync
@@ -92,13 +92,13 @@ def test_numbers_are_read_as_before():
 )
 def test_commands_are_called_as_their_user_calls_them(started, text, said, monkeypatch):
     monkeypatch.setattr(sys, "argv", [started])
-    assert cli.called(text) == said
+    assert terminal.called(text) == said
 
 
 def test_make_is_for_a_checkout(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert not cli.has_make()
+    assert not terminal.has_make()
     (tmp_path / "Makefile").touch()
-    assert cli.has_make()
+    assert terminal.has_make()
     monkeypatch.setattr(sys, "argv", ["/x/bin/capsnet"])
-    assert not cli.has_make()
+    assert not terminal.has_make()

@@ -18,7 +18,7 @@ from rich.console import Console
 import capsnet.data
 import capsnet.interrupts
 import capsnet.training
-from capsnet import cli
+from capsnet import cli, terminal
 from capsnet.__main__ import Display, main
 from capsnet.config import FIELDS
 from capsnet.registry import DATASETS
@@ -39,7 +39,7 @@ def command(monkeypatch, capsys):
     def run(*flags):
         monkeypatch.setattr(sys, "argv", ["capsnet", *map(str, flags)])
         with pytest.raises(SystemExit) as caught:
-            cli.finish(main)
+            terminal.finish(main)
         out, err = capsys.readouterr()
         return caught.value.code, out, err
 
@@ -81,8 +81,8 @@ def test_help_answers_within_a_second_without_torch():
 def test_help_and_refused_flags_import_no_torch():
     code = (
         "import sys; sys.argv = ['capsnet', *sys.argv[1:]]\n"
-        "from capsnet import cli; from capsnet.__main__ import main\n"
-        "try: cli.finish(main)\n"
+        "from capsnet import terminal; from capsnet.__main__ import main\n"
+        "try: terminal.finish(main)\n"
         "except SystemExit as end: code = end.code\n"
         "assert not {'torch', 'sklearn', 'numpy'} & sys.modules.keys()\n"
         "sys.exit(code)"
@@ -333,7 +333,9 @@ def test_ctrl_c_ends_with_code_130_and_no_traceback(command, tiny_flags, monkeyp
 
 def test_a_terminal_shows_a_bar_with_loss_error_and_time_left(command, tiny_flags, monkeypatch, tmp_path):
     screen = io.StringIO()
-    monkeypatch.setattr(cli, "console", Console(file=screen, force_terminal=True, highlight=False, soft_wrap=True, width=120))
+    monkeypatch.setattr(
+        terminal, "console", Console(file=screen, force_terminal=True, highlight=False, soft_wrap=True, width=120)
+    )
     shown = []
     update = Display.update
     monkeypatch.setattr(Display, "update", lambda self, bar, **values: (shown.append(values), update(self, bar, **values))[1])

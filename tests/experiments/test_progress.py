@@ -17,8 +17,8 @@ from types import FunctionType, ModuleType
 import pytest
 from rich.console import Console
 
-from capsnet.cli import escaped
 from capsnet.metrics import EpochMetrics
+from capsnet.terminal import escaped
 from experiments import eta, progress
 from experiments.eta import Run, Runs
 from experiments.progress import Display, LiveTable, display
@@ -415,7 +415,7 @@ def test_a_terminal_gets_the_table_and_a_file_lines(monkeypatch: pytest.MonkeyPa
 CHILD = """
 import sys, time
 from types import SimpleNamespace
-from capsnet.cli import console
+from capsnet.terminal import console
 from experiments import progress
 from experiments.progress import display
 assert "torch" not in sys.modules, "the display needs no torch"
