@@ -3,11 +3,8 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
-
-import tyro
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from capsnet import cli, interrupts, terminal
 from capsnet.config import RunConfig
@@ -16,6 +13,7 @@ from capsnet.execution import Execution
 from capsnet.remarks import remarks
 from experiments import stores
 from experiments.executors import Engine, choose, is_here
+from experiments.flags import Launch, Plan, Run, Search, Sync
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import tell_failed, tell_untold
 from experiments.search import read_search
@@ -25,111 +23,6 @@ if TYPE_CHECKING:  # torch and mlflow take seconds
     from experiments.worker import Place
 
 DESCRIPTION = """Run grids and searches of capsule networks and keep what is known of them in MLflow."""
-
-GRIDS = "a shipped grid (quick, mnist-small, paper, ...) or a .yaml file"
-UNNAMED = "(default: {} on a CUDA device, quick without one)"
-GridName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help=GRIDS)]
-Experiment = Annotated[
-    str,
-    tyro.conf.arg(
-        metavar="NAME", help="MLflow experiment", help_behavior_hint="(default: the grid's name; of a search, NAME-search)"
-    ),
-]
-Folder = Annotated[Path, tyro.conf.arg(metavar="DIR", help="folder of the tracking database and artifacts")]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """List the cells of a grid, what is known of their runs, and what the rest will cost; starts nothing.
-
-    Example: python -m experiments plan paper
-    """
-
-    grid: GridName
-    experiment: Experiment = ""
-    workers: Annotated[int, tyro.conf.arg(help="runs at once, for the predicted time; 0 = one after the other")] = 0
-    mlruns: Folder = Path("mlruns")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Launch:
-    """What every launch is told of the machine and of MLflow."""
-
-    experiment: Experiment = ""
-    data: Annotated[
-        Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
-    ] = None
-    device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
-    workers: Annotated[
-        int | None,
-        tyro.conf.arg(
-            metavar="N", help="runs at once; 0 = in this process, run after run", help_behavior_hint="(default: what suits)"
-        ),
-    ] = None
-    gpus_per_run: Annotated[float, tyro.conf.arg(help="share of a GPU for each run; 0.25 packs four on one")] = 1.0
-    compile: Annotated[str, tyro.conf.arg(help=cli.COMPILE)] = "auto"
-    graph: Annotated[str, tyro.conf.arg(help=cli.GRAPH)] = "auto"
-    address: Annotated[
-        str, tyro.conf.arg(metavar="HOST:PORT", help="a Ray cluster", help_behavior_hint="(default: this machine)")
-    ] = ""
-    wait: Annotated[bool, tyro.conf.arg(help="wait for another launch of the same to end, instead of refusing")] = False
-    checkpoint_every: Annotated[
-        float, tyro.conf.arg(help="seconds from one checkpoint of a run to the next, at the end of an epoch; 0 = every epoch")
-    ] = 60.0
-    mlruns: Folder = Path("mlruns")
-
-
-@dataclass(frozen=True)
-class Run(Launch):
-    """Train every config of a grid that is not finished yet.
-
-    Example: python -m experiments run quick
-    """
-
-    grid: Annotated[
-        str, tyro.conf.Positional, tyro.conf.arg(metavar="GRID", help=GRIDS, help_behavior_hint=UNNAMED.format("paper"))
-    ] = ""
-    shard: Annotated[
-        str, tyro.conf.arg(metavar="I/N", help="the I-th part of N, for job arrays", help_behavior_hint="(default: all)")
-    ] = ""
-    retry_failed: Annotated[bool, tyro.conf.arg(help="train configs that diverged again")] = False
-    fresh: Annotated[bool, tyro.conf.arg(help="train what other code trained again")] = False
-
-
-@dataclass(frozen=True)
-class Search(Launch):
-    """Find good settings with Optuna, and confirm the best on fresh seeds.
-
-    Example: python -m experiments search quick
-    """
-
-    search: Annotated[
-        str,
-        tyro.conf.Positional,
-        tyro.conf.arg(
-            metavar="SEARCH",
-            help="a shipped search (quick, mnist) or a .yaml file",
-            help_behavior_hint=UNNAMED.format("mnist"),
-        ),
-    ] = ""
-    storage: Annotated[
-        str,
-        tyro.conf.arg(
-            metavar="URL",
-            help="database of studies, such as postgresql://USER@HOST/optuna with the password in ~/.pgpass",
-            help_behavior_hint="(default: OPTUNA_STORAGE, or optuna.db in the folder of --mlruns)",
-        ),
-    ] = ""
-
-
-@dataclass(frozen=True)
-class Sync:
-    """Tell MLflow what it missed while it was away; starts nothing.
-
-    Example: python -m experiments sync
-    """
-
-    mlruns: Folder = Path("mlruns")
 
 
 def main() -> int:
@@ -236,27 +129,13 @@ def _launchers(
     command: Launch, experiment: str, name: str, shard: Shard, configs: Iterable[RunConfig], engine: Engine
 ) -> "Iterator[tuple[Launchers, Place]]":
     """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
-    import torch
-
-    from capsnet import further, precision
-    from capsnet.data import default_folder, read
-    from experiments.tracking import PARAM_LENGTH, Store
+    from capsnet.data import default_folder
+    from experiments.tracking import Store
     from experiments.worker import Place
 
     execution = Execution(command.compile, command.graph)
     folder = (command.data or default_folder()).resolve()
-    # what can't be had is found out before anything is recorded
-    wanted = list(configs)
-    if engine.device == "cpu" or torch.cuda.is_available():  # else the cards are those of a cluster
-        for config in wanted:
-            precision.require(config, torch.device(engine.device))
-            execution.settle(config, torch.device(engine.device))
-        terminal.note(precision.remarks(wanted, torch.device(engine.device)))
-    for test_set in dict.fromkeys(name for config in wanted for name in config.test_sets):
-        further.read_test_set(test_set, folder, torch.device("cpu"))
-    for config in {config.dataset: config for config in wanted}.values():
-        read(config, folder, torch.device("cpu"))
-    _refuse_long(wanted, PARAM_LENGTH)
+    _require(list(configs), execution, engine, folder)  # before anything is recorded
     store = Store.open(experiment, command.mlruns, create=True)
     assert store is not None
     place = Place(
@@ -272,9 +151,28 @@ def _launchers(
         execution=execution,
     )
     launchers = Launchers(command.mlruns, store.name, store.key)
-    waiting = terminal.say if command.wait else None
-    with launchers.only(shard, waiting):
+    with launchers.only(shard, terminal.say if command.wait else None):
         yield launchers, place
+
+
+def _require(configs: Sequence[RunConfig], execution: Execution, engine: Engine, folder: Path) -> None:
+    """Raise an InputError if a precision, a way of taking steps, a data set or a further test set can't be had."""
+    import torch
+
+    from capsnet import further, precision
+    from capsnet.data import read
+    from experiments.tracking import PARAM_LENGTH
+
+    if engine.device == "cpu" or torch.cuda.is_available():  # else the cards are those of a cluster
+        for config in configs:
+            precision.require(config, torch.device(engine.device))
+            execution.settle(config, torch.device(engine.device))
+        terminal.note(precision.remarks(configs, torch.device(engine.device)))
+    for test_set in dict.fromkeys(name for config in configs for name in config.test_sets):
+        further.read_test_set(test_set, folder, torch.device("cpu"))
+    for config in {config.dataset: config for config in configs}.values():
+        read(config, folder, torch.device("cpu"))
+    _refuse_long(configs, PARAM_LENGTH)
 
 
 def _refuse_long(configs: Iterable[RunConfig], length: int) -> None:

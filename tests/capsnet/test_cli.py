@@ -8,7 +8,7 @@ import pytest
 from capsnet import cli, terminal
 from capsnet.__main__ import Command
 from capsnet.errors import InputError
-from experiments.__main__ import Plan, Run, Search, Sync
+from experiments.flags import Plan, Run, Search, Sync
 
 EXPERIMENTS = Plan | Run | Search | Sync
 
