@@ -20,7 +20,7 @@ from experiments.search import read_search
 from experiments.sources import read_grid
 
 if TYPE_CHECKING:  # torch and mlflow take seconds
-    from experiments.worker import Place
+    from experiments.jobs import Place
 
 DESCRIPTION = """Run grids and searches of capsule networks and keep what is known of them in MLflow."""
 
@@ -130,8 +130,8 @@ def _launchers(
 ) -> "Iterator[tuple[Launchers, Place]]":
     """The lock of the experiment or of a shard of it, held, and where its runs compute and are recorded."""
     from capsnet.data import default_folder
+    from experiments.jobs import Place
     from experiments.tracking import Store
-    from experiments.worker import Place
 
     execution = Execution(command.compile, command.graph)
     folder = (command.data or default_folder()).resolve()

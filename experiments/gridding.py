@@ -10,6 +10,7 @@ from capsnet.errors import InputError, brief
 from capsnet.terminal import note, say
 from experiments import arithmetic, leases, stores
 from experiments.executors import Engine
+from experiments.jobs import Job, Place
 from experiments.journal import BusyError, Journal, folder_of, look
 from experiments.known import Known, by_config, is_settled, read_grids, state
 from experiments.launch import launch, one_by_one
@@ -20,7 +21,7 @@ from experiments.record import REASON, TrackedRun, is_of_other_code
 from experiments.sources import Grid
 from experiments.sync import sync
 from experiments.tracking import FAULTS, Store, answering
-from experiments.worker import Job, Place, run
+from experiments.worker import run
 
 Old = dict[RunConfig, list[TrackedRun]]  # runs of other code
 

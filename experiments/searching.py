@@ -16,6 +16,7 @@ from capsnet.terminal import escaped, say, wide
 from experiments import champion, leases, study_figures
 from experiments.executors import Engine
 from experiments.gridding import Wish, run_grid
+from experiments.jobs import Place
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config
 from experiments.launch import launch
@@ -28,7 +29,7 @@ from experiments.study import Study, Trial
 from experiments.sync import sync
 from experiments.tracking import FIGURES, answering
 from experiments.trials import Trials
-from experiments.worker import Place, run
+from experiments.worker import run
 
 VALIDATION = "validation_error"
 STATES = (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))  # Optuna's names, and ours

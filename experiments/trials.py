@@ -10,6 +10,7 @@ from capsnet import interrupts
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from experiments.gridding import make_job
+from experiments.jobs import Job, Outcome, Place, trial_state
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import by_config, state
 from experiments.progress import Display
@@ -18,7 +19,6 @@ from experiments.search import Search
 from experiments.sources import label
 from experiments.study import FAULTS, Study, Trial
 from experiments.tracking import FAULTS as AWAY
-from experiments.worker import Job, Outcome, Place, trial_state
 
 EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try
 VERDICTS = ("pruned", "diverged")  # what a run can end with that is the trial's own doing

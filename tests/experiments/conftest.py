@@ -76,9 +76,9 @@ def launched(mlruns: Path, text: str, name: str = "tiny", *, wish: Any = None, e
     """Launch a grid in this process, with a checkpoint after each epoch."""
     from experiments.executors import Engine, Inline
     from experiments.gridding import Wish, run_grid
+    from experiments.jobs import Place
     from experiments.locks import Launchers
     from experiments.sources import parse_grid
-    from experiments.worker import Place
 
     store, wish = opened(mlruns, name), wish or Wish()
     engine = engine or Engine(Inline())

@@ -6,11 +6,12 @@ import pytest
 
 from capsnet.config import FIELDS, RunConfig
 from experiments.costs import Costs, artifact_bytes, checkpoint_bytes
+from experiments.jobs import Job, Place
 from experiments.journal import Journal, folder_of
 from experiments.record import TrackedRun
 from experiments.sources import parse_grid
 from experiments.tracking import Store
-from experiments.worker import Job, Place, run
+from experiments.worker import run
 
 BASE = RunConfig(train_size=1000, validation_size=500, epochs=10)
 

@@ -18,6 +18,7 @@ from capsnet.metrics import EpochMetrics
 from capsnet.state import TrainingState
 from experiments import stores, worker
 from experiments.gridding import end_parents
+from experiments.jobs import Job, Place, kind
 from experiments.journal import Journal, folder_of
 from experiments.known import read_grids
 from experiments.locks import ALL, Launchers
@@ -25,7 +26,7 @@ from experiments.record import Ending, Record, is_of_other_code
 from experiments.sources import parse_grid
 from experiments.sync import sync
 from experiments.tracking import Store
-from experiments.worker import Job, Place, _Trainer, kind
+from experiments.worker import _Trainer
 from tests.experiments.conftest import TINY, Command, launched, opened
 from tests.services import TrackingServer
 
@@ -176,8 +177,9 @@ def test_a_journal_that_cannot_be_used_now_is_not_called_lost(mlruns: Path, what
 
 def test_a_run_that_was_deleted_in_mlflow_ends_no_launch(mlruns: Path) -> None:
     """Its worker died, or its journal says that it settled: MLflow is told, and has no such run."""
+    from experiments.jobs import Outcome
     from experiments.launch import _given_up
-    from experiments.worker import Outcome, run
+    from experiments.worker import run
 
     store, job = opened(mlruns), Job("cell", config_of(ONE))
     place = Place(store, mlruns / "checkpoints" / store.key, "tiny", "", Path("nowhere"), "cpu")

@@ -19,12 +19,12 @@ from capsnet.errors import InputError
 from capsnet.training import DivergedError
 from experiments import launch as launch_module
 from experiments.executors import Engine, Inline, Ray, choose, is_here
+from experiments.jobs import Job, Outcome, Place, kind
 from experiments.journal import BusyError
 from experiments.launch import RETRIES, launch, one_by_one
 from experiments.progress import Display
 from experiments.ray_tasks import LostError, Session
 from experiments.sources import parse_grid
-from experiments.worker import Job, Outcome, Place, kind
 from tests.experiments.conftest import TINY
 
 

@@ -46,9 +46,9 @@ GRIDLESS = SEARCH.replace("top: 1", "top: 0")
 
 def searched(mlruns: Path, text: str = SEARCH, name: str = "tiny", *, engine: Any = None, url: str = "") -> Any:
     """Launch a search in this process."""
+    from experiments.jobs import Place
     from experiments.locks import Launchers
     from experiments.searching import run_search
-    from experiments.worker import Place
 
     store, engine = opened(mlruns, name), engine or Engine(Inline())
     search, url = parse_search(text, name, f"{name}.yaml"), url or f"sqlite:///{mlruns / 'optuna.db'}"
@@ -591,14 +591,14 @@ def test_a_search_of_which_nothing_is_complete_fails(mlruns: Path) -> None:
 
 def test_a_run_that_settled_before_its_worker_died_is_not_trained_again(mlruns: Path) -> None:
     """The launch that lost the outcome hands the same job out again."""
-    from experiments import worker
+    from experiments import jobs, worker
     from experiments.sources import parse_grid
     from tests.experiments.conftest import TINY
 
     store = opened(mlruns)
     cell, config = next(iter(parse_grid(TINY, "tiny", "tiny.yaml").configs))
-    place = worker.Place(store, mlruns / "checkpoints" / store.key, "tiny", "", Path("nowhere"), "cpu", 0.0)
-    job = worker.Job(cell, config)
+    place = jobs.Place(store, mlruns / "checkpoints" / store.key, "tiny", "", Path("nowhere"), "cpu", 0.0)
+    job = jobs.Job(cell, config)
     first, second = worker.run(job, place), worker.run(job, place)
     assert first.run_id == second.run_id
     assert (first.test_error, first.values, first.history) == (second.test_error, second.values, second.history)

@@ -21,6 +21,7 @@ from capsnet.execution import Execution, Settled
 from capsnet.metrics import EpochMetrics
 from experiments import catalog, tracking
 from experiments.gridding import make_job
+from experiments.jobs import Job, Place
 from experiments.journal import Journal, folder_of
 from experiments.known import by_config, is_settled, state
 from experiments.locks import ALL, Launchers
@@ -28,7 +29,7 @@ from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
 from experiments.tracking import Store, answering, log
-from experiments.worker import Job, Place, run
+from experiments.worker import run
 from tests.experiments.conftest import logged, weights
 from tests.experiments.conftest import opened as opened_named
 
