@@ -13,7 +13,7 @@ from experiments.journal import BusyError
 from experiments.tracking import Store
 
 if TYPE_CHECKING:  # a grid needs no optuna
-    from experiments.study import Watch
+    from experiments.watch import Watch
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""A study: what Optuna knows of a search. Launches ask and tell, workers report epochs and are told when to stop.
+"""A study: what Optuna knows of a search. Launches ask for trials and tell how they ended; workers have a Watch (watch.py).
 
-Only this file and study_figures.py import optuna (a second, so import this one late).
+Optuna takes a second: import this late.
 """
 
 import json
@@ -19,7 +19,6 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.errors import InputError, brief
 from capsnet.variants import Variant
@@ -27,60 +26,10 @@ from experiments import stores
 from experiments.samplers import Recipe
 from experiments.search import PRUNED_BY, Search
 from experiments.space import Range, Values
+from experiments.watch import FAULTS, Watch, connected, leave, made_pruner
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)  # not a line for each trial: the launch has its own
-
-FAULTS = (optuna.exceptions.StorageInternalError, SQLAlchemyError, OSError)  # of a storage that is away, or full
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 SECONDS, DEFINITION, LAUNCHES, REASON, OWNER = "seconds", "definition", "launches", "reason", "experiment"  # user attributes
-
-
-@dataclass(frozen=True)
-class Watch:
-    """How a worker finds the trial that its run belongs to."""
-
-    url: str
-    study: str
-    trial_id: int
-    pruner: Recipe
-    epochs: int  # the most that a trial can have
-
-    def open(self) -> "Watched | None":
-        """The trial; None if its storage is away, which is no reason not to train."""
-        storage: RDBStorage | None = None
-        try:
-            pruner = _pruner(self.pruner, self.epochs)
-            storage = _storage(self.url)
-            study = optuna.load_study(study_name=self.study, storage=storage, pruner=pruner)
-            return Watched(optuna.trial.Trial(study, self.trial_id), storage)
-        except (*FAULTS, optuna.exceptions.OptunaError, KeyError):
-            if storage:
-                _leave(storage)
-            return None
-
-
-class Watched:
-    """A trial as its worker sees it."""
-
-    def __init__(self, trial: optuna.trial.Trial, storage: RDBStorage) -> None:
-        self.trial, self.storage = trial, storage
-
-    def close(self) -> None:
-        """Leave the database."""
-        _leave(self.storage)
-
-    def prunes(self, errors: Sequence[float | None]) -> bool:
-        """Report the objective after each epoch from the first, those that were reported before once, and ask the pruner.
-
-        A storage that is away prunes nothing, and is told the rest at a later epoch.
-        """
-        try:
-            for epoch in range(len(self.trial.storage.get_trial(self.trial._trial_id).intermediate_values), len(errors)):
-                if (error := errors[epoch]) is not None:
-                    self.trial.report(error, epoch + 1)
-            return self.trial.should_prune()
-        except (*FAULTS, optuna.exceptions.OptunaError):
-            return False
 
 
 @dataclass(frozen=True)
@@ -100,7 +49,7 @@ class Study:
 
     def close(self) -> None:
         """Leave the database."""
-        _leave(self.storage)
+        leave(self.storage)
 
     @classmethod
     def open(cls, search: Search, url: str, name: str, folder: Path, owner: str) -> "Study":
@@ -119,7 +68,7 @@ class Study:
         shown, directions = stores.shown(url), [StudyDirection.MINIMIZE] * len(search.objectives)
         try:
             with stores.alone(folder):  # Optuna doesn't guard the making of its tables
-                storage = _storage(url, create=True)
+                storage = connected(url, create=True)
                 study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True, directions=directions)
                 stores.write_ahead(url)
         except (*FAULTS, optuna.exceptions.OptunaError, RuntimeError, ValueError, ImportError) as error:
@@ -171,7 +120,7 @@ class Study:
             self.put_back(trial._trial_id)
         count = len(self._trials())
         self.study.sampler = _sampler(self.search.sampler.made, count)
-        self.study.pruner = _pruner(self.search.pruner.made, self.search.epochs)
+        self.study.pruner = made_pruner(self.search.pruner.made, self.search.epochs)
         launch = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "from_trial": count, **self.provenance}
         self.study.set_user_attr(LAUNCHES, [*self.study.user_attrs.get(LAUNCHES, []), launch])
         return len(left)
@@ -287,31 +236,8 @@ def _whole(variant: Variant) -> str:
     return f"{variant.name}({', '.join(f'{name}={value}' for name, value in variant.arguments.items())})"
 
 
-def _storage(url: str, *, create: bool = False) -> RDBStorage:
-    waits = {"timeout": 60} if stores.database(url) else {"connect_timeout": 10} if url.startswith("postgresql") else {}
-    file = stores.database(url)
-    if file and create:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    return RDBStorage(url, engine_kwargs={"connect_args": waits}, skip_table_creation=not create)
-
-
-def _leave(storage: RDBStorage) -> None:
-    storage.remove_session()
-    storage.engine.dispose()
-
-
 def _sampler(recipe: Recipe, begun: int) -> optuna.samplers.BaseSampler:
     """The sampler, whose random numbers go on where earlier launches left them: the same ones again would repeat trials."""
     seed = np.random.SeedSequence(int(recipe.arguments["seed"]), spawn_key=(begun,)).generate_state(1)[0]
     made: optuna.samplers.BaseSampler = getattr(optuna.samplers, recipe.name)(**{**recipe.arguments, "seed": int(seed)})
-    return made
-
-
-def _pruner(recipe: Recipe, epochs: int) -> optuna.pruners.BasePruner:
-    arguments = dict(recipe.arguments)
-    if recipe.name == "HyperbandPruner":
-        arguments["max_resource"] = epochs
-    if recipe.name == "MedianPruner":  # it counts steps from 0, and here they are epochs from 1
-        arguments["n_warmup_steps"] += 1
-    made: optuna.pruners.BasePruner = getattr(optuna.pruners, recipe.name)(**arguments)
     return made

@@ -17,8 +17,9 @@ from experiments.progress import Display
 from experiments.record import GRID, REASON, TRIAL, TRIAL_STATE, TrackedRun
 from experiments.search import Search
 from experiments.sources import label
-from experiments.study import FAULTS, Study, Trial
+from experiments.study import Study, Trial
 from experiments.tracking import FAULTS as AWAY
+from experiments.watch import FAULTS
 
 EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try
 VERDICTS = ("pruned", "diverged")  # what a run can end with that is the trial's own doing

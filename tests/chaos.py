@@ -31,8 +31,8 @@ from safetensors.torch import load_file
 from capsnet.config import FIELDS
 from experiments.known import by_config, read_grids
 from experiments.sources import parse_grid
-from experiments.study import _storage
 from experiments.tracking import Store
+from experiments.watch import connected
 from tests.services import TrackingServer
 
 LEFT_SECONDS = 3600.0  # for what is left to train when nothing is killed any more: hundreds of runs, after many kills
@@ -197,7 +197,7 @@ class SearchChaos(Chaos):
     def compare(self) -> str:
         """Raise an AssertionError unless the study, MLflow and the registry tell one story of all trials."""
         store = Store(self.server.uri, "chaos", *_experiment(self.server.uri))
-        study = optuna.load_study(study_name="chaos", storage=_storage(f"sqlite:///{self.folder / 'mlruns' / 'optuna.db'}"))
+        study = optuna.load_study(study_name="chaos", storage=connected(f"sqlite:///{self.folder / 'mlruns' / 'optuna.db'}"))
         trials, runs = study.get_trials(), {}
         assert [trial.number for trial in trials] == list(range(self.seeds)), "not the trials that were asked for"
         states = Counter(trial.state.name for trial in trials)

@@ -15,7 +15,7 @@ MAY_IMPORT = {
 FORBIDDEN = {"capsnet": {"mlflow", "optuna", "ray", "pandas"}}
 ALONE = {  # the files that may import it
     "mlflow": {f"experiments/{name}.py" for name in ("tracking", "catalog", "runlog", "champion")},
-    "optuna": {"experiments/study.py", "experiments/study_figures.py"},
+    "optuna": {f"experiments/{name}.py" for name in ("study", "watch", "study_figures")},
     "ray": {"experiments/ray_tasks.py"},
 }
 FILES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))

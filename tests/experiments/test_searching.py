@@ -25,8 +25,9 @@ from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
 from experiments.executors import Engine, Inline, choose
 from experiments.search import parse_search
-from experiments.study import Study, Watch
+from experiments.study import Study
 from experiments.tracking import Store
+from experiments.watch import Watch
 from tests.experiments.conftest import Command, launched, opened
 from tests.experiments.test_resume import running
 
