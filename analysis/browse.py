@@ -13,8 +13,9 @@ import pandas as pd
 from analysis.cells import varying
 from capsnet.errors import brief
 from experiments import stores
+from experiments.client import FAULTS
 from experiments.record import KIND
-from experiments.tracking import FAULTS, NOTE, NOTE_LENGTH
+from experiments.tracking import NOTE, NOTE_LENGTH
 
 if TYPE_CHECKING:
     from analysis.report import Asked

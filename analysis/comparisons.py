@@ -26,8 +26,9 @@ from analysis.statistics import Comparison, Estimate
 from analysis.wording import setting_text
 from capsnet.errors import brief
 from experiments import stores as addresses
+from experiments.client import FAULTS
 from experiments.significance import ALPHA
-from experiments.tracking import FAULTS, Store
+from experiments.tracking import Store
 
 SEED = 0  # of each bootstrap: a table doesn't depend on chance, nor on which cells stand beside one
 

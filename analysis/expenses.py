@@ -11,9 +11,10 @@ from analysis.formats import Table
 from analysis.sentences import count
 from capsnet.config import RunConfig
 from capsnet.errors import brief
+from experiments.client import FAULTS
 from experiments.overview import duration
 from experiments.stores import shown
-from experiments.tracking import FAULTS, Store
+from experiments.tracking import Store
 
 POWER = "system/gpu_{}_power_usage_watts"  # of every card of the machine, as MLflow numbers them
 

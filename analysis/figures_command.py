@@ -130,7 +130,7 @@ def log(store: "Store", run_id: str, paths: Sequence[Path]) -> None:
     Raises:
         InputError: the tracking store has gone away.
     """
-    from experiments.tracking import answering
+    from experiments.client import answering
 
     with answering(store.uri), TemporaryDirectory() as folder:
         for path in paths:

@@ -11,7 +11,8 @@ from analysis.runs import Runs
 from analysis.sentences import count
 from capsnet.errors import brief
 from experiments import stores as addresses
-from experiments.tracking import FAULTS, Store
+from experiments.client import FAULTS
+from experiments.tracking import Store
 
 LOCAL = "http://127.0.0.1:5000"  # where make ui serves
 UNKNOWN = "unknown"

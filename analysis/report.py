@@ -34,8 +34,8 @@ from analysis.sentences import percent
 from capsnet import terminal
 from capsnet.errors import brief
 from experiments import stores
+from experiments.client import FAULTS
 from experiments.overview import duration
-from experiments.tracking import FAULTS
 
 NAME = "report.html"
 HERE = Path(__file__).parent

@@ -8,8 +8,9 @@ from mlflow.entities import Experiment, Run, ViewType
 from capsnet.errors import InputError
 from capsnet.terminal import called
 from experiments import stores
+from experiments.client import PAGE, connected, search, tracked
 from experiments.record import FAILURE, GRID, KIND, LAUNCHED, TrackedRun
-from experiments.tracking import PAGE, Store, connected, search, tracked
+from experiments.tracking import Store
 
 
 def stores_in(folder: Path) -> list[Store]:

@@ -9,6 +9,7 @@ from capsnet.config import RunConfig
 from capsnet.errors import InputError, brief
 from capsnet.terminal import note, say
 from experiments import arithmetic, leases, stores
+from experiments.client import FAULTS, answering
 from experiments.executors import Engine
 from experiments.jobs import Job, Place
 from experiments.journal import BusyError, Journal, folder_of, look
@@ -20,7 +21,7 @@ from experiments.provenance import code, git_commit
 from experiments.record import REASON, TrackedRun, is_of_other_code
 from experiments.sources import Grid
 from experiments.sync import sync
-from experiments.tracking import FAULTS, Store, answering
+from experiments.tracking import Store
 from experiments.worker import run
 
 Old = dict[RunConfig, list[TrackedRun]]  # runs of other code

@@ -10,6 +10,7 @@ from dataclasses import replace
 from capsnet import interrupts
 from capsnet.errors import InputError
 from capsnet.terminal import escaped
+from experiments.client import FAULTS
 from experiments.executors import Engine
 from experiments.jobs import Job, Outcome, Place, kind
 from experiments.journal import BusyError, Journal, folder_of
@@ -17,7 +18,6 @@ from experiments.progress import Display
 from experiments.ray_tasks import Ray
 from experiments.record import Ending, now
 from experiments.runlog import GoneError, RunLog
-from experiments.tracking import FAULTS
 from experiments.worker import acknowledge
 
 Work = Callable[[Job, Place], Outcome]

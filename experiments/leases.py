@@ -13,9 +13,10 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from capsnet.errors import InputError
+from experiments.client import FAULTS, answering
 from experiments.locks import Launchers
 from experiments.record import LEASE
-from experiments.tracking import FAULTS, Store, answering
+from experiments.tracking import Store
 
 BEAT = 20.0  # seconds from one note to the next
 NEWS = 90.0  # after which a launch that noted nothing more has died; clocks may differ by less

@@ -4,9 +4,10 @@ import threading
 
 from capsnet.errors import brief
 from experiments import stores
+from experiments.client import FAULTS
 from experiments.journal import Journal
 from experiments.runlog import RunLog
-from experiments.tracking import FAULTS, Store
+from experiments.tracking import Store
 
 SECONDS = 3.0  # from one batch of metrics to the next
 PATIENCE = 30.0  # seconds that the end of a run waits for a server that is slow; one that is away isn't waited for

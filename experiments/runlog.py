@@ -10,9 +10,10 @@ from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from capsnet.metrics import EpochMetrics
+from experiments.client import log, search
 from experiments.journal import FILES, Journal
 from experiments.record import FAILURE, GRID, KEY, KIND, REASON, SUPERSEDED, DataSource, Ending, Record
-from experiments.tracking import CONTEXT, NOTE, Store, log, search
+from experiments.tracking import CONTEXT, NOTE, Store
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
 BATCH = 1000  # metrics that one call may log

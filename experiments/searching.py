@@ -14,6 +14,7 @@ from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.terminal import escaped, say, wide
 from experiments import champion, leases, study_figures
+from experiments.client import answering
 from experiments.executors import Engine
 from experiments.gridding import Wish, run_grid
 from experiments.jobs import Place
@@ -27,7 +28,7 @@ from experiments.search import Search
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study, Trial
 from experiments.sync import sync
-from experiments.tracking import FIGURES, answering
+from experiments.tracking import FIGURES
 from experiments.trials import Trials
 from experiments.worker import run
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from capsnet.errors import InputError, brief
 from experiments import stores
+from experiments.client import FAULTS
 from experiments.journal import BusyError, Journal, journals
 from experiments.record import Ending, now
 from experiments.runlog import GoneError, RunLog
-from experiments.tracking import FAULTS, Store
+from experiments.tracking import Store
 
 
 @dataclass

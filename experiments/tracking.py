@@ -5,36 +5,25 @@ field as a parameter, a metric row per epoch, the final test error, and its weig
 """
 
 import json
-import logging
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.errors import InputError, brief, is_text
-from capsnet.terminal import note
 from experiments import stores
+from experiments.client import FAULTS, connected, log, made, search, tracked
 from experiments.record import FAILURE, GRID, KIND, LAUNCHED, LEASE, REASON, SUPERSEDED, TrackedRun
 
-logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
-logging.getLogger("mlflow.system_metrics").setLevel(logging.ERROR)  # nor for a sample that found no server
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # nor for each write to a disk that is full
-logging.getLogger("alembic").setLevel(logging.WARNING)  # nor for each step of making the database
-
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
-FAULTS = (MlflowException, SQLAlchemyError, OSError)  # of a store that is away, or full, or refuses
 PARAM_LENGTH = 6000  # characters, of which MLflow would cut off the rest
-PAGE = 1000  # runs that a search returns at once
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 NOTE_LENGTH = 19_000  # characters of it; an experiment's tag has 20,000
 RUN_NOTE_LENGTH = 7_900  # and a run's 8,000; the whole of a grid's description stands in its grid.yaml
@@ -44,20 +33,6 @@ FIGURES = "figures"  # the folder of a search's artifacts that holds them
 
 class MissingError(InputError):
     """A file of a run is not there: it was never logged, or somebody deleted it."""
-
-
-@contextmanager
-def answering(uri: str) -> Iterator[None]:
-    """Raise an InputError, with what was said, if the store goes away in the block, or fails."""
-    try:
-        yield
-    except FAULTS as error:
-        said, what = stores.shown(brief(error)), "failed"
-        try:
-            stores.answers(uri, 3.0)
-        except OSError:
-            what = "has gone away"
-        raise InputError(f"the tracking store {stores.shown(uri)} {what}: {said}; the same command goes on") from None
 
 
 class Store:
@@ -88,7 +63,7 @@ class Store:
     @cached_property
     def client(self) -> MlflowClient:
         """MLflow's client, made when it is first needed: a server that is away is no reason not to train."""
-        return _made(self.uri)
+        return made(self.uri)
 
     @classmethod
     def open(cls, name: str, folder: Path, *, create: bool) -> "Store | None":
@@ -262,60 +237,3 @@ class Store:
     def supersede(self, run_id: str) -> None:
         """Mark a run as one that doesn't speak for its config any more."""
         log(self.client, run_id, tags={SUPERSEDED: "true"})
-
-
-def log(
-    client: MlflowClient,
-    run_id: str,
-    *,
-    metrics: Sequence[Metric] = (),
-    params: Mapping[str, str] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    """Log at once, whatever MLFLOW_ENABLE_ASYNC_LOGGING says: a failure that isn't seen here would be lost."""
-    as_params, as_tags = [Param(*pair) for pair in (params or {}).items()], [RunTag(*pair) for pair in (tags or {}).items()]
-    client.log_batch(run_id, metrics=metrics, params=as_params, tags=as_tags, synchronous=True)
-
-
-def _made(uri: str) -> MlflowClient:
-    """Its registry is the store's, too, whatever MLFLOW_REGISTRY_URI says: a champion is where its run is."""
-    return MlflowClient(uri, registry_uri=uri)
-
-
-def connected(uri: str) -> MlflowClient:
-    """A client of the store, whose first use makes or migrates the database.
-
-    Raises:
-        InputError: the store can't be reached.
-    """
-    try:
-        if database := stores.database(uri):
-            database.parent.mkdir(parents=True, exist_ok=True)
-        stores.answers(uri)
-        if before := stores.follow(uri):
-            note([f"this store was in {before} before; from now on its artifacts are those beside {stores.database(uri)}"])
-        client = _made(uri)
-        client.search_experiments(max_results=1)
-        stores.write_ahead(uri)
-    except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
-        said = stores.shown(brief(error))
-        raise InputError(
-            f"the tracking store {stores.shown(uri)} can't be used: {said}; MLFLOW_TRACKING_URI names another"
-        ) from None
-    return client
-
-
-def tracked(run: Run) -> TrackedRun:
-    """What is taken over of MLflow's run."""
-    data, info = run.data, run.info
-    return TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
-
-
-def search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:
-    """All runs that a filter finds, oldest first, page by page."""
-    token: Any = None
-    while experiments:
-        page = client.search_runs(list(experiments), filtered, view, PAGE, ["attributes.start_time ASC"], token)
-        yield from page
-        if not (token := page.token):
-            return

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from capsnet import interrupts
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
+from experiments.client import FAULTS as AWAY
 from experiments.gridding import make_job
 from experiments.jobs import Job, Outcome, Place, trial_state
 from experiments.journal import BusyError, Journal, folder_of
@@ -18,7 +19,6 @@ from experiments.record import GRID, REASON, TRIAL, TRIAL_STATE, TrackedRun
 from experiments.search import Search
 from experiments.sources import label
 from experiments.study import Study, Trial
-from experiments.tracking import FAULTS as AWAY
 from experiments.watch import FAULTS
 
 EXHAUSTED = 100  # trials in a row that repeat earlier ones: there is nothing left to try

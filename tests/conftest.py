@@ -18,10 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an empty database: making one takes seconds, copying it none."""
-    from experiments import tracking
+    from experiments import client
 
     folder = tmp_path_factory.mktemp("migrated")
-    tracking.connected(f"sqlite:///{folder / 'mlflow.db'}")
+    client.connected(f"sqlite:///{folder / 'mlflow.db'}")
     return folder / "mlflow.db"
 
 

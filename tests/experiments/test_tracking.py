@@ -19,7 +19,8 @@ from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution, Settled
 from capsnet.metrics import EpochMetrics
-from experiments import catalog, tracking
+from experiments import catalog, client, tracking
+from experiments.client import answering, log
 from experiments.gridding import make_job
 from experiments.jobs import Job, Place
 from experiments.journal import Journal, folder_of
@@ -28,7 +29,7 @@ from experiments.locks import ALL, Launchers
 from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
-from experiments.tracking import Store, answering, log
+from experiments.tracking import Store
 from experiments.worker import run
 from tests.experiments.conftest import logged, weights
 from tests.experiments.conftest import opened as opened_named
@@ -193,7 +194,7 @@ def test_no_run_is_left_out_of_a_long_search(mlruns: Path, monkeypatch: pytest.M
     store = opened(mlruns)
     for seed in range(5):
         logged(store, mlruns, make_config({"seed": seed}, "here"))
-    monkeypatch.setattr(tracking, "PAGE", 2)
+    monkeypatch.setattr(client, "PAGE", 2)
     assert {run.params["seed"] for run in store.runs()} == {"0", "1", "2", "3", "4"}
 
 
