@@ -43,6 +43,11 @@ class Cell:
         """Test errors in % of the runs that have one."""
         return self.runs["test_error"][outcomes(self.runs) == "finished"]
 
+    @property
+    def data(self) -> "pd.Series[str]":
+        """SHA-256 of the data set that each finished run read, where that is known."""
+        return self.runs["data_sha256"][self.finished.index]
+
     @cached_property
     def by_seed(self) -> dict[int, float]:
         """Seed -> test error in % of the runs that have one and can be paired."""

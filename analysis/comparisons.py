@@ -24,9 +24,6 @@ from analysis.predictions import Answers, MixedError, named, read_answers, taken
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
 from analysis.wording import setting_text
-from capsnet.errors import brief
-from experiments import stores as addresses
-from experiments.client import FAULTS
 from experiments.significance import ALPHA
 from experiments.tracking import Store
 
@@ -99,7 +96,7 @@ class Comparisons:
         references: data set -> the cell that its others are compared to, and why that one; none of a data set with one cell.
         differences: of the others, in the table's order.
         faults: why the predictions of runs can't be read, one of each such run.
-        doubts: what else is not as it should be: stores that don't tell their data, cells and data sets of different images.
+        doubts: what else is not as it should be: cells and data sets of different images.
     """
 
     cells: Sequence[Cell]
@@ -158,15 +155,14 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
     differences: dict[int, Difference] = {}
     faults: list[str] = []
     doubts: list[str] = []
-    digests = _digests(stores, doubts)
-    cells = _by_data(cells, digests, choose_references(cells, wanted), doubts)
+    cells = _by_data(cells, choose_references(cells, wanted), doubts)
     references = choose_references(cells, wanted)
     for name, members in grouped(list(enumerate(cells)), lambda pair: pair[1]).items():
         reference, _ = references.get(name, (None, ""))
-        against = _answers(reference, stores, digests, faults, doubts) if reference else None
+        against = _answers(reference, stores, faults, doubts) if reference else None
         found: dict[int, tuple[Cell, Comparison, Estimate | None]] = {}
         for i, cell in members:
-            answers = against if cell is reference else _answers(cell, stores, digests, faults, doubts)
+            answers = against if cell is reference else _answers(cell, stores, faults, doubts)
             images[i] = _images(answers) if answers else None
             if reference and cell is not reference:
                 compared = statistics.compare(*paired(cell.by_seed, reference.by_seed))
@@ -219,13 +215,11 @@ def _of_one(whole: Comparisons, name: str, members: Sequence[Cell]) -> Compariso
     return Comparisons(list(own.values()), images, references, differences, whole.faults, whole.doubts)
 
 
-def _by_data(
-    cells: Sequence[Cell], digests: Mapping[str, str], references: Mapping[str, tuple[Cell, str]], doubts: list[str]
-) -> list[Cell]:
+def _by_data(cells: Sequence[Cell], references: Mapping[str, tuple[Cell, str]], doubts: list[str]) -> list[Cell]:
     """The cells, each with the seeds whose runs read other data than most of the reference's did, and are nobody's pair."""
     found = list(cells)
     for name, members in grouped(list(enumerate(cells)), lambda pair: pair[1]).items():
-        known = {i: [digests[run] for run in cell.runs["run_id"][cell.finished.index] if run in digests] for i, cell in members}
+        known = {i: list(cell.data.dropna()) for i, cell in members}
         several = Counter(itertools.chain(*known.values()))
         if len(several) < 2:
             continue
@@ -233,30 +227,16 @@ def _by_data(
         own = next((known[i] for i, cell in members if cell is reference and known[i]), several)
         chosen = min(Counter(own), key=lambda digest: (-Counter(own)[digest], digest))
         for i, cell in members:
-            rows = cell.runs.loc[cell.finished.index]
-            read = zip(rows["seed"], rows["run_id"], strict=True)
-            found[i] = replace(cell, unpaired=frozenset(seed for seed, run in read if digests.get(run, chosen) != chosen))
+            others = cell.runs["seed"][cell.data.index[cell.data.notna() & (cell.data != chosen)]]
+            found[i] = replace(cell, unpaired=frozenset(others))
         counted = ", ".join(f"{digest[:8]} {n} run{'s' * (n > 1)}" for digest, n in sorted(several.items()))
         doubts.append(f"runs on {name} read different data, by SHA-256 {counted}; only those of {chosen[:8]} are compared")
     return found
 
 
-def _digests(stores: Mapping[str, Store], faults: list[str]) -> dict[str, str]:
-    """Run id -> SHA-256 of its data set; without those of a store that has gone away."""
-    found: dict[str, str] = {}
-    for name, store in stores.items():
-        try:
-            found |= {run_id: read[0][1] for run_id, read in store.datasets().items()}
-        except FAULTS as error:
-            faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
-    return found
-
-
-def _answers(
-    cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str], faults: list[str], doubts: list[str]
-) -> Answers | None:
+def _answers(cell: Cell, stores: Mapping[str, Store], faults: list[str], doubts: list[str]) -> Answers | None:
     try:
-        answers, missing = read_answers(cell, stores, digests) if stores else (None, [])
+        answers, missing = read_answers(cell, stores) if stores else (None, [])
     except MixedError as mixed:
         answers, missing = None, [*mixed.faults]
         what = f"the runs of {setting_text(cell.setting, ' = ')} were tested on different images"

@@ -72,7 +72,7 @@ def _answers(run_id: str, folder: Path) -> "tuple[str, tuple[str, str], Mapping[
     from experiments.journal import PREDICTIONS
 
     store, run = catalog.holding(run_id, folder)
-    [(_, digest), *_] = store.datasets().get(run.run_id) or [("", "")]
+    digest = run.data[0][1] if run.data else ""
     with TemporaryDirectory() as fetched:
         answers = load(store.artifact(run.run_id, PREDICTIONS, Path(fetched)))
     return run.run_id, (run.params["dataset"], digest and f"SHA-256 {digest}"), answers

@@ -1,5 +1,6 @@
 """Where numbers come from: experiments and their stores, commits, data, seeds, machines; and where their runs can be seen."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,7 @@ import pandas as pd
 
 from analysis.runs import Runs
 from analysis.sentences import count
-from capsnet.errors import brief
 from experiments import stores as addresses
-from experiments.client import FAULTS
 from experiments.tracking import Store
 
 LOCAL = "http://127.0.0.1:5000"  # where make ui serves
@@ -27,10 +26,10 @@ class Origin:
     doubts: Mapping[str, str]  # value -> what is wrong with it
 
 
-def origins(found: Runs) -> tuple[list[Origin], list[str]]:
-    """All that is known of where the runs come from, and what could not be read."""
+def origins(found: Runs) -> list[Origin]:
+    """All that is known of where the runs come from."""
     began = found.runs[found.runs["run_id"].notna()]
-    data, doubts, faults = _data(found.stores, set(began["run_id"]))
+    data, doubts = _data(found.data[run_id] for run_id in began["run_id"] if run_id in found.data)
     seeds = sorted({int(seed) for seed in found.runs["seed"]})
     last = pd.to_datetime(began["ended"], utc=True).max()
     commits = _counted(began["git_commit"].fillna(UNKNOWN))
@@ -50,7 +49,7 @@ def origins(found: Runs) -> tuple[list[Origin], list[str]]:
         left_out.append(f"{found.repeated} finished runs of configs for which an earlier one speaks")
     beside = [f"{count(found.unplanned, 'run')} of configs that no grid here has any more"] if found.unplanned else []
     listed = [*known, _listed("Left out", left_out), _listed("Beside the grid", beside)]
-    return [origin for origin in listed if origin.entries], faults
+    return [origin for origin in listed if origin.entries]
 
 
 def user_interface(store: Store) -> str:
@@ -78,18 +77,10 @@ def _counted(values: Iterable[str]) -> list[tuple[str, str]]:
     return [(value, f"{counts[value]} run{'s' * (counts[value] > 1)}" if several else "") for value in sorted(counts)]
 
 
-def _data(stores: Mapping[str, Store], runs: set[str]) -> tuple[list[tuple[str, str]], dict[str, str], list[str]]:
-    """The data sets that the runs have read, those of which there are several of one name, and what could not be read."""
-    sources: list[tuple[str, str]] = []
-    faults: list[str] = []
-    for name, store in stores.items():
-        try:
-            known = store.datasets()
-        except FAULTS as error:
-            faults.append(f"the data sets of {name} can't be read: {addresses.shown(brief(error))}")
-        else:
-            sources += [pair for run_id, pairs in known.items() if run_id in runs for pair in pairs]
+def _data(read: Iterable[Sequence[tuple[str, str]]]) -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """The data sets that runs have read, and those of which there are several of one name."""
+    sources = list(itertools.chain(*read))
     names = Counter(data for data, _ in set(sources))
     shown = {pair: f"{pair[0]}, SHA-256 {pair[1]}" for pair in sources}
     doubts = {text: f"other runs read other data of the name {data}" for (data, _), text in shown.items() if names[data] > 1}
-    return _counted(shown[pair] for pair in sources), doubts, faults
+    return _counted(shown[pair] for pair in sources), doubts

@@ -83,13 +83,12 @@ class MixedError(InputError):
         self.faults = faults
 
 
-def read_answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, str]) -> tuple[Answers | None, list[str]]:
+def read_answers(cell: Cell, stores: Mapping[str, Store]) -> tuple[Answers | None, list[str]]:
     """The answers of a cell's finished runs, and why some can't be had; None if none can.
 
     Args:
-        cell: its runs.
+        cell: its runs; of those whose data set's SHA-256 isn't known, labels have to tell.
         stores: (experiment -> where its runs are tracked).
-        digests: (run id -> SHA-256 of the data set that it read); of runs that are not in it, labels have to tell.
 
     Raises:
         MixedError: they are not of the same images.
@@ -106,7 +105,7 @@ def read_answers(cell: Cell, stores: Mapping[str, Store], digests: Mapping[str, 
     if not found:
         return None, faults
     ids, seeds, tensors = zip(*found, strict=True)
-    labels, read = tensors[0]["labels"], {digests[run_id] for run_id in ids if run_id in digests}
+    labels, read = tensors[0]["labels"], set(cell.runs.loc[cell.runs["run_id"].isin(ids), "data_sha256"].dropna())
     if len(read) > 1 or any(not np.array_equal(labels, other["labels"]) for other in tensors):
         raise MixedError(faults)
     predictions, scores = (np.stack([each[name] for each in tensors]) for name in ("predictions", "class_lengths"))

@@ -107,7 +107,6 @@ def render(
     illustrations, unread = illustrate(figures)
     spent, unknown = expenses.of_runs(comparisons.cells, found.stores)
     total = sum(spent.values(), Expense())
-    sources, missing = origins(found)
     lines = roster(found, comparisons.cells, spent)
     environment = Environment(
         autoescape=True, loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -137,11 +136,10 @@ def render(
             *comparisons.doubts,
             *unread,
             *unknown,
-            *missing,
             *(f"not drawn: {reason}" for reason in undrawn),
         ],
         cost=expenses.lines_of(total),
-        origins=sources,
+        origins=origins(found),
         local=[stores.browsing(store.uri) for store in found.stores.values() if not stores.is_server(store.uri)][:1],
         again=_again(found, comparisons, where),
     )

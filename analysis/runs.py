@@ -43,6 +43,7 @@ from experiments.tracking import Store
 CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", "logit_changes"))
 LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
 TAGS = (COMMIT, CODE, HARDWARE, VERSIONS)
+DATA = "data_sha256"  # of the data set; what further test sets were is in Runs.data
 THEN = " then "  # between digests of code that trained a run one after the other
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
 TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
@@ -58,8 +59,8 @@ class Runs:
         stores: (experiment -> where its runs are tracked).
         runs: one row per config, sorted by it: every field of RunConfig in its type (``decoder_hidden`` as JSON),
             ``experiment, run_id, status`` (finished, failed, killed, running or planned), ``failure, reason``, the last
-            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``ended``. Its ``attrs`` hold ``where``,
-            by which the rows were chosen, and how many were ``left_out``.
+            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``DATA``, ``ended``. Its ``attrs`` hold
+            ``where``, by which the rows were chosen, and how many were ``left_out``.
             ``epochs_trained`` are the epochs of a finished run, fewer than its ``epochs`` if it stopped at an error. Where a
             run was tested at another r there are columns ``test_error_r1`` and so on; where on a further test set,
             ``test_error_affnist`` and so on.
@@ -67,6 +68,7 @@ class Runs:
         repeated: finished runs of configs for which another one, that finished before, speaks.
         grids: (experiment -> its grids), as they stood at their last launches.
         unplanned: runs that none of these grids has any more, as after an edit of one; they are rows like others.
+        data: (run id -> name and SHA-256 of each data set that it read, further test sets included).
     """
 
     stores: Mapping[str, Store]
@@ -75,6 +77,7 @@ class Runs:
     repeated: int = 0
     grids: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
     unplanned: int = 0
+    data: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     @property
     def left_out(self) -> list[str]:
@@ -155,7 +158,8 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     silent = [run for run in found if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
     repeated = sum(state(run) == "finished" and run.run_id not in alien for run in silent)
     unplanned = sum(config not in planned for config in known) if planned else 0
-    return Runs(stores, frame.reset_index(drop=True), {**unread, **strangers, **alien}, repeated, grids, unplanned)
+    data = {run.run_id: run.data for run in known.values()}
+    return Runs(stores, frame.reset_index(drop=True), {**unread, **strangers, **alien}, repeated, grids, unplanned, data)
 
 
 def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
@@ -203,6 +207,7 @@ def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str
         row |= {name: value for name, value in metrics.items() if _is_further(name)}
     row["seconds"] = metrics.get("train_seconds", float("nan"))
     row |= {name: tags.get(name) for name in TAGS} | {CODE: _code(tags)}
+    row[DATA] = run.data[0][1] if run and run.data else None
     return row | {"ended": run.end if run else None}
 
 
@@ -219,7 +224,7 @@ def _is_further(name: str) -> bool:
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
-    types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS), "str")
+    types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS, DATA), "str")
     more = (str(name) for name in frame if _is_further(str(name)))
     types |= dict.fromkeys((*LAST, "seconds", EPOCHS, *more), "float64")
     return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)

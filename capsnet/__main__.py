@@ -104,12 +104,12 @@ def main() -> int:
                 display.epoch(metrics)
                 if command.checkpoints:
                     state.save(_checkpoint(command.checkpoints, metrics.epoch))
-        terminal.say(*_tested(state, data, folder))
+        terminal.console.print(*_tested(state, data, folder), sep="\n")
     except DivergedError as error:
         terminal.warn("diverged", error, terminal.FAULT)
         return 1
     if told := stopping(config, state.history):
-        terminal.say(told)
+        terminal.console.print(told)
     return 0
 
 

@@ -1,5 +1,6 @@
 """MLflow's client, which takes 4 s to import: late, therefore, and by few files."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,7 +83,17 @@ def connected(uri: str) -> MlflowClient:
 def tracked(run: Run) -> TrackedRun:
     """What is taken over of MLflow's run."""
     data, info = run.data, run.info
-    return TrackedRun(info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time)
+    return TrackedRun(
+        info.run_id, info.status, data.params, data.metrics, data.tags, info.start_time, info.end_time, _read_by(run)
+    )
+
+
+def _read_by(run: Run) -> list[tuple[str, str]]:
+    """The (name, SHA-256) of the run's data set, which has no tag, and of further test sets by their names."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    ordered = sorted(inputs, key=lambda source: (len(source.tags), source.dataset.name))
+    profiles = ((source.dataset, json.loads(source.dataset.profile or "{}")) for source in ordered)
+    return [(data.name, profile.get("sha256", data.digest)) for data, profile in profiles]
 
 
 def search(client: MlflowClient, experiments: Sequence[str], filtered: str, view: int = ViewType.ACTIVE_ONLY) -> Iterator[Run]:

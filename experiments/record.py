@@ -85,6 +85,7 @@ class TrackedRun:
     tags: Mapping[str, str]
     start: int  # milliseconds since 1970
     end: int | None
+    data: Sequence[tuple[str, str]] = ()  # (name, SHA-256) of what it read: its data set, then further test sets by name
 
     @property
     def config(self) -> RunConfig:

@@ -4,7 +4,6 @@ One experiment holds one parent run per grid, kept across launches, and one chil
 field as a parameter, a metric row per epoch, the final test error, and its weights and test predictions as artifacts.
 """
 
-import json
 import re
 import shutil
 import time
@@ -127,18 +126,6 @@ class Store:
         """
         with TemporaryDirectory() as folder:
             return self.artifact(run_id, "grid.yaml", Path(folder)).read_text(encoding="utf-8", errors="replace")
-
-    def datasets(self) -> dict[str, list[tuple[str, str]]]:
-        """Run id -> (name, SHA-256) of what each child run has read: its data set, then further test sets by their names."""
-        found = {}
-        for run in search(self.client, [self.experiment_id], f"tags.{KIND} = 'run'"):
-            inputs = run.inputs.dataset_inputs if run.inputs else []
-            # the data set has no tag
-            ordered = sorted(inputs, key=lambda source: (len(source.tags), source.dataset.name))
-            profiles = [(source.dataset, json.loads(source.dataset.profile or "{}")) for source in ordered]
-            if profiles:
-                found[run.info.run_id] = [(data.name, profile.get("sha256", data.digest)) for data, profile in profiles]
-        return found
 
     def leases(self) -> list[tuple[str, str, str]]:
         """The notes of launches at parent runs: (run id, tag, what it says)."""

@@ -57,6 +57,7 @@ def row(experiment: str, number: int, values: dict[str, Any], test_error: float)
         "code": "0123456789abcdef",
         "hardware": "2 cores",
         "versions": "torch 2.15",
+        "data_sha256": None,
         "ended": pd.Timestamp("2026-11-22 10:00", tz="UTC") + pd.Timedelta(minutes=number),
     }
 

@@ -58,10 +58,6 @@ class Shelf:
         self._ask()
         yield from ((f"parent-{name}", name) for name in self.texts)
 
-    def datasets(self) -> dict[str, list[tuple[str, str]]]:
-        self._ask()
-        return {f"run{number:03d}": [self.data] for number in range(1000)}
-
     def history(self, run_id: str, name: str) -> list[tuple[int, float]]:
         self._ask()
         return self.metrics.get((run_id, name), [])
@@ -94,7 +90,9 @@ def made(
     grids = {
         name: [parse_grid(*pair, "") for pair in ((t, g) for g, t in shelf.texts.items())] for name, shelf in shelves.items()
     }
-    return Runs(shelves, runs, strangers or {}, repeated, grids, unplanned)
+    began = runs[runs["run_id"].notna()]
+    data = {run: [shelves[name].data] for run, name in zip(began["run_id"], began["experiment"], strict=True)}
+    return Runs(shelves, runs, strangers or {}, repeated, grids, unplanned, data)
 
 
 def failed(runs: pd.DataFrame, place: int, outcome: str, reason: str | None = None) -> None:

@@ -27,11 +27,8 @@ PAPERS = "the cell with the paper's values of these axes"
 class Shelf:
     """Where predictions lie, instead of MLflow's artifacts: (run id -> file)."""
 
-    def __init__(self, folder, digests=None):
-        self.folder, self.digests = folder, digests or {}
-
-    def datasets(self):
-        return {run_id: [("digits", digest)] for run_id, digest in self.digests.items()}
+    def __init__(self, folder):
+        self.folder = folder
 
     def artifact(self, run_id, name, folder):
         path = self.folder / f"{run_id}.safetensors"
@@ -427,7 +424,7 @@ def test_runs_of_a_cell_that_saw_different_images_are_not_averaged(make_runs, an
     answered(runs.iloc[:2].copy())
     _, stores = answered(runs.iloc[2:].copy(), labels=np.arange(200)[::-1] % 10)
     with pytest.raises(MixedError, match="different images"):
-        read_answers(cells(runs)[0], stores, {})
+        read_answers(cells(runs)[0], stores)
     made = compare(cells(runs), stores)
     assert made.faults == []
     [doubt] = made.doubts
@@ -516,8 +513,7 @@ def test_an_ensemble_says_how_many_networks_it_has(make_runs, answered, fail, tm
 @pytest.mark.parametrize("other", [0, 1])
 def test_runs_of_another_data_set_are_no_ensemble_though_labels_agree(make_runs, answered, other):
     runs, stores = answered(make_runs(TWO, seeds=2, errors=[30.0] * 4))
-    digests = {f"run{i:03d}": "a" * 64 for i in range(4)} | {f"run{other:03d}": "b" * 64}
-    stores = {"quick": Shelf(stores["quick"].folder, digests)}
+    runs["data_sha256"] = [("b" if i == other else "a") * 64 for i in range(4)]
     made = compare(cells(runs), stores)
     assert made.images[0] is None
     assert [each[0] for each in ensembles.table(made, runs).rows] == ["3"]
@@ -534,10 +530,11 @@ def test_runs_of_another_data_set_are_no_ensemble_though_labels_agree(make_runs,
 
 
 def test_cells_that_read_other_data_of_one_name_are_not_paired(make_runs, answered):
-    """Neither by seed nor by image, though labels agree; what no store tells is taken for the same."""
+    """Neither by seed nor by image, though labels agree; what isn't known is taken for the same."""
     runs, stores = answered(make_runs({"routing_iterations": [1, 2, 3]}, seeds=6, errors=[30.0] * 18))
-    digests = {f"run{i:03d}": ("b" if i < 6 else "a") * 64 for i in range(17)}
-    made = compare(cells(runs), {"quick": Shelf(stores["quick"].folder, digests)})
+    without = compare(cells(runs), stores)
+    runs["data_sha256"] = [*(("b" if i < 6 else "a") * 64 for i in range(17)), None]
+    made = compare(cells(runs), stores)
     assert made.reference.setting == {"routing_iterations": 3}
     other, same = made.differences
     assert (other.comparison.difference.n, other.images) == (0, None)
@@ -546,18 +543,5 @@ def test_cells_that_read_other_data_of_one_name_are_not_paired(make_runs, answer
     assert all(made.images)
     assert [len(doubt) > 0 for doubt in made.doubts] == [True]
     assert ranks(made.cells)[1] == [0, 0, 0]
-    without = compare(cells(runs), stores)
     assert [each.comparison.difference.n for each in without.differences] == [6, 6]
     assert without.doubts == []
-
-
-def test_a_store_that_does_not_tell_its_data_sets_is_a_fault_and_labels_have_to_tell(make_runs, answered):
-    runs, stores = answered(make_runs(TWO, seeds=2, errors=[30.0] * 4))
-
-    def away():
-        raise ConnectionError("gone")
-
-    stores["quick"].datasets = away
-    made = compare(cells(runs), stores)
-    assert (made.faults, made.doubts) == ([], ["the data sets of quick can't be read: gone"])
-    assert len(ensembles.table(made, runs).rows) == 2

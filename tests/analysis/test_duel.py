@@ -53,11 +53,11 @@ def test_runs_on_other_data_are_refused_though_their_labels_agree(gallery, monke
 
     def changed(run_id, folder):
         store, run = holding(run_id, folder)
-        return store, replace(run, params={**run.params, "dataset": dataset}) if run_id == second else run
+        if run_id == first:
+            return store, replace(run, data=[("digits", "a" * 64)])
+        return store, replace(run, params={**run.params, "dataset": dataset}, data=[(dataset, digest * 64)] if digest else [])
 
-    read = {first: [("digits", "a" * 64)]} | ({second: [(dataset, digest * 64)]} if digest else {})
     monkeypatch.setattr(catalog, "holding", changed)
-    monkeypatch.setattr(Store, "datasets", lambda self: read)
     with pytest.raises(InputError, match=re.escape(said)) if said else nullcontext():
         main(Compare(first, second, gallery))
 

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -153,7 +154,6 @@ def test_nobodys_text_becomes_markup(mixed, tmp_path):
     store = Shelf(
         f"http://me:secret@there/{EVIL}?token=secret", EVIL, {EVIL + "grid": grid}, data=(EVIL + "data", EVIL + "digest")
     )
-    store.datasets = lambda: {run_id: [store.data] for run_id in mixed["run_id"] if run_id}
     image = next(path for path in drawn(tmp_path) if path.suffix == ".gif")
     evil = shutil.copy(image, tmp_path / ("<b onclick=x>'\"&" + "figure.gif"))
     found = made(mixed, store, {EVIL + "stranger": EVIL + "why"})
@@ -237,14 +237,10 @@ def test_it_says_by_what_error_a_network_was_chosen_to_be_shown(make_runs, tmp_p
 
 
 def test_several_data_sets_of_one_name_are_a_doubt(mixed):
-    store = Shelf()
-    read = {
-        f"run{i:03d}": [(name, digest * 64)] for i, (name, digest) in enumerate([("digits", "a"), ("digits", "b"), ("x", "c")])
-    }
-    store.datasets = lambda: read
-    sources, faults = origins(made(mixed, store))
-    [data] = [origin for origin in sources if origin.name == "Data"]
-    assert (len(data.entries), faults) == (3, [])
+    found, three = made(mixed), [("digits", "a"), ("digits", "b"), ("x", "c")]
+    read = {f"run{i:03d}": [(name, digest * 64)] for i, (name, digest) in enumerate(three)}
+    [data] = [origin for origin in origins(replace(found, data=read)) if origin.name == "Data"]
+    assert len(data.entries) == 3
     doubt = "other runs read other data of the name digits"
     assert data.doubts == {f"digits, SHA-256 {digest * 64}": doubt for digest in "ab"}
 
@@ -385,12 +381,11 @@ def test_a_store_that_is_away_is_asked_once_and_the_report_is_made_all_the_same(
     failed(quick, 3, "killed")
     store = Shelf("http://me:secret@there", away=True)
     words = Page(rendered(made(quick, store))).words
-    assert store.asked == 2  # for its data sets, and what its runs took
+    assert store.asked == 1  # for what its runs took
     assert (
         "What could not be read or drawn: "
         "seconds and power of runs of quick can't be read: no answer from http://me:***@there" in words
     )
-    assert "the data sets of quick can't be read" in words
     assert "How long 36 runs trained is not known of each of them." in words
 
 
@@ -442,9 +437,10 @@ def test_with_a_real_store(tmp_path, migrated, monkeypatch):
     store.client.log_inputs(ids[0], [DatasetInput(data)])
     store.client.log_inputs(ids[1], [DatasetInput(Dataset("mnist", "digest only", "local", "{}"))])
     assert list(store.parents()) == [(parent, "g")]
-    assert store.datasets() == {ids[0]: [("mnist", "abcdef")], ids[1]: [("mnist", "digest only")]}
 
     found = read_runs("e", folder)
+    assert found.data == {ids[0]: [("mnist", "abcdef")], ids[1]: [("mnist", "digest only")]}
+    assert dict(zip(found.runs["run_id"], found.runs["data_sha256"], strict=True)) == {ids[0]: "abcdef", ids[1]: "digest only"}
     path = report.write(found, tables.judged(found.runs, found.stores), [], tmp_path / "results")
     assert report.log(found, path) == []
     assert report.log(found, path) == []

@@ -184,10 +184,9 @@ def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns:
             state.model.load_state_dict(weights(store, run.run_id))
             assert run.metrics[f"test_error_{name}"] == evaluate(state.model, split, 1000).error
             assert run.metrics[f"test_error_{name}"] != run.metrics["test_error"]
-    for read in store.datasets().values():
-        assert [name for name, _ in read] == ["digits", "flipped", "turned"]
-        assert dict(read[1:]) == digests
     for run in store.runs():
+        assert [name for name, _ in run.data] == ["digits", "flipped", "turned"]
+        assert dict(run.data[1:]) == digests
         inputs = store.client.get_run(run.run_id).inputs.dataset_inputs
         used = {each.dataset.name: [(tag.key, tag.value) for tag in each.tags] for each in inputs}
         test = [("mlflow.data.context", "test")]
