@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from analysis.cells import Cell, apart, name_of
-from analysis.comparisons import Comparisons, Difference, axes_of
+from analysis.comparisons import Comparisons, Difference
 from analysis.contrasts import Contrast
+from analysis.effects import axes_of
 from analysis.robustness import Further
 from analysis.sentences import against, claim, count, differing, listed, out_of_reach, points, setting, support
 from analysis.statistics import Comparison

@@ -1,4 +1,4 @@
-"""What the cells of an experiment say about each other: differences to a reference, effects of axes, the test images.
+"""What the cells of an experiment say about each other: differences to a reference, and what the test images say of both.
 
 Differences are paired by seed: runs of one seed share first weights and the order of the images, so that their difference
 is less noisy than either. Runs of different seeds are the independent units, never the runs of a cell and its neighbour.
@@ -7,10 +7,9 @@ Errors on different data sets have neither difference nor order: each data set h
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +17,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import image_statistics, statistics
-from analysis.blocks import by_seed, complete, paired
-from analysis.cells import Cell, followers, grouped, varying
+from analysis.blocks import paired
+from analysis.cells import Cell, grouped, varying
 from analysis.predictions import Answers, MixedError, named, read_answers, taken_for, wrong
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
@@ -130,15 +129,6 @@ class Comparisons:
         return {name: _of_one(self, name, members) for name, members in datasets.items()}
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A value of an axis, or values of two, against the mean over the axis: percentage points of test error."""
-
-    axes: tuple[str, ...]
-    levels: tuple[Any, ...]  # a value of each axis
-    estimate: Estimate
-
-
 def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = "") -> Comparisons:
     """Judge the cells, each against the reference of its data set.
 
@@ -172,31 +162,6 @@ def compare(cells: Sequence[Cell], stores: Mapping[str, Store], wanted: str = ""
             differences[i] = Difference(cell, made, float(p), seen)
     in_order = [differences[i] for i in sorted(differences)]
     return Comparisons(cells, [images[i] for i in range(len(cells))], references, in_order, faults, doubts)
-
-
-def main_effects(cells: Sequence[Cell]) -> list[Effect]:
-    """Of each value of each axis, over the cells that have every value of the axis beside otherwise equal settings."""
-    return [effect for axis in axes_of(cells) for effect in _effects(cells, (axis,))]
-
-
-def interactions(cells: Sequence[Cell]) -> list[Effect]:
-    """Of each pair of values of two axes: what is left of a cell's mean when the effects of both are taken off."""
-    return [effect for pair in itertools.combinations(axes_of(cells), 2) for effect in _effects(cells, pair)]
-
-
-def ranks(cells: Sequence[Cell]) -> tuple[list[float], list[int]]:
-    """Each cell's mean rank by test error (1 = best) among those of its data set, and over how many seeds it is the mean.
-
-    They are those that all cells of the data set with a result have finished. A cell without a result has no rank.
-    """
-    found, seeds = [float("nan")] * len(cells), [0] * len(cells)
-    able = [(i, cell) for i, cell in enumerate(cells) if cell.error.n]
-    for members in grouped(able, lambda pair: pair[1]).values():
-        errors = paired(*(cell.by_seed for _, cell in members))
-        if errors.size:
-            for (i, _), rank in zip(members, statistics.ranks(errors.T), strict=True):
-                found[i], seeds[i] = float(rank), errors.shape[1]
-    return found, seeds
 
 
 def in_reach(family: Sequence[Comparison]) -> bool:
@@ -267,22 +232,3 @@ def _difference(answers: Answers | None, reference: Answers | None) -> Estimate 
     one = answers.wrong[[answers.seeds.index(seed) for seed in common]]
     other = reference.wrong[[reference.seeds.index(seed) for seed in common]]
     return image_statistics.bootstrap_difference(one, other, np.random.default_rng(SEED))
-
-
-def axes_of(cells: Sequence[Cell]) -> list[str]:
-    """What can have an effect: a data set is no treatment of another, nor is what follows another axis one beside it."""
-    following = followers([cell.setting for cell in cells])
-    return [axis for axis in cells[0].setting if axis != "dataset" and axis not in following] if cells else []
-
-
-def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:
-    """Of the combinations of the axes' values, over the blocks that have all of them."""
-    levels, blocks = complete(cells, axes)
-    if not blocks or min(map(len, levels)) < 2:
-        return []
-    combinations = list(itertools.product(*levels))
-    means = by_seed(blocks, len(combinations)).reshape(-1, *map(len, levels))
-    found: Iterable[Estimate] = (
-        statistics.main_effects(means) if len(axes) == 1 else itertools.chain(*statistics.interaction(means))
-    )
-    return [Effect(axes, values, estimate) for values, estimate in zip(combinations, found, strict=True)]

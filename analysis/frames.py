@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell, dataset_of, sorted_runs, text_of, varying
-from analysis.comparisons import Comparisons, Effect, ranks
+from analysis.comparisons import Comparisons
+from analysis.effects import Effect, ranks
 from analysis.statistics import Estimate
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from analysis.cells import Cell, axes_read, followers, in_order, legend, name_of, named, text_of, value_text
-from analysis.comparisons import interactions
+from analysis.effects import interactions
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
     COLUMN,

@@ -15,7 +15,8 @@ from analysis import heat
 from analysis.blocks import Values, by_seed, complete, full, rows_beside, varied_alone
 from analysis.cells import Cell, followers_note, in_order, legend, name_of, texts_of, value_text
 from analysis.cells import cells as all_cells
-from analysis.comparisons import Comparisons, Effect, axes_of, main_effects
+from analysis.comparisons import Comparisons
+from analysis.effects import Effect, axes_of, main_effects
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
 from analysis.rows import Group, Row

@@ -10,8 +10,9 @@ from analysis import ensembles, frames, robustness
 from analysis.accuracy_table import MEASURE, accuracy
 from analysis.captions import faults_notes, footer, in_brackets, slug
 from analysis.cells import cells, followers_note, name_of, texts_of, value_text, varying
-from analysis.comparisons import Comparisons, Effect, axes_of, compare, interactions, main_effects, ranks
+from analysis.comparisons import Comparisons, compare
 from analysis.differences_table import differences
+from analysis.effects import Effect, axes_of, interactions, main_effects, ranks
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
 from analysis.statistics import t_interval

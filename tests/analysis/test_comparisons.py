@@ -11,8 +11,9 @@ from scipy import stats
 
 from analysis import ensembles, gaps, tables
 from analysis.cells import cells
-from analysis.comparisons import Comparisons, Difference, compare, interactions, main_effects, ranks
+from analysis.comparisons import Comparisons, Difference, compare
 from analysis.differences_table import verdict
+from analysis.effects import interactions, main_effects, ranks
 from analysis.predictions import MixedError, read_answers
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate
@@ -358,7 +359,7 @@ def test_ranks_are_over_the_seeds_that_all_have(make_runs, fail):
 def test_answers_stand_by_seed_and_agree_with_the_errors(make_runs, answered):
     runs, stores = answered(make_runs(TWO, errors=[5.0, 7.5, 10.0, 2.0, 4.0, 3.0]))
     found = cells(shuffled(runs))
-    answers, faults = read_answers(found[0], stores, {})
+    answers, faults = read_answers(found[0], stores)
     assert faults == []
     assert list(answers.seeds) == [0, 1, 2]
     assert list(100 * answers.wrong.mean(axis=1)) == [5.0, 7.5, 10.0]

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 
 from analysis import heat
 from analysis.cells import cells
-from analysis.comparisons import interactions
+from analysis.effects import interactions
 from analysis.style import NothingToDrawError, luminance, style
 from analysis.wording import error_text
 from tests.analysis.legibility import shown_axes, texts

@@ -5,8 +5,8 @@ import pytest
 
 from analysis import tables
 from analysis.cells import axes_read, cells, dictated, texts_of, varying
-from analysis.comparisons import main_effects
 from analysis.contrasts import _contrasts
+from analysis.effects import main_effects
 from analysis.heat import squares
 from analysis.published import load
 from analysis.sentences import against, setting

@@ -123,7 +123,7 @@ def test_cells_of_pairs_are_judged_from_their_files(make_runs, answered, tmp_pat
         told = {"labels": answered.labels, "predictions": answered.predictions[i], "class_lengths": answered.scores[i]}
         save_file({k: np.ascontiguousarray(v) for k, v in told.items()}, tmp_path / f"run{i:03d}.safetensors")
     found = cells(runs)
-    read_back, faults = read_answers(found[0], {"quick": Shelf(tmp_path)}, {})
+    read_back, faults = read_answers(found[0], {"quick": Shelf(tmp_path)})
     assert (faults, read_back.wrong.tolist()) == ([], answered.wrong.tolist())
     [images] = compare(found, {"quick": Shelf(tmp_path)}).images
     assert images.interval.mean == pytest.approx(found[0].error.mean)

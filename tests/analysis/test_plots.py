@@ -12,7 +12,7 @@ import pytest
 
 from analysis import mistakes, plots, published
 from analysis.blocks import full
-from analysis.comparisons import main_effects
+from analysis.effects import main_effects
 from analysis.style import NothingToDrawError, style, write_all
 from capsnet.errors import InputError
 from tests.analysis.legibility import faults, legend_of, texts
