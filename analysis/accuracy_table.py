@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.axes import axes_read, constants, varying, widest
 from analysis.captions import (
     TABLE1,
     axis_text,
@@ -18,8 +19,9 @@ from analysis.captions import (
     weight_texts,
     weights,
 )
-from analysis.cells import Cell, axes_read, constants, name_of, named, place, varying, widest
+from analysis.cells import Cell
 from analysis.comparisons import Comparisons
+from analysis.fields import name_of, named, place
 from analysis.formats import Table
 from analysis.wording import error_text
 from experiments.sources import shortened

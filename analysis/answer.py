@@ -7,10 +7,11 @@ mean has, interactions, further test sets. Of an axis it names the largest diffe
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from analysis.cells import Cell, apart, name_of
+from analysis.cells import Cell
 from analysis.comparisons import Comparisons, Difference
 from analysis.contrasts import Contrast
 from analysis.effects import axes_of
+from analysis.fields import apart, name_of
 from analysis.robustness import Further
 from analysis.sentences import against, claim, count, differing, listed, out_of_reach, points, setting, support
 from analysis.statistics import Comparison

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from analysis.cells import Cell, axes_read, followers, in_order
+from analysis.axes import axes_read, followers
+from analysis.cells import Cell
+from analysis.fields import in_order
 
 Values = tuple[Any, ...]  # one of each axis
 Row = Mapping[Values, Cell]  # the cells at one setting of all other axes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.cells import varying
+from analysis.axes import varying
 from capsnet.errors import brief
 from experiments import stores
 from experiments.client import FAULTS

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from analysis.cells import Cell, axes_read, constants, dictated, legend, name_of, named, outcomes, text_of, value_text
+from analysis.axes import axes_read, constants, dictated
+from analysis.cells import Cell, outcomes
+from analysis.fields import legend, name_of, named, text_of, value_text
 from analysis.published import Published
 
 if TYPE_CHECKING:

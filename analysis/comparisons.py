@@ -17,8 +17,9 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from analysis import image_statistics, statistics
+from analysis.axes import varying
 from analysis.blocks import paired
-from analysis.cells import Cell, grouped, varying
+from analysis.cells import Cell, grouped
 from analysis.predictions import Answers, MixedError, named, read_answers, taken_for, wrong
 from analysis.references import choose_references
 from analysis.statistics import Comparison, Estimate

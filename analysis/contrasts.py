@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
+from analysis.axes import axes_read
 from analysis.blocks import Row, by_seed, paired, rows_beside, whole_blocks
-from analysis.cells import Cell, axes_read, in_order, is_default
+from analysis.cells import Cell
 from analysis.comparisons import Comparisons
 from analysis.effects import axes_of
+from analysis.fields import in_order, is_default
 from analysis.statistics import Comparison
 
 MOST_VALUES = 4  # of an axis whose values are all compared to each other; those of a longer one to one: see base_of

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.cells import Cell, axes_read, cells, legend, named, place, sorted_runs, varying
+from analysis.axes import axes_read, sorted_runs, varying
+from analysis.cells import Cell, cells
+from analysis.fields import legend, named, place
 from analysis.style import (
     COLOURS,
     COLUMN,

@@ -2,9 +2,11 @@
 
 import pandas as pd
 
+from analysis.axes import texts_of, varying
 from analysis.captions import faults_notes, footer, in_brackets, slug
-from analysis.cells import dataset_of, grouped, name_of, texts_of, varying
+from analysis.cells import dataset_of, grouped
 from analysis.comparisons import Comparisons, Difference
+from analysis.fields import name_of
 from analysis.formats import Table
 from analysis.statistics import MOST_PAIRS
 from analysis.wording import (

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import statistics
+from analysis.axes import followers
 from analysis.blocks import by_seed, complete, paired
-from analysis.cells import Cell, followers, grouped
+from analysis.cells import Cell, grouped
 from analysis.statistics import Estimate
 
 

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
+from analysis.axes import texts_of, varying
 from analysis.captions import footer, in_brackets, published_notes, published_text, slug
-from analysis.cells import name_of, texts_of, varying
 from analysis.comparisons import Comparisons
+from analysis.fields import name_of
 from analysis.formats import Table
 from analysis.wording import error_text, interval_text
 

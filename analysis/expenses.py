@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.cells import Cell, name_of, texts_of
+from analysis.axes import texts_of
+from analysis.cells import Cell
+from analysis.fields import name_of
 from analysis.formats import Table
 from analysis.sentences import count
 from capsnet.config import RunConfig

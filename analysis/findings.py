@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 
 from analysis import contrasts, robustness
 from analysis.answer import answer, pair, strongest_first, turn, where
+from analysis.axes import followers_note
 from analysis.blocks import rows_beside
-from analysis.cells import Cell, followers_note, name_of
+from analysis.cells import Cell
 from analysis.comparisons import Comparisons
 from analysis.contrasts import MOST_VALUES, Contrast
 from analysis.effects import axes_of
+from analysis.fields import name_of
 from analysis.gaps import missing_runs, progress
 from analysis.robustness import Further
 from analysis.sentences import (

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Cell, dataset_of, sorted_runs, text_of, varying
+from analysis.axes import sorted_runs, varying
+from analysis.cells import Cell, dataset_of
 from analysis.comparisons import Comparisons
 from analysis.effects import Effect, ranks
+from analysis.fields import text_of
 from analysis.statistics import Estimate
 
 

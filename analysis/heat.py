@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
-from analysis.cells import Cell, axes_read, followers, in_order, legend, name_of, named, text_of, value_text
+from analysis.axes import axes_read, followers
+from analysis.cells import Cell
 from analysis.effects import interactions
+from analysis.fields import in_order, legend, name_of, named, text_of, value_text
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
     COLUMN,

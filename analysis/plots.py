@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
 from analysis import heat
+from analysis.axes import followers_note, texts_of
 from analysis.blocks import Values, by_seed, complete, full, rows_beside, varied_alone
-from analysis.cells import Cell, followers_note, in_order, legend, name_of, texts_of, value_text
+from analysis.cells import Cell
 from analysis.cells import cells as all_cells
 from analysis.comparisons import Comparisons
 from analysis.effects import Effect, axes_of, main_effects
+from analysis.fields import in_order, legend, name_of, value_text
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
 from analysis.rows import Group, Row

@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from analysis.cells import config_of, text_of, varying
+from analysis.axes import varying
+from analysis.cells import config_of
+from analysis.fields import text_of
 from analysis.style import (
     COLOURS,
     COLUMN,

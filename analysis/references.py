@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from analysis.cells import NAMES, Cell, axes_read, dataset_of, grouped, is_default, named, text_of, value_text
+from analysis.axes import axes_read
+from analysis.cells import Cell, dataset_of, grouped
+from analysis.fields import NAMES, is_default, named, text_of, value_text
 from capsnet.choices import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse

@@ -21,10 +21,10 @@ from markupsafe import Markup
 
 from analysis import captions, ensembles, expenses, findings, robustness, table1, tables
 from analysis.accuracy_table import accuracy
-from analysis.cells import legend, text_of
 from analysis.comparisons import Comparisons
 from analysis.differences_table import differences
 from analysis.expenses import Expense
+from analysis.fields import legend, text_of
 from analysis.formats import Table, html
 from analysis.illustrations import illustrate
 from analysis.origins import origins

@@ -7,10 +7,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import statistics
+from analysis.axes import texts_of
 from analysis.blocks import paired
 from analysis.captions import footer, in_brackets, slug
-from analysis.cells import Cell, dataset_of, grouped, name_of, outcomes, text_of, texts_of
+from analysis.cells import Cell, dataset_of, grouped, outcomes
 from analysis.comparisons import Comparisons
+from analysis.fields import name_of, text_of
 from analysis.formats import Table
 from analysis.statistics import Comparison, Estimate, t_interval
 from analysis.wording import (

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from analysis.cells import value_text
+from analysis.fields import value_text
 from capsnet import terminal
 from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS, RunConfig

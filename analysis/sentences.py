@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.cells import Cell, apart, axes_read, name_of, named, value_text
+from analysis.axes import axes_read
+from analysis.cells import Cell
 from analysis.comparisons import in_reach
+from analysis.fields import apart, name_of, named, value_text
 from analysis.statistics import Comparison
 from analysis.wording import decimals_of, error_text, p_text, setting_text, signed_text, spread_text
 from experiments.significance import ALPHA, seeds_needed

@@ -18,7 +18,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
-from analysis.cells import text_of
+from analysis.fields import text_of
 from capsnet.errors import InputError
 
 COLUMN, PAGE, TALLEST = 3.4, 7.0, 9.2  # inches: one column, the width of a page, and its height less a caption

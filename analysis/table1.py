@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.axes import axes_read, varying
 from analysis.captions import (
     axis_text,
     axis_title,
@@ -19,7 +20,7 @@ from analysis.captions import (
     weight_texts,
     weights,
 )
-from analysis.cells import Cell, axes_read, dataset_of, varying
+from analysis.cells import Cell, dataset_of
 from analysis.comparisons import Comparisons, Images
 from analysis.formats import Table
 from analysis.statistics import Estimate

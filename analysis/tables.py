@@ -8,11 +8,13 @@ import pandas as pd
 
 from analysis import ensembles, frames, robustness
 from analysis.accuracy_table import MEASURE, accuracy
+from analysis.axes import followers_note, texts_of, varying
 from analysis.captions import faults_notes, footer, in_brackets, slug
-from analysis.cells import cells, followers_note, name_of, texts_of, value_text, varying
+from analysis.cells import cells
 from analysis.comparisons import Comparisons, compare
 from analysis.differences_table import differences
 from analysis.effects import Effect, axes_of, interactions, main_effects, ranks
+from analysis.fields import name_of, value_text
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
 from analysis.statistics import t_interval

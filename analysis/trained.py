@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from analysis.cells import text_of
+from analysis.fields import text_of
 from analysis.runs import read_runs
 from capsnet.answers import wrong
 from capsnet.config import FIELDS, RunConfig

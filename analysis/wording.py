@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from analysis.cells import Cell, axes_read, named
+from analysis.axes import axes_read
+from analysis.cells import Cell
+from analysis.fields import named
 from analysis.statistics import Comparison, Estimate
 from experiments.significance import ALPHA
 

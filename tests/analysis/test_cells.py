@@ -8,7 +8,9 @@ import pytest
 from matplotlib.text import Text
 
 from analysis import findings, plots, tables
-from analysis.cells import cells, config_of, constants, followers, followers_note, legend, name_of, text_of, varying
+from analysis.axes import constants, followers, followers_note, varying
+from analysis.cells import cells, config_of
+from analysis.fields import legend, name_of, text_of
 from analysis.frames import of_cells, of_runs
 from analysis.runs import _chosen
 from capsnet.config import FIELDS, RunConfig

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from analysis import tables
-from analysis.cells import axes_read, cells, dictated, texts_of, varying
+from analysis.axes import axes_read, dictated, texts_of, varying
+from analysis.cells import cells
 from analysis.contrasts import _contrasts
 from analysis.effects import main_effects
 from analysis.heat import squares

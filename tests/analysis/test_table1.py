@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from analysis import findings, plots, tables
-from analysis.cells import dictated, varying
+from analysis.axes import dictated, varying
 from analysis.comparisons import Images
 from analysis.published import load
 from analysis.style import by_dataset

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from analysis import published, tables
-from analysis.cells import cells, varying, widest
+from analysis.axes import varying, widest
+from analysis.cells import cells
 from analysis.formats import latex, markdown
 from analysis.statistics import Estimate, t_interval
 from analysis.tables import judged
