@@ -10,16 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
-from analysis.fields import value_text
+from analysis.where import chosen
 from capsnet import terminal
-from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.metrics import EpochMetrics
 from capsnet.registry import TEST_SETS
-from capsnet.variants import parse
 from experiments import catalog
 from experiments.known import by_config, read_grids, state
 from experiments.record import (
@@ -47,7 +44,6 @@ DATA = "data_sha256"  # of the data set; what further test sets were is in Runs.
 THEN = " then "  # between digests of code that trained a run one after the other
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
 TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
-LISTED = 12  # values that a message lists at most
 COMMANDS = ("figures", "compare")  # of python -m analysis, which takes any other word for an experiment
 
 
@@ -150,7 +146,7 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     frame = pd.DataFrame(rows)
     frame["experiment"] = frame["run_id"].map(places).fillna(frame["experiment"])
     frame = _typed(frame)
-    everything, frame = len(frame), frame[_chosen(where, frame)]
+    everything, frame = len(frame), frame[chosen(where, frame)]
     frame.attrs = {"where": tuple(where), "left_out": everything - len(frame)}  # for whoever has to say so
     if frame.empty:
         raise InputError(f"no run of {'+'.join(stores)} has all of --where {' --where '.join(where)}")
@@ -228,50 +224,6 @@ def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     more = (str(name) for name in frame if _is_further(str(name)))
     types |= dict.fromkeys((*LAST, "seconds", EPOCHS, *more), "float64")
     return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)
-
-
-def _chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows have one of the values wanted in each column that is named."""
-    wanted: dict[str, list[str]] = {}
-    for text in where:
-        column, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--where {text!r} must be column=value, as in routing_iterations=3")
-        if column not in frame:
-            raise InputError(unknown("column", column, [*map(str, frame.columns)], f"--where {text}"))
-        wanted.setdefault(column, []).append(value)
-    chosen = pd.Series(True, frame.index)
-    for column, values in wanted.items():
-        chosen &= frame[column].isin([_value(column, value, frame[column]) for value in values])
-    return chosen
-
-
-def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
-    """The value that a text means in a column.
-
-    Raises:
-        InputError: it is none of the column's type, or no run has it.
-    """
-    value: Any = "0" if (column, text) == ("train_size", "all") else text
-    if column in VARIANTS:
-        value = parse(text, VARIANTS[column], column).text
-    elif is_numeric_dtype(there) or (column in FIELDS and FIELDS[column].annotation is not str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            value = None
-        value = json.dumps(value) if isinstance(value, list) else value
-    values = sorted(there.dropna().unique())
-    alike = [each for each in values if value_text(column, each) == text]  # drawn numbers are shown with four digits
-    if value not in values and len(alike) == 1:
-        return alike[0]
-    if value not in values and alike:
-        raise InputError(f"--where {column}={text} is the beginning of several: {', '.join(map(str, alike[:LISTED]))}")
-    if value not in values or isinstance(value, bool) != (there.dtype == bool):
-        more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
-        listed = ", ".join(value_text(column, each) for each in values[:LISTED]) or "none"
-        raise InputError(f"no run has --where {column}={text}; there are: {listed}{more}")
-    return value
 
 
 def _curve(store: Store, run_id: str) -> Iterator[tuple[str, int, str, float]]:

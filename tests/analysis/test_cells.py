@@ -12,7 +12,7 @@ from analysis.axes import constants, followers, followers_note, varying
 from analysis.cells import cells, config_of
 from analysis.fields import legend, name_of, text_of
 from analysis.frames import of_cells, of_runs
-from analysis.runs import _chosen
+from analysis.where import _chosen
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 
