@@ -16,7 +16,7 @@ from experiments.executors import Engine, choose, is_here
 from experiments.flags import Launch, Plan, Run, Search, Sync
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import tell_failed, tell_untold
-from experiments.search import read_search
+from experiments.search_yaml import read_search
 from experiments.sources import read_grid
 
 if TYPE_CHECKING:  # torch and mlflow take seconds

@@ -10,7 +10,8 @@ import pytest
 from capsnet.config import RunConfig, make_config
 from capsnet.errors import InputError
 from experiments.samplers import PRUNERS, SAMPLERS
-from experiments.search import KEYS, MESSAGES, OBJECTIVES, SHIPPED, Confirm, Search, parse_search, read_search
+from experiments.search import OBJECTIVES, Confirm, Search
+from experiments.search_yaml import KEYS, MESSAGES, SHIPPED, parse_search, read_search
 from experiments.sources import Grid, parse_grid
 from experiments.space import Range
 

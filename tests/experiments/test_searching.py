@@ -24,7 +24,7 @@ from sqlalchemy.pool import NullPool
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
 from experiments.executors import Engine, Inline, choose
-from experiments.search import parse_search
+from experiments.search_yaml import parse_search
 from experiments.study import Study
 from experiments.tracking import Store
 from experiments.watch import Watch
