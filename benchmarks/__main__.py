@@ -16,7 +16,8 @@ from capsnet.errors import InputError
 from capsnet.files import replaced, writable
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
-    from benchmarks.measure import Findings, Scale
+    from benchmarks.found import Findings
+    from benchmarks.measure import Scale
 
 DESCRIPTION = """Measure how fast the paper's network trains here: against a textbook version, part by part against the floor
 that this machine's peaks allow, by size, and side by side.

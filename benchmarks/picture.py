@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from benchmarks.clock import Spread
-from benchmarks.measure import TEXTBOOK, Findings
+from benchmarks.found import TEXTBOOK, Findings
 from benchmarks.tables import heading, number
 
 COLOURS = ("#0173b2", "#de8f05", "#029e73")  # told apart by every kind of colour vision

@@ -9,7 +9,7 @@ from rich.table import Table as RichTable
 
 from benchmarks import parts
 from benchmarks.clock import Spread, ratios, total
-from benchmarks.measure import TEXTBOOK, Findings, Step
+from benchmarks.found import TEXTBOOK, Findings, Step
 from capsnet.terminal import escaped
 
 EPOCH = 60_000  # images
