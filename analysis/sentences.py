@@ -79,7 +79,7 @@ def support(made: Comparison, corrected: float, family: Sequence[Comparison]) ->
     estimate, p, spread = made.difference, p_text(made.p), spread_text(made.difference)
     said = ["no interval" if estimate.n < 2 else "all pairs equal" if spread == "all equal" else f"95% interval {spread}"]
     said.append(f"p < {p[1:]}" if p.startswith("<") else f"p = {p}")
-    if len(family) > 1:
+    if len(family) > 1 or corrected > made.p:  # an axis of two cells may be corrected as their table is
         said.append(f"corrected {p_text(corrected)}")
     unsure = corrected <= ALPHA and estimate.low <= 0 <= estimate.high
     return ", ".join([*said, f"n = {estimate.n}"]) + "; the size is uncertain, as the interval includes 0" * unsure

@@ -309,6 +309,7 @@ def test_two_cells_are_told_apart_everywhere_or_nowhere(make_runs):
     assert not any(finding.claims for one in found.chapters for finding in one.findings if one.title != "Lowest error")
     assert found.answer.startswith("No difference can be claimed")
     assert {each.p_holm for each in contrasts.of_axes(comparisons)} == {8 / 2**7}
+    assert all("p = 0.016, corrected 0.062, n = 7)" in text for text in texts(found, "Each axis by itself"))
 
 
 def test_a_setting_is_named_where_nothing_is_averaged_over(make_runs):
