@@ -91,7 +91,7 @@ def search(command: Search) -> int:
     """Launch a search; 0 if all of its trials have ended and the best are confirmed, 1 otherwise."""
     interrupts.install()
     wanted = read_search(command.search or _default("search", "mnist"))
-    terminal.note(remarks(wanted.corners))
+    terminal.note([*remarks(wanted.corners), *wanted.remarks])
     name, uri = command.experiment or f"{wanted.name}-search", stores.uri(command.mlruns)
     url = stores.studies(command.mlruns, command.storage)
     with _engine(command, (wanted.trials or 2**31) * wanted.seeds_per_trial, uri, url) as engine:

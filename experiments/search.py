@@ -8,6 +8,7 @@ from typing import Any
 
 from capsnet.config import RunConfig, make_config
 from capsnet.variants import Variant
+from experiments.significance import ALPHA, seeds_needed, smallest_p
 from experiments.sources import Grid, counted, make_grid
 from experiments.space import Space
 
@@ -56,6 +57,18 @@ class Search:
     def epochs(self) -> int:
         """The most that a trial can have."""
         return max(config.epochs for config in self.corners)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What will be regretted afterwards: seeds of which no difference between the confirmed can be significant."""
+        others, seeds = self.confirm.top + self.confirm.defaults - 1, self.confirm.seeds
+        if others < 1 or (least := min(1.0, others * smallest_p(seeds))) <= ALPHA:
+            return []
+        few = f"{seeds} seed{'s' * (seeds > 1)}"
+        return [
+            f"confirm trains {others + 1} settings on {few}, of which none can be told from another: p, corrected, will be "
+            f"{least:.4g} or more, whatever comes out; it takes {seeds_needed(others)} seeds"
+        ]
 
     def config(self, values: Mapping[str, Any], seed: int) -> RunConfig:
         """The config of a point of the space.

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -533,6 +534,28 @@ def test_the_defaults_are_confirmed_beside_the_best_where_they_are_wanted() -> N
     alone = search_of(confirm="{top: 0, defaults: true}")
     assert confirmed(alone, best)[1] == [default]
     assert default not in confirmed(search_of(), best)[1]
+
+
+@pytest.mark.parametrize(
+    ("confirm", "told"),
+    [
+        ("{}", "confirm trains 3 settings on 6 seeds, * 0.0625 or more, * it takes 7 seeds"),
+        ("{top: 3, seeds: 7, defaults: true}", ""),
+        ("{top: 3, seeds: 6, defaults: true}", "confirm trains 4 settings on 6 seeds, * 0.09375 or more, * it takes 7 seeds"),
+        ("{top: 1, seeds: 1}", ""),  # nothing is compared
+        ("{top: 0, defaults: true}", ""),
+        ("{top: 2, seeds: 1}", "confirm trains 2 settings on 1 seed, * 1 or more, * it takes 6 seeds"),
+    ],
+)
+def test_a_search_says_before_it_begins_that_too_few_seeds_confirm(confirm: str, told: str) -> None:
+    remarks = search_of(confirm=confirm).remarks
+    assert len(remarks) == bool(told)
+    assert all(fnmatch(remark, told) for remark in remarks)
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in SHIPPED.glob("*.yaml")))
+def test_a_shipped_search_confirms_on_seeds_enough(name: str) -> None:
+    assert read_search(name).remarks == []
 
 
 @pytest.mark.parametrize("name", ["größer", "🧪 two", 'a"b\\c', "no", "1e3", "tab\t", "- {x: #}"])
