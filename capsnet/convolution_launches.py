@@ -1,4 +1,4 @@
-"""Each kernel of capsnet.convolution_kernels with its programs, tiles and options: tensors in, tensors out."""
+"""Each kernel of the convolutions with its programs, tiles and options: tensors in, tensors out."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from capsnet import convolution_gradient_kernels
 from capsnet import convolution_kernels as kernels
 from capsnet.convolution_sizes import BLOCK, Sizes, columns_of, order_of_places
 from capsnet.kernels import OPTIONS, interpreted
@@ -84,7 +85,7 @@ def second_gradients(gradient: Tensor, weight: Tensor, features: Tensor, sizes: 
     of_weight = features.new_empty(sizes.maps, sizes.second, sizes.second, sizes.features, dtype=torch.float32)
     of_features = torch.empty_like(features)
     tiles = sizes.second**2 * (sizes.maps // rows) + sizes.places * -(-batch // TILE)
-    kernels.second_gradients[(tiles * (sizes.features // columns),)](
+    convolution_gradient_kernels.second_gradients[(tiles * (sizes.features // columns),)](
         _blocks(features, BLOCK, columns),
         _blocks(gradient, BLOCK, rows),
         _blocks(gradient, TILE, BLOCK),
@@ -111,7 +112,7 @@ def shares_of_first_gradients(features_gradient: Tensor, patches: Tensor, sizes:
     """The gradients of the first weight and bias in parts that are still to be added up: [shares, features, padded]."""
     rows, tile = len(patches), columns_of(sizes.features)
     out = patches.new_empty(SHARES, sizes.features, sizes.padded, dtype=torch.float32)
-    kernels.first_gradients[(sizes.features // tile, sizes.padded // TILE, SHARES)](
+    convolution_gradient_kernels.first_gradients[(sizes.features // tile, sizes.padded // TILE, SHARES)](
         _blocks(features_gradient.view(rows, sizes.features), BLOCK, tile),
         _blocks(patches, BLOCK, TILE),
         out,

@@ -199,6 +199,7 @@ def test_the_places_with_most_to_add_up_come_first():
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled there")
 def test_a_compiler_takes_the_kernels(tmp_path, monkeypatch):
     """For sm_90 and the paper's sizes, without a device: the tensor cores' own instructions, and no registers spilled."""
+    from capsnet import convolution_gradient_kernels as gradients
     from capsnet import convolution_kernels as kernels
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -210,10 +211,14 @@ def test_a_compiler_takes_the_kernels(tmp_path, monkeypatch):
     cases = [
         (kernels.patches_of, {"images": "*fp32", "out": "*bf16"}, patches),
         (kernels.first_maps, {"patches": tall, "weight": tall, "bias": "*fp32", "out": "*bf16"}, first),
-        (kernels.first_gradients, {"gradients": wide, "patches": wide, "partials": "*fp32"}, first | {"shares": 66}),
+        (
+            gradients.first_gradients,
+            {"gradients": wide, "patches": wide, "partials": "*fp32"},
+            first | {"shares": 66},
+        ),
         (kernels.second_maps, {"features": tall, "weight": tall, "partials": "*fp32"}, second | {"splits": 7}),
         (
-            kernels.second_gradients,
+            gradients.second_gradients,
             {"features_by_columns": wide, "gradients_by_rows": wide, "gradients_by_images": tall, "weight": wide}
             | {"features": "*bf16", "order": "*i32", "weight_out": "*fp32", "out": "*bf16"},
             second | {"rows": 128},
