@@ -1,5 +1,6 @@
 """The tidy table of experiments: a row per config, failures and what has not run included; a row per epoch and metric."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,42 +121,52 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
             by ``where``.
     """
     stores = _open([experiments] if isinstance(experiments, str) else experiments, folder)
-    found: list[TrackedRun] = []
-    strangers: dict[str, str] = {}
-    unread: dict[str, str] = {}  # grids
-    grids: dict[str, Sequence[Grid]] = {}
-    planned: dict[RunConfig, str] = {}  # where it is
-    places: dict[str, str] = {}  # run id -> experiment
-    for name, store in stores.items():
-        runs, others = store.sort_out()
-        found += runs
-        strangers |= others
-        places |= dict.fromkeys((run.run_id for run in runs), name)
-        by_parent, faults = read_grids(store)
-        grids[name] = [*by_parent.values()]
-        unread |= faults
-        planned |= {config: name for grid in grids[name] for _, config in grid.configs if config not in planned}
-    known, alien = by_config(found)
+    there = _Tracked(stores)
+    planned = there.planned
+    known, alien = by_config(there.runs)
     # a search's trials are no results: what selection has seen is too good to be true, and its best are confirmed by a grid
     trials = sum(TRIAL in run.tags for run in known.values())
     known = {config: run for config, run in known.items() if config in planned or TRIAL not in run.tags}
     configs = sorted(known.keys() | planned, key=lambda config: tuple(vars(config).values()))
     if not configs:
-        raise _nothing(list(stores), trials, folder, [*unread.values()])
+        raise _nothing(list(stores), trials, folder, [*there.unread.values()])
     rows = [_row(config, known.get(config), planned.get(config, "")) for config in configs]
     frame = pd.DataFrame(rows)
-    frame["experiment"] = frame["run_id"].map(places).fillna(frame["experiment"])
+    frame["experiment"] = frame["run_id"].map(there.places).fillna(frame["experiment"])
     frame = _typed(frame)
     everything, frame = len(frame), frame[chosen(where, frame)]
     frame.attrs = {"where": tuple(where), "left_out": everything - len(frame)}  # for whoever has to say so
     if frame.empty:
         raise InputError(f"no run of {'+'.join(stores)} has all of --where {' --where '.join(where)}")
     speaking = {run.run_id for run in known.values()}
-    silent = [run for run in found if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
+    silent = [run for run in there.runs if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
     repeated = sum(state(run) == "finished" and run.run_id not in alien for run in silent)
     unplanned = sum(config not in planned for config in known) if planned else 0
     data = {run.run_id: run.data for run in known.values()}
-    return Runs(stores, frame.reset_index(drop=True), {**unread, **strangers, **alien}, repeated, grids, unplanned, data)
+    strangers = {**there.unread, **there.others, **alien}
+    return Runs(stores, frame.reset_index(drop=True), strangers, repeated, there.grids, unplanned, data)
+
+
+class _Tracked:
+    """All runs and grids of some experiments."""
+
+    def __init__(self, stores: Mapping[str, Store]) -> None:
+        self.runs: list[TrackedRun] = []
+        self.others: dict[str, str] = {}  # run id -> why it is none of these
+        self.places: dict[str, str] = {}  # run id -> experiment
+        self.grids: dict[str, Sequence[Grid]] = {}
+        self.unread: dict[str, str] = {}  # run id of a grid's parent -> why it can't be read
+        self.planned: dict[RunConfig, str] = {}  # config -> the first experiment with a grid that asks for it
+        for name, store in stores.items():
+            runs, others = store.sort_out()
+            self.runs += runs
+            self.others |= others
+            self.places |= dict.fromkeys((run.run_id for run in runs), name)
+            by_parent, faults = read_grids(store)
+            self.grids[name] = [*by_parent.values()]
+            self.unread |= faults
+            for _, config in itertools.chain(*(grid.configs for grid in self.grids[name])):
+                self.planned.setdefault(config, name)
 
 
 def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:

@@ -79,7 +79,7 @@ def main() -> int:
 
     from capsnet import further, precision
     from capsnet.data import default_folder, read
-    from capsnet.training import DivergedError, choose_device, train
+    from capsnet.training import DivergedError, choose_device
 
     device = choose_device(command.device)
     precision.require(config, device)
@@ -97,13 +97,8 @@ def main() -> int:
         f"{parameters:,} parameters; on {device}, steps {settled}"
     )
     terminal.note([*remarks([config]), *precision.remarks([config], device)])
-    shown = Display(config, len(state.history)) if terminal.console.is_terminal else nullcontext(_Lines())
     try:
-        with shown as display:
-            for metrics in train(state, data, execution=execution, log_interval=command.log_interval, on_step=display.step):
-                display.epoch(metrics)
-                if command.checkpoints:
-                    state.save(_checkpoint(command.checkpoints, metrics.epoch))
+        _train(command, state, data, execution)
         terminal.console.print(*_tested(state, data, folder), sep="\n")
     except DivergedError as error:
         terminal.warn("diverged", error, terminal.FAULT)
@@ -111,6 +106,18 @@ def main() -> int:
     if told := stopping(config, state.history):
         terminal.console.print(told)
     return 0
+
+
+def _train(command: Command, state: "TrainingState", data: "Data", execution: Execution) -> None:
+    """Train to the end, with a line or a bar, and a checkpoint per epoch if they are wanted."""
+    from capsnet.training import train
+
+    shown = Display(state.config, len(state.history)) if terminal.console.is_terminal else nullcontext(_Lines())
+    with shown as display:
+        for metrics in train(state, data, execution=execution, log_interval=command.log_interval, on_step=display.step):
+            display.epoch(metrics)
+            if command.checkpoints:
+                state.save(_checkpoint(command.checkpoints, metrics.epoch))
 
 
 def _tested(state: "TrainingState", data: "Data", folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from capsnet.data import Split
 from capsnet.errors import InputError
-from capsnet.layers import Routing, RoutingModule, Squash, squash
+from capsnet.layers import ClassCaps, Routing, RoutingModule, Squash, squash
 from capsnet.models import CapsuleNetwork, Network, lengths
 from capsnet.precision import exact, full
 from capsnet.routing import OneSum, dynamic, shares, uniform
@@ -145,10 +145,8 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
             images = split.batch(slice(start, start + BATCH))
             inputs, share = network.primary_capsules(images), len(images) / len(split)
             if followed:
-                with exact(inputs.device):
-                    given = (lengths(full(inputs)),) if followed.takes_activations else ()
-                    capsules, coupled = followed.followed(layer.votes(full(inputs)), layer.iterations, layer.bias, *given)
-                entropy += share * torch.stack([_of_shares(each) for each in coupled]).cpu()
+                capsules, shared = _followed(followed, layer, inputs)
+                entropy += share * shared.cpu()
             elif options is None:
                 capsules = layer(inputs)
             else:
@@ -163,6 +161,16 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     if fixed is not None:
         entropy, outlets = _of_shares(fixed.detach()).cpu()[None], fixed.shape[1]
     return Diagnosis(len(split), layer.iterations, outlets, entropy, change, primary.unflatten(0, by_type), classes)
+
+
+def _followed(
+    routing: RoutingModule, layer: ClassCaps, inputs: Float[Tensor, "batch inputs input_dim"]
+) -> tuple[Float[Tensor, "batch classes dim"], Float[Tensor, " passes"]]:
+    """The class capsules, and the entropy of each pass, as a routing tells them itself."""
+    with exact(inputs.device):
+        given = (lengths(full(inputs)),) if routing.takes_activations else ()
+        capsules, coupled = routing.followed(layer.votes(full(inputs)), layer.iterations, layer.bias, *given)
+    return capsules, torch.stack([_of_shares(each) for each in coupled])
 
 
 def _of_shares(shares: Float[Tensor, "any outlets *inputs"]) -> Float[Tensor, ""]:

@@ -27,6 +27,11 @@ from capsnet.step import Steps
 
 SAMPLE = 100  # images on which routing is looked at after each epoch
 
+DREW = (
+    "a step drew random numbers from PyTorch's own generator, which no checkpoint holds: an augmentation has to draw them in "
+    "its draw, from the generator that it is given, and a network in its reset"
+)
+
 
 class DivergedError(RuntimeError):
     """A loss or a score is no longer a finite number. The same config would do it again: not worth a retry."""
@@ -116,10 +121,7 @@ def _epoch(
     *sums, norms = steps.totals.tolist()  # here the device is waited for
     # on CUDA a compiler that tries out kernels may draw some, too
     if state.device.type == "cpu" and not torch.equal(chance, torch.get_rng_state()):
-        raise InputError(
-            "a step drew random numbers from PyTorch's own generator, which no checkpoint holds: an augmentation has to draw "
-            "them in its draw, from the generator that it is given, and a network in its reset"
-        )
+        raise InputError(DREW)
     loss, classes, reconstruction, train_error = (total / count for total in (*sums[:3], 100 * sums[3]))
     seconds = time.perf_counter() - started
     if not math.isfinite(loss):
