@@ -133,13 +133,13 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
     """Plots of metrics and mistakes, figures of searches, pictures of the best run; and what is left out, which is told."""
     import torch
 
-    from analysis import mistakes, plots
+    from analysis import mistakes, plots, pooled
     from analysis.trained import best_runs
     from capsnet.data import default_folder, read
 
     paths, skipped = plots.write(comparisons, found.runs, found.curves, folder)
     data, images = command.data or default_folder(), {}
-    for name, config in mistakes.tested(comparisons).items():
+    for name, config in pooled.tested(comparisons).items():
         try:
             images[name] = read(config, data, torch.device("cpu")).test.images.numpy()
         except InputError as fault:

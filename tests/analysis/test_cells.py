@@ -12,7 +12,7 @@ from analysis.axes import constants, followers, followers_note, varying
 from analysis.cells import cells, config_of
 from analysis.fields import legend, name_of, text_of
 from analysis.frames import of_cells, of_runs
-from analysis.where import _chosen
+from analysis.where import chosen
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
 
@@ -183,9 +183,9 @@ def test_drawn_numbers_are_told_apart_where_they_are_compared(make_runs):
 
 def test_all_training_images_can_be_asked_for(make_runs):
     runs = make_runs({"train_size": [100, 0]})
-    assert list(runs[_chosen(["train_size=all"], runs)]["train_size"]) == [0, 0, 0]
+    assert list(runs[chosen(["train_size=all"], runs)]["train_size"]) == [0, 0, 0]
     with pytest.raises(InputError, match="train_size=7; there are: all, 100"):
-        _chosen(["train_size=7"], runs)
+        chosen(["train_size=7"], runs)
     assert tables.judged(runs, published=(), reference="train_size=all").reference.setting == {"train_size": 0}
     assert (
         "train size all, validation size" in tables.accuracy(tables.judged(make_runs({}), published=()), make_runs({})).caption

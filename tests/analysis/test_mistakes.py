@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import mistakes
+from analysis import mistakes, pooled
 from analysis.comparisons import Images
 from analysis.style import NothingToDrawError, style
 from tests.analysis.legibility import shown_axes, texts
@@ -89,7 +89,7 @@ def test_answers_of_cells_with_other_images_are_kept_apart(comparisons):
     labels = np.array([2, 1, 1, 2])
     made = answered(comparisons, [[0, 1, 1, 2]] * 2, [[1, 1, 1, 2]], [[2, 1, 1, 1]] * 9)
     made.images[2] = replace(made.images[2], labels=labels)
-    group = mistakes.seen(made)
+    group = pooled.seen(made)
     assert [cell is made.cells[i] for i, cell in enumerate(group.cells)] == [True, True]
     assert group.left_out == (1, 1)
     assert group.votes.tolist() == [[2, 1, 0], [0, 3, 0], [0, 3, 0], [0, 0, 3]]
@@ -100,24 +100,24 @@ def test_answers_of_cells_with_other_images_are_kept_apart(comparisons):
 def test_lengths_are_means_over_runs_not_over_cells(comparisons):
     made = answered(comparisons, [[0, 1, 1, 2]] * 3, [[0, 1, 1, 2]])
     made.images[1] = replace(made.images[1], scores=np.full((4, 3), 0.9))
-    assert mistakes.seen(made).lengths == pytest.approx(np.full((4, 3), 0.6))  # (3 x 0.5 + 0.9) / 4
+    assert pooled.seen(made).lengths == pytest.approx(np.full((4, 3), 0.6))  # (3 x 0.5 + 0.9) / 4
 
 
 def test_other_data_sets_with_equal_labels_are_other_images(make_runs, judge):
     comparisons = judge(make_runs({"dataset": ["mnist", "fashion_mnist"]}), images=30)
-    group = mistakes.seen(comparisons)
+    group = pooled.seen(comparisons)
     assert len(group.cells) == 1
-    assert {name: config.dataset for name, config in mistakes.tested(comparisons).items()} == {
+    assert {name: config.dataset for name, config in pooled.tested(comparisons).items()} == {
         "fashion_mnist": "fashion_mnist",
         "mnist": "mnist",
     }
 
 
 def test_the_images_shown_are_those_that_most_runs_get_wrong(comparisons):
-    group = mistakes.seen(comparisons)
+    group = pooled.seen(comparisons)
     wrong = [sum(images.votes[i].sum() - images.votes[i, images.labels[i]] for images in comparisons.images) for i in range(70)]
     assert group.wrong.tolist() == wrong
-    chosen = mistakes.most_mistaken(group).tolist()
+    chosen = pooled.most_mistaken(group, 15).tolist()
     assert len(chosen) == mistakes.ACROSS * mistakes.DOWN
     assert [wrong[i] for i in chosen] == sorted(wrong, reverse=True)[: len(chosen)]
     true = [group.lengths[i, group.labels[i]] for i in range(70)]
@@ -147,7 +147,7 @@ def test_an_image_that_nobody_gets_wrong_is_not_shown(comparisons):
 )
 def test_the_two_most_frequent_answers_stand_below(comparisons, answers, lines):
     made = answered(comparisons, [[answer] for answer in answers], labels=[0], lengths=[[0.3, 0.2, 0.1]])
-    assert [line for line in mistakes.answers_to(mistakes.seen(made), 0) if line] == lines
+    assert [line for line in pooled.answers_to(pooled.seen(made), 0) if line] == lines
 
 
 def test_colour_and_float_images_are_shown_too(comparisons):
@@ -169,4 +169,4 @@ def test_without_predictions_nothing_is_written(comparisons, tmp_path):
     nothing = replace(comparisons, images=[None] * 4)
     paths, skipped = mistakes.write(nothing, {}, tmp_path / "new")
     assert (paths, skipped) == ([], ["confusion, mistaken_images: no run's predictions can be read"])
-    assert mistakes.tested(nothing) == {}
+    assert pooled.tested(nothing) == {}

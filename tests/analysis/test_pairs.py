@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from statsmodels.stats.contingency_tables import mcnemar
 
-from analysis import duel, figures, mistakes, pairs_figure, tables
+from analysis import duel, figures, mistakes, pairs_figure, pooled, tables
 from analysis.cells import cells
 from analysis.comparisons import compare
 from analysis.figures_command import Figures, main
@@ -153,15 +153,15 @@ def test_the_matrix_of_pairs_says_which_digit_was_seen_in_place_of_which(make_ru
         pixels = np.zeros((200, 1, 6, 6), np.uint8)
         [figure] = mistakes.mistaken(made, pixels)
         mistakes.mistaken(made, None)
-    group = mistakes.seen(made)
-    chosen = mistakes.most_mistaken(group).tolist()
+    group = pooled.seen(made)
+    chosen = pooled.most_mistaken(group, 15).tolist()
     count, shorter = (
         answered.wrong.sum(axis=0),
         [answered.scores[:, i, t].mean(axis=0).min() for i, t in enumerate(answered.labels)],
     )
     assert chosen == sorted(range(200), key=lambda i: (-count[i], shorter[i]))[: len(chosen)]
     first = chosen[0]
-    lines = mistakes.answers_to(group, first)
+    lines = pooled.answers_to(group, first)
     said = [set(run[first]) for run in answered.predictions]
     for line, label in zip(lines, answered.labels[first], strict=False):
         share = 100 * sum(label in each for each in said) / 3
