@@ -41,14 +41,12 @@ class Graphs:
         self.rates[:: self.steps.size].copy_(torch.tensor(rates, dtype=torch.float64))
         self.places.copy_(self.first)
         if not self.replays:
-            whole, rest = divmod(self.steps.count, self.steps.size)
-            if whole:
-                self.replays[self.steps.size] = self._capture(self.steps.size, 0)
-            way = self.steps.losses
-            if rest:
-                self.replays[rest] = self._capture(rest, whole)
-            if whole and self.steps.losses is not way:  # which compiling failed for: all of a run's steps are taken in one way
-                self.replays[self.steps.size] = self._capture(self.steps.size, 0)
+            if self.steps.doubtful:
+                batches = {size: (self.draws, self.places[:size]) for size in self.steps.sizes}
+                aside(lambda: self.steps.try_out(batches))
+            for size in self.steps.sizes:
+                first = 0 if size == self.steps.size else self.steps.count // self.steps.size  # step of this size
+                self.replays[size] = self._capture(size, first)
 
     def replay(self, size: int) -> None:
         """The next step, of ``size`` images."""

@@ -5,7 +5,7 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import torch
@@ -150,8 +150,9 @@ class Steps:
         self.state, self.data = state, data
         self.augment, self.size, self.count = state.config.augment, state.config.batch_size, len(data.training)
         self.losses = _compiled(cell_of(state.config)) if settled.compile else drawn_losses
-        self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here, for each size of batch
-        self.tried: set[int] = set()  # sizes for which it does
+        whole, rest = divmod(self.count, self.size)
+        self.sizes = [self.size] * bool(whole) + [rest] * bool(rest)  # of an epoch's batches
+        self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
@@ -168,6 +169,8 @@ class Steps:
             self.graphs.begin(draws, rates)
         else:
             self.draws, self.rates = draws.to(self.state.device), rates
+            if self.doubtful:
+                self.try_out({size: (self.draws.at(slice(size)), None) for size in self.sizes})
 
     def take(self, step: int) -> None:
         """The step with this number, from 0."""
@@ -179,25 +182,33 @@ class Steps:
 
     def compute_on(self, draws: Draws, rate: float | Float[Tensor, ""], places: Int[Tensor, " batch"] | None = None) -> None:
         """A step on these images, or on those at some places among them."""
+        sums = self._differentiated(draws, places)
+        self.sums.copy_(descend(self.state, sums, rate, self.update))
+        torch._foreach_add_([self.totals, self.done], [self.sums, self.one])  # one launch
+
+    def _differentiated(self, draws: Draws, places: Int[Tensor, " batch"] | None) -> Float[Tensor, "4"]:
         state, config = self.state, self.state.config
-        size = len(draws.order if places is None else places)
+        own = config.reconstruction_weight, self.data.training, draws, places, self.augment, config.objective
+        return differentiate(state, lambda: self.losses(state.model, *own, self.done, config.total_steps))
 
-        def losses() -> Losses:
-            own = config.reconstruction_weight, self.data.training, draws, places, self.augment, config.objective
-            return self.losses(state.model, *own, self.done, config.total_steps)
+    def try_out(self, batches: Mapping[int, tuple[Draws, Int[Tensor, " batch"] | None]]) -> None:
+        """Before the first step: where what is compiled fails for any size of batch, all steps of the run are eager.
 
+        Were it some of them, a run that goes on after an interruption would have other bits. No weight is changed.
+
+        Args:
+            batches: size -> one of it, as it will be handed to :meth:`compute_on`.
+        """
+        self.doubtful = False
         try:
-            sums = differentiate(state, losses)
-        except Exception as error:  # whatever a compiler raises; this step has changed no weight yet
-            if not self.doubtful or size in self.tried or shortage(error) == "out of memory":
+            for batch in batches.values():
+                self._differentiated(*batch)
+        except Exception as error:  # whatever a compiler raises
+            if shortage(error) == "out of memory":
                 raise
             warnings.warn(f"steps are eager, because torch.compile fails on this machine: {headline(error)}", stacklevel=2)
-            give_up_compiling(config)
-            self.losses, self.doubtful = drawn_losses, False
-            sums = differentiate(state, losses)
-        self.tried.add(size)
-        self.sums.copy_(descend(state, sums, rate, self.update))
-        torch._foreach_add_([self.totals, self.done], [self.sums, self.one])  # one launch
+            give_up_compiling(self.state.config)
+            self.losses = drawn_losses
 
 
 @lru_cache(maxsize=1)
