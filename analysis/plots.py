@@ -15,7 +15,6 @@ from analysis import heat
 from analysis.axes import followers_note, texts_of
 from analysis.blocks import Values, by_seed, complete, full, rows_beside, varied_alone
 from analysis.cells import Cell
-from analysis.cells import cells as all_cells
 from analysis.comparisons import Comparisons
 from analysis.effects import Effect, axes_of, main_effects
 from analysis.fields import in_order, legend, name_of, value_text
@@ -43,7 +42,7 @@ def figures(comparisons: Comparisons, runs: pd.DataFrame, curves: pd.DataFrame) 
     """Every plot by the name of its files; what makes it raises NothingToDrawError where there are no data."""
     makers: dict[str, Callable[[Comparisons, pd.DataFrame], list[Figure]]] = {
         "test_error_by_cell": lambda part, _: by_cell(part),
-        "test_error_by_axis": lambda _, own: by_axis(own),
+        "test_error_by_axis": lambda part, _: by_axis(part.cells),
         "main_effects": lambda part, _: effects(part.cells),
         "interactions": lambda part, _: heat.of_interactions(part.cells),
         "heat_map": lambda part, _: heat.of_errors(part.cells),
@@ -95,7 +94,7 @@ def by_cell(comparisons: Comparisons) -> list[Figure]:
     return draw([Group(header, rows)], said, line, least=0.0)
 
 
-def by_axis(runs: pd.DataFrame) -> list[Figure]:
+def by_axis(cells: Sequence[Cell]) -> list[Figure]:
     """Test error by each axis that was varied alone: runs, their mean and its interval over seeds.
 
     Those runs count whose seed has finished with every value at otherwise equal settings. Of others, as of all of a search, a
@@ -106,15 +105,14 @@ def by_axis(runs: pd.DataFrame) -> list[Figure]:
         NothingToDrawError: no run is finished, no axis was varied alone or has a seed that finished with every value, or there
             are too many values.
     """
-    planned = all_cells(runs)
-    _some_finished(planned)
-    axes = [*planned[0].setting]
-    alone = [axis for axis in axes if varied_alone(planned, axis)]
+    _some_finished(cells)
+    axes = [*cells[0].setting]
+    alone = [axis for axis in axes if varied_alone(cells, axis)]
     if axes and not alone:
         raise NothingToDrawError("no axis was varied alone: none has cells with all of its values beside equal settings")
-    if (count := sum(runs[axis].nunique() for axis in alone)) > MOST_CELLS:
+    if (count := sum(len({cell.setting[axis] for cell in cells}) for axis in alone)) > MOST_CELLS:
         raise NothingToDrawError(f"the axes have {count} values, too many to stand one below the other; --where chooses some")
-    made = {axis: _of_axis(planned, [axis]) for axis in alone} if axes else {"": _of_axis(planned, [])}
+    made = {axis: _of_axis(cells, [axis]) for axis in alone} if axes else {"": _of_axis(cells, [])}
     groups = {axis: group for axis, group in made.items() if any(row.estimate for row in group.rows)}
     if not groups:
         raise NothingToDrawError(heat.NO_DESIGN)

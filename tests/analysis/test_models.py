@@ -90,4 +90,4 @@ def test_every_table_and_plot_of_several_models_is_made(table1, tmp_path):
     text = (tmp_path / "differences.md").read_text()
     assert "| cnn" in text
     assert "—" in text
-    assert len(plots.by_cell(judged)) == len(plots.by_axis(table1)) == len(plots.effects(judged.cells)) == 1
+    assert len(plots.by_cell(judged)) == len(plots.by_axis(judged.cells)) == len(plots.effects(judged.cells)) == 1

@@ -12,6 +12,7 @@ import pytest
 
 from analysis import mistakes, plots, published
 from analysis.blocks import full
+from analysis.cells import cells
 from analysis.effects import main_effects
 from analysis.style import NothingToDrawError, style, write_all
 from capsnet.errors import InputError
@@ -149,7 +150,7 @@ def test_a_large_grid_has_pages_with_one_axis_and_a_larger_one_is_refused(make_r
 
 
 def test_points_means_and_intervals_of_an_axis(make_runs):
-    [figure] = plots.by_axis(make_runs({"routing_iterations": [1, 3]}, seeds=2, errors=[1.0, 3.0, 2.0, 2.0]))
+    [figure] = plots.by_axis(cells(make_runs({"routing_iterations": [1, 3]}, seeds=2, errors=[1.0, 3.0, 2.0, 2.0])))
     [panel] = figure.axes
     assert sorted(x for x, _ in marks(panel, "points")) == [1, 2, 2, 3]
     assert len(set(marks(panel, "points"))) == 4  # none hides another
@@ -159,16 +160,16 @@ def test_points_means_and_intervals_of_an_axis(make_runs):
 
 def test_an_interval_does_not_take_twins_of_one_seed_for_repetitions(make_runs):
     one = make_runs({"routing_iterations": [1, 3]}, seeds=3, errors=[1.0, 2.0, 4.0, 1.5, 2.5, 3.5])
-    alone = marks(plots.by_axis(one)[0].axes[0], "estimate")
+    alone = marks(plots.by_axis(cells(one))[0].axes[0], "estimate")
     # an axis without any effect doubles the runs, but tells nothing new of the first axis
     axes = {"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4]}
     twins = make_runs(axes, seeds=3, errors=[*[1.0, 2.0, 4.0] * 2, *[1.5, 2.5, 3.5] * 2])
-    assert np.array(marks(plots.by_axis(twins)[0].axes[0], "estimate")) == pytest.approx(np.array(alone))
+    assert np.array(marks(plots.by_axis(cells(twins))[0].axes[0], "estimate")) == pytest.approx(np.array(alone))
 
 
 def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     fail(quick, [0, 1])
-    [figure] = plots.by_axis(quick)
+    [figure] = plots.by_axis(cells(quick))
     assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations", "reconstruction weight", "lr schedule"]
     assert "each the mean over the other axes" in texts(figure)
     # two seeds of one setting didn't finish with r = 1: the third there would be another mean than it is beside them
@@ -176,12 +177,20 @@ def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     assert "only of settings and seeds all of whose runs finished" in " ".join(texts(figure).split())
 
 
+def test_a_run_that_read_other_data_is_no_point_of_an_axis(make_runs, judge):
+    runs = make_runs({"routing_iterations": [1, 3]}, seeds=3, errors=[9.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+    runs["data_sha256"] = ["b" * 64, *["a" * 64] * 5]
+    [figure] = plots.by_axis(judge(runs).cells)
+    assert table(figure.axes[0])[1:] == [["1", "2", "2 of 3"], ["3", "2", "2 of 3"]]
+    assert [x for x, _ in marks(figure.axes[0], "means")] == [2.5, 2.5]
+
+
 def test_a_failed_run_mixes_no_other_axis_into_a_mean(make_runs, fail):
     """Where r makes no difference, none is drawn, whichever runs are missing."""
     errors = [(20.0 if size == 50 else 2.0) + seed / 10 for _ in (1, 3) for size in (50, 800) for seed in range(6)]
     runs = make_runs({"routing_iterations": [1, 3], "train_size": [50, 800]}, seeds=6, errors=errors)
     fail(runs, [12, 13, 14, 15, 16])  # r = 3 with 50 images: the last seed alone is left
-    [figure] = plots.by_axis(runs)
+    [figure] = plots.by_axis(cells(runs))
     panel = figure.axes[1]
     assert table(panel)[1:] == [["1", "6", "6 of 12"], ["3", "6", "6 of 12"]]
     assert [x for x, _ in marks(panel, "means")] == pytest.approx([np.mean(errors[6:12])] * 2)
@@ -208,7 +217,7 @@ def test_every_seed_counts_at_every_setting_that_counts(finished, kept):
 def test_a_value_with_which_nothing_finished_costs_itself(make_runs, fail):
     runs = make_runs({"routing_iterations": [1, 2, 3], "epochs": [2, 3]}, seeds=2)
     fail(runs, [4, 5, 6, 7])
-    [figure] = plots.by_axis(runs)
+    [figure] = plots.by_axis(cells(runs))
     assert table(figure.axes[0])[1:] == [["1", "2", "4"], ["2", "0", "0 of 4"], ["3", "2", "4"]]
 
 
@@ -216,10 +225,10 @@ def test_an_axis_of_which_no_seed_has_every_value_is_named(make_runs, fail):
     runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 3]}, seeds=2)
     fail(runs, [2, 3, 4, 5])  # r = 1 has 2 epochs, r = 3 has 3
     with pytest.raises(NothingToDrawError, match="no cells that have all values of an axis beside equal settings"):
-        plots.by_axis(runs)
+        plots.by_axis(cells(runs))
     runs = make_runs({"routing_iterations": [1, 3], "epochs": [2, 3]}, seeds=2)
     fail(runs, [0, 2, 5, 7])  # r = 1 has seed 1, r = 3 seed 0
-    [figure] = plots.by_axis(runs)
+    [figure] = plots.by_axis(cells(runs))
     assert [table(panel)[0][0] for panel in figure.axes] == ["epochs"]
     assert "without r, for want of a seed that finished with every value" in " ".join(texts(figure).split())
 
@@ -232,13 +241,13 @@ def test_only_axes_that_were_varied_alone_have_a_panel(make_runs):
     searched = grid[[pair == (r, b) for pair, r, b in zip(of, grid["routing_iterations"], grid["batch_size"], strict=True)]]
     assert len(searched) == 6
     with pytest.raises(NothingToDrawError, match="no axis was varied alone"):
-        plots.by_axis(searched)
+        plots.by_axis(cells(searched))
     # beside them, one cell that differs from the first in r alone
     more = grid[(grid["learning_rate"] == 1e-3) & (grid["batch_size"] == 16)]
-    [figure] = plots.by_axis(pd.concat([searched, more]).drop_duplicates(["run_id"]))
+    [figure] = plots.by_axis(cells(pd.concat([searched, more]).drop_duplicates(["run_id"])))
     assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations"]
     assert "without batch size and learning rate, not varied alone" in " ".join(texts(figure).split())
-    [whole] = plots.by_axis(grid)
+    [whole] = plots.by_axis(cells(grid))
     assert len(whole.axes) == 3
     assert "without" not in texts(whole)
 
@@ -344,7 +353,7 @@ def test_what_has_no_data_is_left_out_with_a_reason(make_runs, make_curves, judg
         "heat_map: reconstruction weight does not vary",
     ]
     with pytest.raises(InputError, match="no run"):
-        plots.by_axis(runs.iloc[:0])
+        plots.by_axis(cells(runs.iloc[:0]))
 
 
 def test_another_process_makes_the_same_bytes_of_shuffled_rows(make_runs, make_curves, judge, tmp_path):
