@@ -24,6 +24,7 @@ from capsnet.registry import DATASETS, DatasetFacts
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MODES = {"1": 1, "L": 1, "P": 3, "RGB": 3}  # Pillow's of at most a byte per channel -> channels
 UNREADABLE = (*BROKEN, BadZipFile, zlib.error, SyntaxError)  # the last is Pillow's of a PNG
+INTO = "train/CLASS/*.png and test/CLASS/*.png"
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
@@ -40,7 +41,10 @@ def image_folder(name: str, folder: Path) -> tuple[Arrays, Arrays]:
         InputError: a folder is missing or empty, a file is no image, images differ in size, or classes in train and test; or
             the registry says otherwise.
     """
-    return _as_registered(name, _folder(folder / name, DATASETS[name].shape[0]), folder / name)
+    place = folder / name
+    if not place.is_dir():
+        raise InputError(f"there is no folder {place.resolve()}; put images into its {INTO}, {ELSEWHERE}")
+    return _as_registered(name, _folder(place, DATASETS[name].shape[0]), place)
 
 
 def npz(name: str, folder: Path) -> tuple[Arrays, Arrays]:
@@ -55,7 +59,10 @@ def npz(name: str, folder: Path) -> tuple[Arrays, Arrays]:
     Raises:
         InputError: the file or an array is missing, or of another form; a class has no image; or the registry says otherwise.
     """
-    return _as_registered(name, _npz(folder / f"{name}.npz"), folder / f"{name}.npz")
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+        raise InputError(f"there is no file {path.resolve()}; save {', '.join(ARRAYS)} in it with numpy.savez, {ELSEWHERE}")
+    return _as_registered(name, _npz(path), path)
 
 
 def facts_of(parts: tuple[Arrays, Arrays], loader: str = "", digest: str = "") -> DatasetFacts:
@@ -104,7 +111,7 @@ def _arrays(files: Mapping[str, Sequence[Path]], mode: str) -> Arrays:
 def _files(place: Path) -> dict[str, list[Path]]:
     """Class -> its images, both in the order of their names."""
     if not place.is_dir():
-        raise InputError(f"there is no folder {place.resolve()}; put images into its CLASS/*.png, {ELSEWHERE}")
+        raise InputError(f"there is no folder {place.resolve()}; put images into its CLASS/*.png")
     found = {path.name: _visible(path) for path in _visible(place) if path.is_dir()}
     if not found:
         raise InputError(f"{place.resolve()} has no folder of a class; put images into its CLASS/*.png")
@@ -165,8 +172,6 @@ def _same_classes(training: Sequence[object], test: Sequence[object], place: Pat
 
 
 def _npz(path: Path) -> tuple[Arrays, Arrays]:
-    if not path.is_file():
-        raise InputError(f"there is no file {path.resolve()}; save {', '.join(ARRAYS)} in it with numpy.savez, {ELSEWHERE}")
     try:
         with path.open("rb") as file, np.load(file) as held:
             there, missing = [*held], [name for name in ARRAYS if name not in held]
@@ -225,6 +230,8 @@ def lines(place: Path) -> tuple[str, str]:
     """
     from capsnet.verified import add_to_digest
 
+    if not place.exists():
+        raise InputError(f"there is no {place.resolve()}; it must be a folder with {INTO}, or an .npz file")
     in_file = place.suffix == ".npz"
     name, kind = (place.stem, "npz") if in_file else (place.resolve().name, "image_folder")
     loader = re.sub(r"\W|^(?=\d)", "_", name)

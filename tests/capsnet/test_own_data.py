@@ -124,10 +124,12 @@ def test_a_data_set_of_images_is_read_like_any_other(tmp_path, register, cpu):
 
 def test_what_is_missing_of_a_folder_is_named(tmp_path, register):
     register(GREY, image_folder)
+    message = refused(image_folder, tmp_path)
+    assert f"there is no folder {tmp_path / 'mine'};" in message
+    assert "CAPSNET_DATA or --data" in message
+    (tmp_path / "mine").mkdir()
     for missing in ("train", "test"):
-        message = refused(image_folder, tmp_path)
-        assert f"there is no folder {tmp_path / 'mine' / missing};" in message
-        assert "CAPSNET_DATA or --data" in message
+        assert f"there is no folder {tmp_path / 'mine' / missing};" in refused(image_folder, tmp_path)
         written(tmp_path / "mine", counts={missing: COUNTS[missing]})
     image_folder("mine", tmp_path)
     (tmp_path / "empty" / "mine" / "train").mkdir(parents=True)
@@ -318,7 +320,7 @@ def test_nothing_to_register_is_the_users_fault(tmp_path):
     words = [sys.executable, "-m", "capsnet.own_data", str(tmp_path / "none")]
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: there is no folder {tmp_path / 'none' / 'train'}")
+    assert done.stderr.startswith(f"error: there is no {tmp_path / 'none'}; it must be a folder with train/CLASS/*.png")
 
 
 # ---- a loader written by hand
