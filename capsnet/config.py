@@ -56,6 +56,10 @@ class RunConfig(BaseModel):
     primary_dim: Count = Field(8, description="dimensions of a primary capsule")
     primary_kernel: Count = Field(9, description="side of the primary capsules' kernel in pixels")
     primary_stride: Count = Field(2, description="its stride in pixels")
+    hidden_capsules: tuple[Count, ...] = Field(
+        (),
+        description="of each further layer of capsules between primary and class capsules: how many, of class_dim dimensions",
+    )
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
     squash: str = Field("paper", description=f"of primary and class capsules: {listed('squash')}")

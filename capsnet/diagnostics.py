@@ -79,7 +79,7 @@ def _entropy(logits: Float[Tensor, "batch classes inputs"], none_of_the_above: b
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What the capsules of a network did on a set of images, on the CPU.
+    """What the capsules of a network did on a set of images, on the CPU. What is said of routing is of that to the classes.
 
     Attributes:
         images: how many there were.
@@ -139,11 +139,12 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     updates = 0 if options is None else max(iterations, layer.iterations) - 1
     count = layer.iterations if followed else 0 if options is None else updates + 1
     entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(updates, dtype=torch.float64)
-    primary, classes = torch.zeros(len(layer.weight)), torch.zeros(layer.classes)
+    primary, classes = torch.zeros(len(network.layers[0].weight)), torch.zeros(layer.classes)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
-            inputs, share = network.primary_capsules(images), len(images) / len(split)
+            lowest, share = network.primary_capsules(images), len(images) / len(split)
+            inputs = network.below(lowest)
             if followed:
                 capsules, shared = _followed(followed, layer, inputs)
                 entropy += share * shared.cpu()
@@ -154,7 +155,7 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
                 capsules = found.capsules[layer.iterations - 1]
                 entropy += share * found.entropy.cpu()
                 change += share * found.change.cpu()
-            primary = primary.maximum(lengths(inputs).amax(dim=0).cpu())
+            primary = primary.maximum(lengths(lowest).amax(dim=0).cpu())
             classes = classes.maximum(lengths(capsules).amax(dim=0).cpu())
     outlets, by_type = layer.classes + bool(options and options["none_of_the_above"]), (network.primary.types, -1)
     fixed = layer.routing.fixed_shares() if isinstance(layer.routing, OneSum) else None

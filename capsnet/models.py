@@ -131,23 +131,28 @@ class CapsuleNetwork(Convolved):
     """The paper's network (figure 1): convolution, primary capsules, class capsules, and a decoder if it has a weight.
 
     The paper's sizes on MNIST make 8,215,568 parameters, 8,215,728 with the capsule bias, 6,804,224 without the decoder.
+    Between primary and class capsules there may be layers of ``hidden`` ones, which the paper doesn't have.
     """
 
     def __init__(self, config: RunConfig) -> None:
         super().__init__(config)
         rows, columns = config.primary_grid
-        inputs = config.primary_types * rows * columns
-        self.capsules = ClassCaps(
-            inputs,
-            config.primary_dim,
-            config.facts.classes,
-            config.class_dim,
-            routing := routing_of(config, inputs, config.facts.classes),
-            config.routing_iterations,
-            config.capsule_bias,
-            WITHOUT_VOTES.get(routing),
-        )
+        first = config.primary_types * rows * columns, config.primary_dim
+        below = [first, *((count, config.class_dim) for count in config.hidden_capsules)]
+        counts = *config.hidden_capsules, config.facts.classes
+        *hidden, last = (_routed(config, *inputs, count) for inputs, count in zip(below, counts, strict=True))
+        self.hidden, self.capsules = nn.ModuleList(hidden), last
         self.make_decoder(config)
+
+    @property
+    def layers(self) -> list[ClassCaps]:
+        """All that route, from below; the last one makes the class capsules."""
+        return [*self.hidden, self.capsules]
+
+    def route_with(self, iterations: int) -> None:
+        """Have all layers make so many weighted sums from now on."""
+        for layer in self.layers:
+            layer.iterations = iterations
 
     def encode(
         self,
@@ -155,11 +160,24 @@ class CapsuleNetwork(Convolved):
         noise: Int[Tensor, "batch 2"] | None = None,  # noqa: ARG002
     ) -> Float[Tensor, "batch classes dim"]:
         """Images in [0, 1] to class capsules."""
-        return self.capsules(self.primary_capsules(images))
+        return self.capsules(self.below(self.primary_capsules(images)))
 
     def primary_capsules(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
         """Images in [0, 1] to primary capsules."""
         return self.primary.capsules(self.maps(images))
+
+    def below(self, primary: Float[Tensor, "batch primary dim"]) -> Float[Tensor, "batch inputs input_dim"]:
+        """Primary capsules to those that vote for the class capsules: themselves, if no layer is hidden between."""
+        for layer in self.hidden:
+            primary = layer(primary)
+        return primary
+
+
+def _routed(config: RunConfig, inputs: int, input_dim: int, count: int) -> ClassCaps:
+    """A layer of so many capsules above so many others."""
+    routing = routing_of(config, inputs, count)
+    sizes = inputs, input_dim, count, config.class_dim
+    return ClassCaps(*sizes, routing, config.routing_iterations, config.capsule_bias, WITHOUT_VOTES.get(routing))
 
 
 def lengths(capsules: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:

@@ -56,6 +56,7 @@ NO_CAPSULES = (
     "primary_dim",
     "primary_kernel",
     "primary_stride",
+    "hidden_capsules",
     "class_dim",
     "capsule_bias",
     "squash",
@@ -67,7 +68,7 @@ NO_CAPSULES = (
 
 MODELS = {
     "capsnet": ModelFacts("capsnet.models:CapsuleNetwork", ("dropout",)),
-    "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", *ROUTED)),
+    "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", "hidden_capsules", *ROUTED)),
     "cnn": ModelFacts("capsnet.baselines:baseline", NO_CAPSULES, logits=True),
 }
 

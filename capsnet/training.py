@@ -204,10 +204,10 @@ def errors_at(model: Network, split: Split, batch_size: int, iterations: Sequenc
     own = model.capsules.iterations
     try:
         for r in iterations:
-            model.capsules.iterations = r
+            model.route_with(r)
             errors[r] = evaluate(model, split, batch_size).error
     finally:
-        model.capsules.iterations = own
+        model.route_with(own)
     return errors
 
 

@@ -34,8 +34,8 @@ FEEDING = frozenset(
         "gradient_clip",
     }
 )
-# the network itself: model, conv_*, primary_*, class_dim, capsule_bias, decoder_hidden, routing, routing_iterations, and of
-# reconstruction_weight only whether it is 0, which leaves out the decoder
+# the network itself: model, conv_*, primary_*, hidden_capsules, class_dim, capsule_bias, decoder_hidden, routing,
+# routing_iterations, and of reconstruction_weight only whether it is 0, which leaves out the decoder
 
 BEGINNING = 60.0  # seconds that a run may take to read its data and to warm up the device
 

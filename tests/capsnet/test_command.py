@@ -175,6 +175,7 @@ VALUES = {
     "primary_dim": "5",
     "primary_kernel": "4",
     "primary_stride": "3",
+    "hidden_capsules": "5 4",
     "class_dim": "6",
     "capsule_bias": "True",
     "squash": "efficient",
@@ -205,13 +206,19 @@ VALUES = {
 def test_every_flag_reaches_the_config(command, tmp_path, further_digits):
     assert VALUES.keys() == FIELDS.keys()
     flags = [part for name, value in VALUES.items() for part in (f"--{name.replace('_', '-')}", value)]
-    for listed in ("8 9", "1 5", "flipped turned"):
+    for listed in ("5 4", "8 9", "1 5", "flipped turned"):
         at = flags.index(listed)
         flags[at : at + 1] = listed.split()
     code, out, _ = command(*flags, "--device", "cpu", "--checkpoints", tmp_path)
     assert code == 0
     state = TrainingState.load(tmp_path / "epoch-0001.safetensors", torch.device("cpu"))
-    expected = {**VALUES, "decoder_hidden": "[8, 9]", "capsule_bias": "true", "none_of_the_above": "true"}
+    expected = {
+        **VALUES,
+        "hidden_capsules": "[5, 4]",
+        "decoder_hidden": "[8, 9]",
+        "capsule_bias": "true",
+        "none_of_the_above": "true",
+    }
     expected |= {"test_routing_iterations": "[1, 5]", "test_sets": '["flipped", "turned"]'}
     assert state.config.to_params() == expected
     assert "digits: 90 training, 50 validation, 360 test images" in out

@@ -134,6 +134,26 @@ def test_a_diagnosis_is_the_mean_over_images_whatever_the_batches(network, test_
     torch.testing.assert_close(diagnose(made, test_images).entropy, found.entropy)
 
 
+def test_with_hidden_layers_the_routing_to_the_classes_is_told_of_and_dead_primary_capsules(network, test_images):
+    made = network(hidden_capsules=(9, 7))
+    with torch.no_grad():
+        for layer in made.layers:
+            layer.weight *= 100  # agreement has to matter
+        made.primary.conv.weight[:4] = 0  # of the first type
+        made.primary.conv.bias[:4] = 0
+    found = diagnose(made, test_images)
+    with torch.inference_mode():
+        primary = made.primary_capsules(test_images.batch(slice(None)))
+        hidden = made.hidden[1](made.hidden[0](primary))
+        whole = passes(made.capsules.votes(hidden), 3)
+    torch.testing.assert_close(found.entropy, whole.entropy)
+    torch.testing.assert_close(found.change, whole.change)
+    torch.testing.assert_close(found.primary.flatten(), lengths(primary).amax(dim=0))
+    torch.testing.assert_close(found.classes, lengths(whole.capsules[-1]).amax(dim=0))
+    assert found.dead_primary[0] == found.primary.shape[1]
+    assert (found.entropy[2] - found.entropy[0]).abs() > 0.01
+
+
 def test_more_passes_than_the_network_makes_leave_its_capsules_alone(network, test_images):
     made = network()
     with torch.no_grad():

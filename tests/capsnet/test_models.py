@@ -8,6 +8,7 @@ import torch
 from capsnet.config import RunConfig
 from capsnet.models import CapsuleNetwork, build, lengths
 from capsnet.registry import DATASETS
+from tests.capsnet.test_routing import procedure_1
 
 
 def count(config):
@@ -30,6 +31,12 @@ def count(config):
         ({"routing_iterations": 1, "routing": "static"}, 8_215_568 + 1152 * 10),
         ({"routing_iterations": 1, "routing": "attention"}, 8_215_568 + 1152 * 10),
         ({"routing": "em"}, 8_215_568 + 2 * 10),
+        # 8x16 for each pair of primary and hidden, 16x16 for each of hidden and class, instead of 8x16 for 1152 x 10 pairs
+        ({"hidden_capsules": (24,)}, 8_215_568 + 1152 * 24 * 8 * 16 + 24 * 10 * 16 * 16 - 1152 * 10 * 8 * 16),
+        (
+            {"hidden_capsules": (24, 6), "capsule_bias": True},
+            8_215_728 + (1152 * (24 - 10) * 8 + (24 * 6 + 6 * 10) * 16 + 30) * 16,
+        ),
     ],
 )
 def test_the_papers_network_to_the_parameter(changes, parameters):
@@ -87,6 +94,22 @@ def test_cells_of_one_seed_start_from_the_same_shared_weights(tiny, changes):
     shared = first.keys() & second.keys()
     assert {"conv.weight", "primary.conv.weight", "capsules.weight"} <= shared
     assert all(torch.equal(first[name], second[name]) for name in shared)
+
+
+def test_hidden_capsules_are_routed_as_class_capsules_are(tiny):
+    """Layer by layer, each by procedure 1 in float64; the class capsules see the last hidden layer alone."""
+    config = tiny(hidden_capsules=(5, 4), capsule_bias=True, class_dim=6)
+    model = build(config, torch.Generator().manual_seed(1)).double()
+    images = torch.rand(3, *config.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        capsules = model.primary_capsules(images)
+        for layer, weight in zip(model.layers, ("hidden.0.weight", "hidden.1.weight", "capsules.weight"), strict=True):
+            state = model.state_dict()
+            votes = torch.einsum("bid,idj->bij", capsules, state[weight]).unflatten(2, (-1, 6)).numpy()
+            capsules = torch.from_numpy(procedure_1(votes, 3, state[weight.replace("weight", "bias")].numpy()))
+            assert layer.iterations == 3
+        assert [len(layer.weight) for layer in model.layers] == [*model.primary_capsules(images).shape[1:2], 5, 4]
+        torch.testing.assert_close(model.encode(images), capsules)
 
 
 def test_another_generator_gives_other_weights(tiny):

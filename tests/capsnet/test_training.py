@@ -113,6 +113,7 @@ def test_another_seed_gives_another_run_in_each_of_its_streams(tiny, cpu):
         {"routing_iterations": 2},
         {"routing_iterations": 1},
         {"capsule_bias": True},
+        {"hidden_capsules": (12,)},
         {"reconstruction_weight": 1e-2},
         {"batch_size": 31},
         {"learning_rate": 2e-3},
@@ -289,21 +290,22 @@ def test_the_validation_error_is_that_of_the_weights_after_the_epoch(tiny, cpu, 
         assert metrics.validation_error == pytest.approx(100 * wrong / 60)
 
 
-@pytest.mark.parametrize("routing", ["dynamic", "em"])
-def test_a_trained_network_is_tested_at_another_r(tiny, cpu, data_of, routing):
-    """As a network of that r with its weights; and it has its own r again."""
-    config = tiny(routing=routing, routing_iterations=2)
+@pytest.mark.parametrize("fields", [{"routing": "dynamic"}, {"routing": "em"}, {"hidden_capsules": (12, 11)}], ids=str)
+def test_a_trained_network_is_tested_at_another_r(tiny, cpu, data_of, fields):
+    """As a network of that r with its weights; and it has its own r again, in all of its layers."""
+    config = tiny(**fields, routing_iterations=2)
     data, state = data_of(config), TrainingState(config, cpu)
     with torch.no_grad():
-        state.model.capsules.weight *= 30  # the passes have to differ
+        for layer in state.model.layers:
+            layer.weight *= 30  # the passes have to differ
     found = errors_at(state.model, data.test, 50, (1, 5))
     assert list(found) == [1, 5]
     for r, error in found.items():
-        other = TrainingState(tiny(routing=routing, routing_iterations=r), cpu).model
+        other = TrainingState(tiny(**fields, routing_iterations=r), cpu).model
         other.load_state_dict(state.model.state_dict())
         assert error == evaluate(other, data.test, 50).error
     assert found[1] != found[5]
-    assert state.model.capsules.iterations == 2
+    assert {layer.iterations for layer in state.model.layers} == {2}
 
 
 def test_train_does_not_touch_the_test_set(tiny, cpu, data_of):

@@ -52,6 +52,7 @@ OTHER = {
     "primary_dim": (4, "", False),
     "primary_kernel": (7, "", False),
     "primary_stride": (1, "", False),
+    "hidden_capsules": ((12,), "", False),
     "class_dim": (8, "", False),
     "capsule_bias": (True, "", False),
     "squash": ("efficient", "", False),
