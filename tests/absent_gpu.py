@@ -191,7 +191,7 @@ def _step(fields: Mapping[str, Any], backend: Any) -> list[str]:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     from capsnet.adam_triton import _alike
-    from capsnet.config import RunConfig
+    from capsnet.config import make_config
     from capsnet.data import Split
     from capsnet.draws import Draws, draw
     from capsnet.models import make
@@ -199,7 +199,7 @@ def _step(fields: Mapping[str, Any], backend: Any) -> list[str]:
     from capsnet.step import drawn_losses
     from capsnet.training import computing
 
-    config, device = RunConfig(**fields), torch.device("cuda", 0)
+    config, device = make_config(fields, "a test"), torch.device("cuda", 0)
     training = Split(torch.zeros(IMAGES, *config.shape, dtype=torch.uint8), torch.arange(IMAGES) % config.facts.classes)
     any_seed = {name: torch.Generator() for name in STREAMS}
     draws = draw(training, config.facts.labels, config.augment, config.dropout > 0, any_seed)

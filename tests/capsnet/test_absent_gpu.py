@@ -14,6 +14,7 @@ VARIANTS = [
     PAPER | {"precision": "tf32", "capsule_bias": True},
     PAPER | {"dataset": "multimnist", "augmentation": "shift(pixels=4)", "validation_size": 0},
     PAPER | {"dataset": "cifar10", "none_of_the_above": True},
+    PAPER | {"hidden_capsules": [16], "capsule_bias": True},
     PAPER | {"routing": "em", "loss": "spread", "augmentation": "affine(pixels=1)"},
     PAPER | {"routing": "attention", "routing_iterations": 1},
     PAPER | {"model": "cnn", "loss": "cross_entropy", "reconstruction_weight": 0, "dropout": 0.5},
@@ -33,7 +34,8 @@ def test_a_step_is_one_graph_with_the_kernels_that_are_for_it(tmp_path: Path) ->
         for fields, (own, *_) in zip(VARIANTS, counts, strict=True)
         if own
     ]
-    assert counts == [both, both, routing, both, convolutions, convolutions, convolutions, neither]
+    layers = (1, 1, 2, 2)
+    assert counts == [both, both, routing, both, convolutions, layers, convolutions, convolutions, neither]
 
 
 @pytest.mark.slow
