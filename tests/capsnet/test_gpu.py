@@ -110,7 +110,11 @@ def test_no_step_waits_for_the_device(tiny, compile, graph, augmentation):
 
 
 @pytest.mark.parametrize("compile", ["off", "on"])
-@pytest.mark.parametrize("changes", [{}, {"batch_size": 25}, {"batch_size": 200}, {"precision": "bf16"}, KERNELS], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"batch_size": 25}, {"batch_size": 200}, {"precision": "bf16"}, {"hidden_capsules": (16,)}, KERNELS],
+    ids=str,
+)
 def test_a_graph_replays_what_steps_do(tiny, compile, changes):
     """The last batch of an epoch is smaller, of the same size, or the only one; the learning rate changes with every step."""
     found = []
