@@ -35,13 +35,14 @@ def require(config: RunConfig, device: torch.device) -> None:
 
 
 def remarks(configs: Iterable[RunConfig], device: torch.device) -> list[str]:
-    """A line if the device has a precision but no instructions for it, so that it is slower than the one that it replaces."""
+    """A line if the device has a precision but no units for it, so that it is slower than the one that it replaces."""
     if device.type != "cpu" or not any(config.precision == "bf16" for config in configs):
         return []
     able = torch.cpu.get_capabilities()
-    if able["architecture"] != "x86_64" or able.get("amx_bf16") or able.get("avx512_bf16"):
+    if able["architecture"] != "x86_64" or able.get("amx_bf16"):
         return []
-    return ["precision bf16 will be slower than fp32 here: this CPU multiplies it by neither AMX nor AVX-512 BF16"]
+    by = "by AVX-512 BF16 and not by AMX" if able.get("avx512_bf16") else "by neither AMX nor AVX-512 BF16"
+    return [f"precision bf16 will be slower than fp32 here: this CPU multiplies it {by} (docs/speed.md)"]
 
 
 @contextmanager
