@@ -176,8 +176,16 @@ class CapsuleNetwork(Convolved):
 def _routed(config: RunConfig, inputs: int, input_dim: int, count: int) -> ClassCaps:
     """A layer of so many capsules above so many others."""
     routing = routing_of(config, inputs, count)
-    sizes = inputs, input_dim, count, config.class_dim
-    return ClassCaps(*sizes, routing, config.routing_iterations, config.capsule_bias, WITHOUT_VOTES.get(routing))
+    return ClassCaps(
+        inputs,
+        input_dim,
+        count,
+        config.class_dim,
+        routing,
+        config.routing_iterations,
+        config.capsule_bias,
+        WITHOUT_VOTES.get(routing),
+    )
 
 
 def lengths(capsules: Float[Tensor, "batch classes dim"]) -> Float[Tensor, "batch classes"]:
