@@ -45,8 +45,9 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
         histogram, types = below.subplots(1, 2, sharey=True, width_ratios=[1, 2])
         _histogram(histogram, found)
         _by_type(types, found)
-        beyond = ["hollow: passes that the network does not make"] if len(found.entropy) > found.iterations else []
-        note(figure, *beyond, _dead(found, len(split)), trained.title)
+        above_them = ["above: routing to the class capsules, of those of the last hidden layer"] * bool(config.hidden_capsules)
+        beyond = ["hollow: passes that the network does not make"] * (len(found.entropy) > found.iterations)
+        note(figure, *above_them, *beyond, _dead(found, len(split)), trained.title)
         paths = save(figure, folder / "routing")
     numbers = folder / "routing.json"
     numbers.write_text(json.dumps({"run_id": trained.run_id, **_numbers(found)}, indent=1) + "\n", encoding="utf-8")

@@ -338,6 +338,13 @@ def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(mad
     assert "hollow" not in words
 
 
+def test_with_hidden_capsules_the_figure_of_routing_says_which_layers_it_is(made_up, drawn, tmp_path):
+    told = "routing to the class capsules, of those of the last hidden layer"
+    for hidden in ((), (6, 5)):
+        routing(*made_up(20, 0, **SMALL, hidden_capsules=hidden), tmp_path)
+        assert (told in " ".join(texts(drawn["routing"]).split())) == bool(hidden)
+
+
 def test_of_em_routing_there_is_the_entropy_of_its_passes(made_up, drawn, tmp_path):
     [numbers] = routing(*made_up(20, 0, **SMALL, routing="em", routing_iterations=2), tmp_path)
     told = json.loads(numbers.read_text())
