@@ -546,3 +546,13 @@ def test_cells_that_read_other_data_of_one_name_are_not_paired(make_runs, answer
     assert ranks(made.cells)[1] == [0, 0, 0]
     assert [each.comparison.difference.n for each in without.differences] == [6, 6]
     assert without.doubts == []
+
+
+@pytest.mark.parametrize(("read", "compared"), [("bba", "b"), ("abb", "b"), ("bca", "a"), ("cbc", "c")])
+def test_what_most_runs_of_the_reference_read_is_compared(make_runs, read, compared):
+    """Whatever most runs of all cells read; on a tie the digest that sorts first, whatever the order of the runs."""
+    runs = make_runs(TWO)
+    runs["data_sha256"] = [digest * 64 for digest in "aaa" + read]
+    other, reference = compare(cells(runs), {}).cells
+    assert list(reference.by_seed) == [seed for seed, digest in enumerate(read) if digest == compared]
+    assert list(other.by_seed) == ([0, 1, 2] if compared == "a" else [])
