@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from capsnet.fourier import Geometry, geometry_of, primary_maps, spectrum, transforms
+from capsnet.fourier import Geometry, geometry_of, pays, primary_maps, spectrum, tiles, transforms
 
 # (height, width, first kernel, second kernel, stride): the paper's MNIST; quick's; odd sides; a stride that divides nothing;
 # stride 1; a stride beyond the kernel; pixels at the right and bottom that no output sees
@@ -127,3 +128,25 @@ def test_spectra_of_kernels_do_not_depend_on_the_memory_format(generator):
 
 def test_geometry_of_two_layers(generator):
     assert geometry_of((28, 28), *layers(9, 9, 2, generator)) == Geometry((20, 20), 9, 2)
+
+
+def counted(function, *operands):
+    """What torch counts of a function's matrix products and convolutions, of which nothing is computed."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        function(*operands)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "hidden", "maps", "enough"), [(20, 9, 256, 256, 14), (16, 9, 64, 128, 34), (24, 13, 12, 96, 33)]
+)
+def test_it_pays_where_torch_counts_two_thirds_of_the_plain_convolutions_products(size, kernel, hidden, maps, enough):
+    """Of the paper's network, and of others whose transforms take more of it, at the batches where it begins to."""
+    geometry = Geometry((size, size), kernel, 2)
+    first, second = nn.Conv2d(1, hidden, 1, device="meta"), nn.Conv2d(hidden, maps, kernel, 2, device="meta")
+    for batch in (enough - 1, enough):
+        images = torch.empty(batch, 1, size, size, device="meta")
+        made = counted(primary_maps, images, first, second, torch.float32)
+        made -= counted(tiles, images, first, geometry, torch.float32)  # which the plain convolution takes, too
+        plain = counted(second, torch.empty(batch, hidden, size, size, device="meta"))
+        assert pays(geometry, hidden, maps, batch) == (2 * plain >= 3 * made) == (batch == enough)
