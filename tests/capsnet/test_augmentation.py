@@ -65,7 +65,7 @@ def test_none_keeps_the_images_and_draws_nothing(generator):
     drawn = none().draw(4, generator)
     images = torch.rand(4, 1, 3, 3)
     assert none().apply(images, drawn[:4]) is images
-    assert len(drawn) == 4, "it is cut into batches like any other"
+    assert drawn.shape == (4, 0), "it is cut into batches like any other"
     assert torch.equal(generator.get_state(), before)
 
 
@@ -110,6 +110,12 @@ def test_affine_draws_each_range_to_its_ends(generator):
     torch.testing.assert_close(drawn[:, :4].std(dim=0), limits / 3**0.5, rtol=0.03, atol=0)
     assert drawn[:, 4:].unique().tolist() == [-3, -2, -1, 0, 1, 2, 3]
     assert torch.corrcoef(drawn.T).fill_diagonal_(0).abs().max() < 0.04, "draws are independent"
+
+
+def test_affines_defaults_are_affnists_ranges_and_two_pixels():
+    named = affine(rotation=20, shear=0.2, scale=0.2, pixels=2)
+    assert torch.equal(*(each.draw(50, torch.Generator().manual_seed(5)) for each in (affine(), named)))
+    assert affine().reach == named.reach == 2
 
 
 def test_an_affine_transform_by_nothing_changes_nothing(generator):

@@ -80,6 +80,11 @@ def test_uniform_refuses_iterations_that_would_do_nothing(votes):
         uniform(votes, 3)
 
 
+def test_no_iteration_is_no_routing(votes):
+    with pytest.raises(ValueError, match="1 iteration or more, not 0"):
+        dynamic(votes, 0)
+
+
 def test_an_input_shares_itself_out_over_the_classes():
     """A single input that votes alike for two classes gives each half of itself in every pass.
 

@@ -173,6 +173,7 @@ def test_the_numbers_in_the_docstrings():
         ("step(gamma=-1, every=1)", "gamma"),
         ("step(gamma=2, every=1)", "gamma"),
         ("step(gamma=0.5, every=-2)", "every"),
+        ("step(gamma=0.5, every=0)", "every"),
         ("cosine(final=1.5)", "final"),
         ("cosine(final=-1)", "final"),
         ("one_cycle(rise=0)", "rise"),
