@@ -39,16 +39,14 @@ def spread(
     return loss.masked_fill(right, 0.0).sum(dim=1).mean()
 
 
-def cross_entropy(
-    scores: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], scale: float = 1.0
-) -> Float[Tensor, ""]:
+def cross_entropy(scores: Float[Tensor, "batch classes"], labels: Int[Tensor, " batch"], scale: float) -> Float[Tensor, ""]:
     """-log of the right class's softmax, averaged over the batch."""
     logs = (scale * scores).log_softmax(dim=1)
     return -(logs * one_hot(labels, scores.shape[1])).sum(dim=1).mean()
 
 
 def sigmoid_cross_entropy(
-    scores: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch *labels"], scale: float = 1.0, threshold: float = 0.0
+    scores: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch *labels"], scale: float, threshold: float
 ) -> Float[Tensor, ""]:
     """-T log p - (1 - T) log(1 - p), p = sigmoid(scale (score - threshold)), summed over classes, averaged over the batch."""
     logits = scale * (scores - threshold)
