@@ -19,7 +19,7 @@ from capsnet.state import TrainingState
 from experiments import stores, worker
 from experiments.gridding import end_parents
 from experiments.jobs import Job, Place, kind
-from experiments.journal import Journal, folder_of
+from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import read_grids
 from experiments.locks import ALL, Launchers
 from experiments.record import Ending, Record, is_of_other_code
@@ -236,6 +236,20 @@ def test_who_looks_on_sees_the_last_epoch_that_is_whole(tmp_path: Path, lines: b
     journal = Journal(tmp_path)
     (tmp_path / "history.jsonl").write_bytes(lines)
     assert journal.epochs_done(config_of(ONE)) == done
+    assert not journal.busy, "nobody ever held it"
+
+
+def test_who_does_not_hold_a_journal_writes_nothing(tmp_path: Path) -> None:
+    """Neither before, nor after it has been let go of, as a thread may that waited for a server."""
+    journal, record = Journal(tmp_path / "j"), Record({}, "r", "", {})
+    with pytest.raises(BusyError):
+        journal.begin(record)
+    with journal.held():
+        journal.begin(record)
+    with pytest.raises(BusyError):
+        journal.update(told=True)
+    with journal.held():
+        assert not journal.record.told
 
 
 def test_what_answers_as_no_web_server_does_is_away(mlruns: Path) -> None:
