@@ -226,7 +226,7 @@ class Journal:
                 f"{path} is of another version of this program, or damaged ({error}): use the version that wrote it, or delete "
                 f"{self.folder} to train the run from the beginning"
             ) from None
-        lines = self.folder / "history.jsonl"
+        self.history, lines = [], self.folder / "history.jsonl"
         if lines.exists():
             ended = lines.read_bytes().split(b"\n")[:-1]
             self.history = list(_epochs(ended))

@@ -252,6 +252,18 @@ def test_who_does_not_hold_a_journal_writes_nothing(tmp_path: Path) -> None:
         assert not journal.record.told
 
 
+def test_who_holds_a_journal_again_sees_what_is_there_now(tmp_path: Path) -> None:
+    journal, other = Journal(tmp_path / "j"), Journal(tmp_path / "j")
+    with journal.held():
+        journal.begin(Record({}, "r", "", {}))
+        journal.append(row(1))
+    with other.held():
+        assert (other.begun, other.history) == (True, [row(1)])
+        other.remove()
+    with journal.held():
+        assert (journal.begun, journal.history) == (False, [])
+
+
 def test_what_answers_as_no_web_server_does_is_away(mlruns: Path) -> None:
     """A port where something else listens, and addresses that are none."""
     import socket
