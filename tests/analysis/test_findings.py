@@ -368,6 +368,8 @@ def test_a_model_that_stands_beside_no_other_is_in_the_answer_by_its_cell(make_r
     assert "r = 3 against 1, all else as in the reference, raises the test error by 1.07" in answer
     assert "Of single cells, model = cnn_matched against model = capsnet with r = 3 lowers the test error by 3.2" in answer
     assert "for model no difference" not in answer
+    few = find(tables.judged(runs[runs["seed"] < 3], published=(), reference="model=capsnet routing_iterations=3")).answer
+    assert few.startswith("No difference can be claimed: 3 seeds are too few to show one.")
 
 
 @pytest.mark.parametrize(
@@ -410,6 +412,36 @@ def test_a_claimed_cell_is_in_the_answer_where_its_axes_claim_nothing(make_runs)
     assert not any(each.claims for each in chapter(found, "Each axis by itself").findings)
     assert any(each.claims for each in chapter(found, "Each cell against the reference").findings)
     assert found.answer.startswith("Of single cells, r = 1 against 3 raises the test error by 0.2")
+
+
+def test_no_difference_is_denied_of_an_axis_by_which_a_single_cell_differs(make_runs):
+    """With the other batch size the errors are far higher and all over the place, so that r shows nothing on average."""
+    generator = np.random.default_rng(1)
+    best = 6 + generator.normal(0, 0.01, 9)
+    worse = best + 0.2 + generator.normal(0, 0.01, 9)
+    three, one = (best + 9 + generator.normal(0, 1.0, 9) for _ in range(2))
+    axes = {"routing_iterations": [1, 3], "batch_size": [32, 64]}
+    runs = make_runs(axes, seeds=9, errors=[*map(float, (*worse, *one, *best, *three))], base=BASE)
+    answer = find(tables.judged(runs, published=(), reference="routing_iterations=3 batch_size=32")).answer
+    assert answer.startswith("On average over the other axes, batch size = 64 against 32 raises the test error by 8.9")
+    assert "Of single cells, r = 1 against 3 raises the test error by 0.1998 points. " in answer
+    assert "no difference" not in answer
+
+
+@pytest.mark.parametrize(
+    ("shifts", "named", "rest"),
+    [
+        ((1, 4, 2, 3, 0), (16, 64, 128), "; 1 more difference can be claimed; no other difference to the reference"),
+        ((1, 4, 2, 3, 5), (16, 128, 256), "; 2 more differences can be claimed."),
+        ((0, 4, 2, 3, 0), (16, 64, 128), "; no other difference to the reference can be claimed."),
+    ],
+)
+def test_of_many_claimed_cells_the_answer_has_the_largest_and_counts_the_rest(make_runs, shifts, named, rest):
+    sizes = {"batch_size": [8, 16, 32, 64, 128, 256]}
+    errors = [5 + seed / 9 + shift * (1 + seed / 50) for shift in (*shifts[:2], 0, *shifts[2:]) for seed in range(10)]
+    answer = find(judged(make_runs, sizes, errors, 10, "batch_size=32")).answer
+    said = [rf"batch size = {size} against 32 raises the test error by [\d.]+ points" for size in named]
+    assert re.match("; ".join(said) + re.escape(rest), answer)
 
 
 def test_further_test_sets_are_judged_and_in_the_answer(make_runs):
