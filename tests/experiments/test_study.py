@@ -15,8 +15,9 @@ from optuna.storages import RDBStorage
 from sqlalchemy.pool import NullPool
 
 from capsnet.errors import InputError
-from experiments.search import parse_search
-from experiments.study import Study, Trial, Watched
+from experiments.search_yaml import parse_search
+from experiments.study import Study, Trial
+from experiments.watch import Watched
 
 SEARCH = """
 base: {dataset: digits, validation_size: 100, conv_kernel: 5, primary_kernel: 5, epochs: 9,
