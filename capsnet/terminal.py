@@ -27,7 +27,6 @@ class Terminal(Console):
 
 
 console = Terminal(highlight=False, soft_wrap=True, emoji=False)
-
 errors = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 SCRIPTS = {"capsnet": "capsnet", "experiments": "capsnet-experiments", "analysis": "capsnet-analysis"}
