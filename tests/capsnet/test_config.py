@@ -255,6 +255,8 @@ BAD = [
     ({"routing": "em", "none_of_the_above": True}, "with routing em it must be false"),
     ({"routing_gradient": "detached", "routing": "em"}, "needs routing dynamic and routing_iterations of 2 or more"),
     ({"routing_gradient": "detached", "routing_iterations": 1}, "needs routing dynamic and routing_iterations of 2 or more"),
+    ({"routing": "attention(temperature=0)", "routing_iterations": 1}, "temperature must be above 0, not 0"),
+    ({"routing": "em(scale=0)"}, "scale must be above 0, not 0"),
     ({"routing": "em", "capsule_bias": True}, "routing em has no sum to which a bias could be added"),
     ({"routing_iterations": 0}, "routing_iterations must be greater than or equal to 1, not 0"),
     ({"routing_iterations": 3.0}, "routing_iterations must be of type integer, not 3.0"),
