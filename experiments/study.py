@@ -26,7 +26,7 @@ from experiments import stores
 from experiments.samplers import Recipe
 from experiments.search import PRUNED_BY, Search
 from experiments.space import Range, Values
-from experiments.watch import FAULTS, Watch, connected, leave, made_pruner
+from experiments.watch import FAULTS, Watch, connected, leave
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 SECONDS, DEFINITION, LAUNCHES, REASON, OWNER = "seconds", "definition", "launches", "reason", "experiment"  # user attributes
@@ -120,7 +120,6 @@ class Study:
             self.put_back(trial._trial_id)
         count = len(self._trials())
         self.study.sampler = _sampler(self.search.sampler.made, count)
-        self.study.pruner = made_pruner(self.search.pruner.made, self.search.epochs)
         launch = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "from_trial": count, **self.provenance}
         self.study.set_user_attr(LAUNCHES, [*self.study.user_attrs.get(LAUNCHES, []), launch])
         return len(left)
@@ -188,8 +187,7 @@ class Study:
 
     def best(self) -> list[tuple[Trial, list[float]]]:
         """Complete trials with their values, the best first; of several objectives, those that no other trial dominates."""
-        complete = self._trials(TrialState.COMPLETE)
-        found = self.study.best_trials if len(self.search.objectives) > 1 and complete else complete
+        found = self.study.best_trials if len(self.search.objectives) > 1 else self._trials(TrialState.COMPLETE)
         ordered = sorted(found, key=lambda trial: (trial.values, trial.number))
         return [(self._trial(trial), trial.values) for trial in ordered]
 
