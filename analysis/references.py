@@ -83,4 +83,4 @@ def _is(value: Any, text: str, axis: str) -> bool:
 
 
 def _label(cell: Cell) -> str:
-    return " ".join(f"{axis}={text_of(value)}" for axis, value in cell.setting.items()) or "a single cell"
+    return " ".join(f"{axis}={text_of(value)}" for axis, value in cell.setting.items())

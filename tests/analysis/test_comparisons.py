@@ -138,6 +138,13 @@ def test_an_unknown_reference_names_what_there_is(make_runs, wanted, message):
         choose_references(cells(make_runs(FOUR)), wanted)
 
 
+def test_a_single_cell_has_nothing_to_be_the_reference_of(make_runs):
+    [alone] = cells(make_runs({}))
+    assert choose_references([alone]) == {}
+    with pytest.raises(InputError, match="reference 'r=3': there is a single cell, and nothing to compare it to"):
+        choose_references([alone], "r=3")
+
+
 def test_a_single_cell_has_no_reference(make_runs):
     made = compare(cells(make_runs({})), {})
     assert (made.reference, list(made.differences)) == (None, [])
