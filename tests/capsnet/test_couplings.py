@@ -285,6 +285,21 @@ def test_what_a_routing_of_ones_own_does_not_take_is_refused(tiny):
             tiny(**{"routing": "tempered", "routing_iterations": 2, **changes})
 
 
+@pytest.mark.parametrize("held", ["a parameter", "a buffer", "nothing"])
+def test_a_routing_of_ones_own_that_gives_no_first_values_has_none_to_give(generator, held):
+    """Else it would begin with whatever stood in memory."""
+    routing = Tempered(7, 4)
+    if held == "a parameter":
+        routing.logits = torch.nn.Parameter(torch.empty(7, 4))
+    if held == "a buffer":
+        routing.register_buffer("logits", torch.empty(7, 4))
+    if held == "nothing":
+        routing.reset(generator)
+        return
+    with pytest.raises(NotImplementedError, match="Tempered has parameters or buffers, and gives them no first values"):
+        routing.reset(generator)
+
+
 @pytest.mark.parametrize("kind", ONE_SUM.values())
 def test_one_weighted_sum_is_all(votes, kind):
     with pytest.raises(ValueError, match="one weighted sum, not 3"):
