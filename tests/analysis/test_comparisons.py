@@ -235,6 +235,14 @@ def test_each_data_set_has_a_reference_ranks_and_a_correction_of_its_own(make_ru
     assert interactions(made.cells) == []
 
 
+def test_differences_are_in_the_order_of_the_cells_whatever_that_is(make_runs):
+    found = cells(make_runs(BOTH))
+    mixed = [*found[::2], *found[1::2]]  # of both data sets in turn
+    made = compare(mixed, {})
+    references = [id(cell) for cell, _ in made.references.values()]
+    assert [id(each.cell) for each in made.differences] == [id(cell) for cell in mixed if id(cell) not in references]
+
+
 def test_a_single_data_set_is_its_own_part(make_runs):
     made = compare(cells(make_runs(TWO)), {})
     assert list(made.by_dataset.values()) == [made]

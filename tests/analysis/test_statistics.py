@@ -63,8 +63,9 @@ def test_confidence_is_used_and_named():
     narrow, wide = t_interval([1, 2, 4], 0.5), t_interval([1, 2, 4])
     assert wide.high > narrow.high
     assert (narrow.kind, wide.kind) == ("50% Student-t interval", "95% Student-t interval")
-    with pytest.raises(ValueError, match="confidence"):
-        t_interval([1, 2], 95)
+    for none in (0, 1, 95):
+        with pytest.raises(ValueError, match="confidence"):
+            t_interval([1, 2], none)
 
 
 def test_one_value_has_no_spread_and_none_has_nothing():
