@@ -23,7 +23,7 @@ DESCRIPTION = """Measure how fast the paper's network trains here: against a tex
 that this machine's peaks allow, by size, and side by side.
 
 Example: python -m benchmarks --device cpu --precisions fp32"""
-WIDTH = 120  # columns at least where no terminal says how many there are
+COLUMNS = 120  # that its tables need
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def report(found: "Findings", stem: Path) -> list[Path]:
     made = tables.all_of(found)
     for table in made:
         terminal.say("")
-        terminal.wide().print(table.rich())
+        terminal.wide(COLUMNS).print(table.rich())
         terminal.say(*table.notes)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "md", "png")]
     write(found, paths[0])

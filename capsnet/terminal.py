@@ -33,7 +33,6 @@ SCRIPTS = {"capsnet": "capsnet", "experiments": "capsnet-experiments", "analysis
 """Module -> the command of an installed wheel that is the same."""
 
 FAULT = "bold red"  # the style of what failed
-WIDTH = 100  # columns at least of a table, where no terminal says how many there are
 
 
 def is_installed() -> bool:
@@ -86,9 +85,9 @@ def _fault(error: Exception) -> int:
     return 1
 
 
-def wide() -> Console:
-    """Where a table is printed: with room for it, also in a file."""
-    return console if console.is_terminal else Console(width=max(console.width, WIDTH), highlight=False, emoji=False)
+def wide(columns: int = 100) -> Console:
+    """Where a table is printed: with room for it, so many columns at least, where no terminal says how many there are."""
+    return console if console.is_terminal else Console(width=max(console.width, columns), highlight=False, emoji=False)
 
 
 def say(*lines: object) -> None:

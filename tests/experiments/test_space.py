@@ -30,6 +30,7 @@ TEXTS: dict[str, list[Any]] = {
     "dataset": list(DATASETS)[:2],
     "augmentation": ["none", "shift(pixels=1)"],
     "model": ["capsnet", "cnn"],
+    "hidden_capsules": [[], [8], [8, 6]],
     "decoder_hidden": [[16], [16, 32]],
     "routing": list(ROUTINGS)[:2],
     "test_routing_iterations": [[3], [2, 5]],
