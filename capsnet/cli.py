@@ -1,4 +1,4 @@
-"""What the command lines of all packages share: flags made from RunConfig, the terminal, and how a command ends."""
+"""What the command lines of all packages share: flags made from RunConfig, and how words become their values."""
 
 import re
 import sys
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_type_hints
 
 import tyro
+from pydantic.fields import FieldInfo
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from capsnet.choices import CHOICES, VARIANTS
@@ -64,7 +65,12 @@ def _shortly(name: str, text: str) -> Any:
     )
 
 
-ConfigFlags = _flags({name: tyro.conf.arg(help=told.description) for name, told in FIELDS.items()})
+def _wholly(told: FieldInfo) -> Any:
+    """How a help of everything shows a field's flag; of an empty list tyro would show nothing."""
+    return tyro.conf.arg(help=told.description, help_behavior_hint="(default: none)" if told.default == () else None)
+
+
+ConfigFlags = _flags({name: _wholly(told) for name, told in FIELDS.items()})
 CommonFlags = _flags({name: _shortly(name, text) for name, text in COMMON.items()})
 
 
