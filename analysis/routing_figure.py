@@ -45,7 +45,7 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
         histogram, types = below.subplots(1, 2, sharey=True, width_ratios=[1, 2])
         _histogram(histogram, found)
         _by_type(types, found)
-        above_them = ["above: routing to the class capsules, of those of the last hidden layer"] * bool(config.hidden_capsules)
+        above_them = ["above: routing of the last hidden layer's capsules to the class capsules"] * bool(config.hidden_capsules)
         beyond = ["hollow: passes that the network does not make"] * (len(found.entropy) > found.iterations)
         note(figure, *above_them, *beyond, _dead(found, len(split)), trained.title)
         paths = save(figure, folder / "routing")

@@ -9,10 +9,10 @@ and the agreement of a vote with a capsule is that of the input with the capsule
 
     u_i W_ij . v_j = u_i . (v_j W_j^T)_i                             [batch, dim] @ [dim, inputs * input_dim]
 
-So the 184,320 votes of an image in the paper's network are never written down, and all that is kept for the gradient are the
-coupling coefficients. The gradient is that of procedure 1 with all of its passes, in closed form: a vote's gradient is a sum of
-outer products, one of the coupling coefficients with the gradient of each weighted sum, and one of the logits' gradients with
-the capsule of each agreement.
+So the votes of an image, 184,320 numbers in the paper's network, are never written down, and all that is kept for the gradient
+are the coupling coefficients. The gradient is that of procedure 1 with all of its passes, in closed form: a vote's gradient is
+a sum of outer products, one of the coupling coefficients with the gradient of each weighted sum, and one of the logits'
+gradients with the capsule of each agreement.
 
 On a CPU as many classes are worked on at a time as fit into a buffer that stays in the cache. On a GPU the Triton kernels of
 :mod:`capsnet.agreement_triton` do the same in a few launches, where they compile and compute what they should; else all classes

@@ -62,7 +62,7 @@ class RunConfig(BaseModel):
     )
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
-    squash: str = Field("paper", description=f"of primary and class capsules: {listed('squash')}")
+    squash: str = Field("paper", description=f"of all capsules: {listed('squash')}")
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
     routing: str = Field("dynamic", description=listed("routing"))
     routing_iterations: Count = Field(3, description="r: weighted sums computed, so r - 1 updates of the logits")

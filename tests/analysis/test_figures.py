@@ -339,7 +339,7 @@ def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(mad
 
 
 def test_with_hidden_capsules_the_figure_of_routing_says_which_layers_it_is(made_up, drawn, tmp_path):
-    told = "routing to the class capsules, of those of the last hidden layer"
+    told = "routing of the last hidden layer's capsules to the class capsules"
     for hidden in ((), (6, 5)):
         routing(*made_up(20, 0, **SMALL, hidden_capsules=hidden), tmp_path)
         assert (told in " ".join(texts(drawn["routing"]).split())) == bool(hidden)
