@@ -177,10 +177,10 @@ def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     assert "only of settings and seeds all of whose runs finished" in " ".join(texts(figure).split())
 
 
-def test_a_run_that_read_other_data_is_no_point_of_an_axis(make_runs, judge):
+def test_a_run_that_read_other_data_is_no_point_of_an_axis(make_runs, make_curves, judge):
     runs = make_runs({"routing_iterations": [1, 3]}, seeds=3, errors=[9.0, 2.0, 3.0, 1.0, 2.0, 3.0])
     runs["data_sha256"] = ["b" * 64, *["a" * 64] * 5]
-    [figure] = plots.by_axis(judge(runs).cells)
+    [figure] = plots.figures(judge(runs), runs, make_curves(runs))["test_error_by_axis"]()
     assert table(figure.axes[0])[1:] == [["1", "2", "2 of 3"], ["3", "2", "2 of 3"]]
     assert [x for x, _ in marks(figure.axes[0], "means")] == [2.5, 2.5]
 

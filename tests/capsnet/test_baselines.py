@@ -341,9 +341,10 @@ def test_the_matched_network_learns_and_reconstructs(tiny, cpu, data_of, loss):
 
 
 @pytest.mark.parametrize(
-    "values", [{"routing": "uniform", "routing_iterations": 1}, {"routing_iterations": 1}, {"dropout": 0.1}]
+    "values",
+    [{"routing": "uniform", "routing_iterations": 1}, {"routing_iterations": 1}, {"dropout": 0.1}, {"hidden_capsules": [8]}],
 )
-def test_the_matched_network_has_no_routing_and_no_dropout(values):
+def test_the_matched_network_has_no_routing_no_hidden_capsules_and_no_dropout(values):
     with pytest.raises(InputError, match="means nothing to model cnn_matched: it must be"):
         make_config({**MATCHED, **values}, "x")
 

@@ -309,6 +309,16 @@ def test_brackets_in_a_message_are_shown_as_they_are(command, tiny_flags):
     assert "unknown dataset '[bold]x[/]'" in err
 
 
+def test_a_line_is_shown_as_it_is(capsys):
+    """Names of files and descriptions hold what a user wrote, which is neither rich's markup nor its emoji."""
+    lines = ["[red]x[/] :smile: [/]", "[16, 16]\\"]
+    terminal.say(*lines)
+    terminal.warn("left out", lines[0])
+    out, err = capsys.readouterr()
+    assert out.splitlines() == lines
+    assert err == f"left out: {lines[0]}\n"
+
+
 @pytest.mark.parametrize("below", [False, True])
 def test_a_checkpoint_folder_that_cannot_be_written_is_refused_before_training(command, tiny_flags, tmp_path, below):
     (tmp_path / "file").touch()

@@ -192,6 +192,7 @@ def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns:
         test = [("mlflow.data.context", "test")]
         assert used == {"digits": [], "flipped": test, "turned": test}
     rows = read_runs("tiny", mlruns).runs
+    assert set(rows["data_sha256"]) == {run.data[0][1] for run in store.runs()}
     assert [str(rows[f"test_error_{name}"].dtype) for name in ("flipped", "turned")] == ["float64"] * 2
     assert rows[["test_error_flipped", "test_error_turned"]].notna().all(axis=None)
 

@@ -12,6 +12,7 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Run, RunData, RunInfo, RunInputs
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
@@ -181,6 +182,16 @@ def test_two_runs_that_name_a_data_set_for_the_first_time_at_once(mlruns: Path, 
         journal.update(source=replace(source, name="mnist"))
         with pytest.raises(MlflowException, match="another fault"):
             RunLog(store, journal, monitored=False).push()
+
+
+def test_a_runs_data_set_comes_before_further_test_sets_whatever_their_names() -> None:
+    data = DatasetInput(Dataset("mnist_40", "1", "local", "{}"))
+    further = [
+        DatasetInput(Dataset(name, "2", "local", "{}"), [InputTag("mlflow.data.context", "test")]) for name in ("z", "affnist")
+    ]
+    info = RunInfo("id", "0", "somebody", "FINISHED", 0, 1, "active")
+    run = Run(info, RunData(), RunInputs([*further, data]))
+    assert [name for name, _ in client.tracked(run).data] == ["mnist_40", "affnist", "z"]
 
 
 def test_more_metrics_than_a_batch_may_hold_arrive(mlruns: Path) -> None:
