@@ -232,6 +232,8 @@ def lines(place: Path) -> tuple[str, str]:
 
     if not place.exists():
         raise InputError(f"there is no {place.resolve()}; it must be a folder with {INTO}, or an .npz file")
+    if place.suffix != ".npz" and not place.is_dir():
+        raise InputError(f"{place.resolve()} is neither a folder with {INTO} nor an .npz file")
     in_file = place.suffix == ".npz"
     name, kind = (place.stem, "npz") if in_file else (place.resolve().name, "image_folder")
     loader = re.sub(r"\W|^(?=\d)", "_", name)

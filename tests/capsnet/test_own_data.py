@@ -321,6 +321,9 @@ def test_nothing_to_register_is_the_users_fault(tmp_path):
     done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: there is no {tmp_path / 'none'}; it must be a folder with train/CLASS/*.png")
+    (tmp_path / "mine.zip").touch()
+    with pytest.raises(InputError, match=r"mine.zip is neither a folder with train/CLASS/\*.png .* nor an .npz file"):
+        lines(tmp_path / "mine.zip")
 
 
 # ---- a loader written by hand
