@@ -62,7 +62,7 @@ def write(
     """Write the report.
 
     Args:
-        found: the runs; their stores are asked for data sets, power, and the seconds of what didn't finish.
+        found: the runs; their stores are asked for power, and the seconds of what didn't finish.
         comparisons: of their cells.
         figures: what is to be shown; files that are no PNG or GIF are passed over.
         folder: where it goes.

@@ -42,10 +42,10 @@ class Graphs:
         self.places.copy_(self.first)
         if not self.replays:
             if self.steps.doubtful:
-                batches = {size: (self.draws, self.places[:size]) for size in self.steps.sizes}
+                batches = [(self.draws, self.places[:size]) for size in self.steps.sizes]
                 aside(lambda: self.steps.try_out(batches))
             for size in self.steps.sizes:
-                first = 0 if size == self.steps.size else self.steps.count // self.steps.size  # step of this size
+                first = 0 if size == self.steps.size else self.steps.count // self.steps.size  # step of that size
                 self.replays[size] = self._capture(size, first)
 
     def replay(self, size: int) -> None:

@@ -5,7 +5,7 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import torch
@@ -170,7 +170,7 @@ class Steps:
         else:
             self.draws, self.rates = draws.to(self.state.device), rates
             if self.doubtful:
-                self.try_out({size: (self.draws.at(slice(size)), None) for size in self.sizes})
+                self.try_out([(self.draws.at(slice(size)), None) for size in self.sizes])
 
     def take(self, step: int) -> None:
         """The step with this number, from 0."""
@@ -191,17 +191,17 @@ class Steps:
         own = config.reconstruction_weight, self.data.training, draws, places, self.augment, config.objective
         return differentiate(state, lambda: self.losses(state.model, *own, self.done, config.total_steps))
 
-    def try_out(self, batches: Mapping[int, tuple[Draws, Int[Tensor, " batch"] | None]]) -> None:
+    def try_out(self, batches: Sequence[tuple[Draws, Int[Tensor, " batch"] | None]]) -> None:
         """Before the first step: where what is compiled fails for any size of batch, all steps of the run are eager.
 
         Were it some of them, a run that goes on after an interruption would have other bits. No weight is changed.
 
         Args:
-            batches: size -> one of it, as it will be handed to :meth:`compute_on`.
+            batches: one of each size, as they will be handed to :meth:`compute_on`.
         """
         self.doubtful = False
         try:
-            for batch in batches.values():
+            for batch in batches:
                 self._differentiated(*batch)
         except Exception as error:  # whatever a compiler raises
             if shortage(error) == "out of memory":

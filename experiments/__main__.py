@@ -156,7 +156,7 @@ def _launchers(
 
 
 def _require(configs: Sequence[RunConfig], execution: Execution, engine: Engine, folder: Path) -> None:
-    """Raise an InputError if a precision, a way of taking steps, a data set or a further test set can't be had."""
+    """Raise an InputError if a precision, a way of taking steps or data can't be had, or MLflow would cut a value off."""
     import torch
 
     from capsnet import further, precision
