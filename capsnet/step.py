@@ -191,7 +191,7 @@ class Steps:
         own = config.reconstruction_weight, self.data.training, draws, places, self.augment, config.objective
         return differentiate(state, lambda: self.losses(state.model, *own, self.done, config.total_steps))
 
-    def try_out(self, batches: Sequence[tuple[Draws, Int[Tensor, " batch"] | None]]) -> None:
+    def try_out(self, batches: Sequence[tuple[Draws, Int[Tensor, " _"] | None]]) -> None:
         """Before the first step: where what is compiled fails for any size of batch, all steps of the run are eager.
 
         Were it some of them, a run that goes on after an interruption would have other bits. No weight is changed.
