@@ -17,7 +17,7 @@ from capsnet.diagnostics import SILENT, Diagnosis, diagnose
 
 MOST = 10_000  # test images, the first: MNIST's all; MultiMNIST's 100,000 pairs would take a CPU an hour
 PASSES = 5  # followed at least where there is routing: the paper tells of the fifth
-BLUE, ORANGE, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 7))
+BLUE, ORANGE, GREEN, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 2, 7))
 
 
 def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
@@ -85,24 +85,29 @@ def _histogram(panel: Axes, found: Diagnosis) -> None:
 
 
 def _by_type(panel: Axes, found: Diagnosis) -> None:
-    """Of each type the range over its positions and their median, and of each class its one length."""
-    lengths = found.primary.numpy()
-    types = np.arange(1, len(lengths) + 1)
-    panel.vlines(types, lengths.min(axis=1), lengths.max(axis=1), color=BLUE, lw=1)
-    panel.plot(types, np.median(lengths, axis=1), "o", color=BLUE, ms=2)
-    classes = len(types) + 2 + np.arange(len(found.classes))
-    panel.plot(classes, found.classes.numpy(), "D", color=ORANGE, ms=2.5)
+    """Of each type the range over its positions and their median, and of each hidden and each class capsule its one length."""
+    primary = found.primary.numpy()
+    types = np.arange(1, len(primary) + 1)
+    panel.vlines(types, primary.min(axis=1), primary.max(axis=1), color=BLUE, lw=1)
+    panel.plot(types, np.median(primary, axis=1), "o", color=BLUE, ms=2)
+    ticks, last = [(types.mean(), f"{len(types)} types")], types[-1]
+    above = [(layer, f"{len(layer)}\nhidden", "s", GREEN) for layer in found.hidden]
+    for longest, label, marker, color in (*above, (found.classes, f"{len(found.classes)} classes", "D", ORANGE)):
+        places = last + 2 + np.arange(len(longest))
+        panel.plot(places, longest.numpy(), marker, color=color, ms=2.5)
+        ticks, last = [*ticks, (places.mean(), label)], places[-1]
     panel.axhline(SILENT, color=GREY, ls="--", lw=0.8)
-    panel.set_xticks([types.mean(), classes.mean()], [f"{len(types)} types", f"{len(classes)} classes"])
+    panel.set_xticks(*zip(*ticks, strict=True))
     panel.grid(visible=False, axis="x")
 
 
 def _dead(found: Diagnosis, tested: int) -> str:
     first = "the first " if found.images < tested else ""
     dead, (types, positions) = found.dead_primary, found.primary.shape
+    hidden = "".join(f"{n} of {len(layer)} hidden, " for n, layer in zip(found.dead_hidden, found.hidden, strict=True))
     return (
         f"dead, below the dashed line (not longer than {SILENT} on any of {first}{found.images:,} test images): {dead.sum()} "
-        f"of {types * positions:,} primary capsules, {(dead == positions).sum()} of {types} types as a whole, "
+        f"of {types * positions:,} primary capsules, {(dead == positions).sum()} of {types} types as a whole, {hidden}"
         f"{len(found.dead_classes)} of {len(found.classes)} classes"
     )
 
@@ -117,6 +122,9 @@ def _numbers(found: Diagnosis) -> dict[str, object]:
         "dead_threshold": SILENT,
         "capsules_per_type": found.primary.shape[1],
         "dead_by_type": found.dead_primary.tolist(),
+        "dead_hidden": list(found.dead_hidden),
         "dead_classes": list(found.dead_classes),
+        "greatest_length_of_hidden": [layer.tolist() for layer in found.hidden],
         "greatest_length_of_class": found.classes.tolist(),
+        "mean_length_of_layer": list(found.mean_lengths),
     }

@@ -16,7 +16,7 @@ from analysis.where import chosen
 from capsnet import terminal
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
-from capsnet.metrics import EpochMetrics
+from capsnet.metrics import LISTS, EpochMetrics
 from capsnet.registry import TEST_SETS
 from experiments import catalog
 from experiments.known import by_config, read_grids, state
@@ -38,8 +38,11 @@ from experiments.record import (
 from experiments.sources import Grid
 from experiments.tracking import Store
 
-CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", "logit_changes"))
-LAST = ("test_error", "validation_error", "train_error", "train_loss", "parameters")  # whose last value is in a run's row
+CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", *LISTS))
+LAST = (  # whose last value is in a run's row
+    *("test_error", "validation_error", "train_error", "train_loss", "parameters"),
+    *("right_length", "wrong_length", "coupling_entropy", "dead_primary_capsules"),
+)
 TAGS = (COMMIT, CODE, HARDWARE, VERSIONS)
 DATA = "data_sha256"  # of the data set; what further test sets were is in Runs.data
 THEN = " then "  # between digests of code that trained a run one after the other
@@ -60,7 +63,8 @@ class Runs:
             ``where``, by which the rows were chosen, and how many were ``left_out``.
             ``epochs_trained`` are the epochs of a finished run, fewer than its ``epochs`` if it stopped at an error. Where a
             run was tested at another r there are columns ``test_error_r1`` and so on; where on a further test set,
-            ``test_error_affnist`` and so on.
+            ``test_error_affnist`` and so on; where routing's passes or hidden layers were looked at, ``logit_change_1`` and
+            ``hidden_length_1`` and so on.
         strangers: (run id -> why) of what is left out: runs of no config of this version, grids that can't be read.
         repeated: finished runs of configs for which another one, that finished before, speaks.
         grids: (experiment -> its grids), as they stood at their last launches.
@@ -211,7 +215,7 @@ def _row(config: RunConfig, run: TrackedRun | None, experiment: str) -> dict[str
     row[EPOCHS] = float("nan")
     if status == "finished":
         row[EPOCHS] = metrics.get(EPOCHS, float(config.epochs))  # older runs all trained to their last
-        row |= {name: value for name, value in metrics.items() if _is_further(name)}
+        row |= {name: value for name, value in metrics.items() if _is_extra(name)}
     row["seconds"] = metrics.get("train_seconds", float("nan"))
     row |= {name: tags.get(name) for name in TAGS} | {CODE: _code(tags)}
     row[DATA] = run.data[0][1] if run and run.data else None
@@ -224,15 +228,26 @@ def _code(tags: Mapping[str, str]) -> str | None:
     return THEN.join(dict.fromkeys([*before, tags[CODE]])) if CODE in tags else None
 
 
-def _is_further(name: str) -> bool:
-    """Whether a column is of test errors at another r, or on another test set."""
-    return name.startswith(OTHER_R) or name.removeprefix(FURTHER) in TEST_SETS
+def _is_extra(name: str) -> bool:
+    """Whether a column is there only if a run has it: of other r or test sets, or one of several numbers of capsules."""
+    return name.startswith(OTHER_R) or name.removeprefix(FURTHER) in TEST_SETS or _place(name) > 0
+
+
+def _place(name: str) -> int:
+    """Which of several numbers a metric is, from 1; 0 of one that stands alone."""
+    stem, _, number = name.rpartition("_")
+    return int(number) if stem in LISTS.values() and number.isdecimal() else 0
+
+
+def numbered(runs: pd.DataFrame, stem: str) -> list[str]:
+    """The columns ``stem_1``, ``stem_2`` and so on, in this order."""
+    return sorted((str(name) for name in runs if _place(str(name)) and str(name).startswith(stem)), key=_place)
 
 
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
     types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS, DATA), "str")
-    more = (str(name) for name in frame if _is_further(str(name)))
+    more = (str(name) for name in frame if _is_extra(str(name)))
     types |= dict.fromkeys((*LAST, "seconds", EPOCHS, *more), "float64")
     return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import ensembles, frames, robustness
+from analysis import diagnostics_table, ensembles, frames, robustness
 from analysis.accuracy_table import MEASURE, accuracy
 from analysis.axes import followers_note, texts_of, varying
 from analysis.captions import faults_notes, footer, in_brackets, slug
@@ -143,6 +143,7 @@ OPTIONAL = {
     "effects": effects,
     "other_r": other_r,
     "ensembles": ensembles.table,
+    "diagnostics": diagnostics_table.table,
     "robustness": robustness.errors,
     "robustness_differences": robustness.differences,
 }

@@ -26,13 +26,15 @@ def error_text(cell: Cell) -> str:
 
 def estimate_text(estimate: Estimate, count: str = "") -> str:
     """The same of any estimate, with its n if there is no more to say of the count."""
-    mean, sd, count = estimate.mean, estimate.sd, count or f"n={estimate.n}"
-    if estimate.n == 0:
-        return f"— ({count})"
-    if estimate.n == 1:
-        return f"{mean:.2f} ({count})"
-    decimals = decimals_of(sd)
-    return f"{mean:.{decimals}f} ± {sd:.{decimals}f} ({count})"
+    return f"{mean_text(estimate)} ({count or f'n={estimate.n}'})"
+
+
+def mean_text(estimate: Estimate) -> str:
+    """The same without its n: ``2.22 ± 0.56``, or ``2.22`` of one."""
+    if estimate.n < 2:
+        return f"{estimate.mean:.2f}" if estimate.n else "—"
+    decimals = decimals_of(estimate.sd)
+    return f"{estimate.mean:.{decimals}f} ± {estimate.sd:.{decimals}f}"
 
 
 def decimals_of(uncertainty: float) -> int:

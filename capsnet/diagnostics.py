@@ -21,6 +21,7 @@ SILENT = 0.1
 """A capsule that is not longer than this on any image is dead. It is m- of the margin loss: a length is the probability that
 what the capsule stands for is there, and up to this one the loss takes it for absent. A squashed vector has it at |s| = 1/3."""
 
+NONE = torch.zeros(0, dtype=torch.float64)
 BATCH = 100  # images whose votes are held at once: 74 MB of the paper's network, three times that with copies
 
 
@@ -66,8 +67,7 @@ def passes(
             capsules.append(squash(total if bias is None else total + bias))
             entropy.append(_entropy(logits, none_of_the_above))
             change.append(agreement.abs().double().mean())
-    none = votes.new_zeros(0, dtype=torch.float64)
-    return Passes(torch.stack(entropy), torch.stack(change) if change else none, torch.stack(capsules))
+    return Passes(torch.stack(entropy), torch.stack(change) if change else NONE.to(votes.device), torch.stack(capsules))
 
 
 def _entropy(logits: Float[Tensor, "batch classes inputs"], none_of_the_above: bool) -> Float[Tensor, ""]:
@@ -89,7 +89,9 @@ class Diagnosis:
             static), and none of attention, whose coefficients are no shares, or of a routing that isn't followed.
         change: of the logits, mean absolute, from each pass to the next.
         primary: the greatest length of each primary capsule on any image.
+        hidden: the same of the capsules of each hidden layer, from below; none if there are no such layers.
         classes: the same of the class capsules that the network gives.
+        mean_lengths: of each layer's capsules, over all of them and all images: primary, hidden and class capsules.
     """
 
     images: int
@@ -98,7 +100,9 @@ class Diagnosis:
     entropy: Float[Tensor, " passes"]
     change: Float[Tensor, " updates"]
     primary: Float[Tensor, "types positions"]
+    hidden: Sequence[Float[Tensor, " _"]]
     classes: Float[Tensor, " classes"]
+    mean_lengths: Sequence[float]
 
     @property
     def relative_entropy(self) -> Float[Tensor, " passes"]:
@@ -109,6 +113,11 @@ class Diagnosis:
     def dead_primary(self) -> Int[Tensor, " types"]:
         """How many primary capsules of each type are never longer than ``SILENT``."""
         return (self.primary <= SILENT).sum(dim=1)
+
+    @property
+    def dead_hidden(self) -> Sequence[int]:
+        """How many capsules of each hidden layer are never longer than ``SILENT``."""
+        return [int((longest <= SILENT).sum()) for longest in self.hidden]
 
     @property
     def dead_classes(self) -> Sequence[int]:
@@ -131,37 +140,56 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     """
     if not isinstance(network, CapsuleNetwork):
         raise InputError("this network has no routing that could be followed")
-    layer = network.capsules
-    options = _options(layer.routing)
     if not len(split):
         raise InputError("there are no images to look at")
-    followed = layer.routing if isinstance(layer.routing, RoutingModule) and hasattr(layer.routing, "followed") else None
-    updates = 0 if options is None else max(iterations, layer.iterations) - 1
-    count = layer.iterations if followed else 0 if options is None else updates + 1
-    entropy, change = torch.zeros(count, dtype=torch.float64), torch.zeros(updates, dtype=torch.float64)
-    primary, classes = torch.zeros(len(network.layers[0].weight)), torch.zeros(layer.classes)
+    last, options = network.capsules, _options(network.capsules.routing)
+    layers = [_Lengths() for _ in (network.primary, *network.layers)]
+    entropy = change = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
-            lowest, share = network.primary_capsules(images), len(images) / len(split)
-            inputs = network.below(lowest)
-            if followed:
-                capsules, shared = _followed(followed, layer, inputs)
-                entropy += share * shared.cpu()
-            elif options is None:
-                capsules = layer(inputs)
-            else:
-                found = passes(layer.votes(inputs), count, layer.bias, **options)
-                capsules = found.capsules[layer.iterations - 1]
-                entropy += share * found.entropy.cpu()
-                change += share * found.change.cpu()
-            primary = primary.maximum(lengths(lowest).amax(dim=0).cpu())
-            classes = classes.maximum(lengths(capsules).amax(dim=0).cpu())
-    outlets, by_type = layer.classes + bool(options and options["none_of_the_above"]), (network.primary.types, -1)
-    fixed = layer.routing.fixed_shares() if isinstance(layer.routing, OneSum) else None
+            capsules = [network.primary_capsules(images)]
+            for layer in network.hidden:
+                capsules.append(layer(capsules[-1]))
+            classes, *told = _watched(last, capsules[-1], max(iterations, last.iterations))
+            share = len(images) / len(split)
+            entropy, change = (sums + share * each.cpu() for sums, each in zip((entropy, change), told, strict=True))
+            for seen, found in zip(layers, (*capsules, classes), strict=True):
+                seen.add(found, share)
+    outlets = last.classes + bool(options and options["none_of_the_above"])
+    fixed = last.routing.fixed_shares() if isinstance(last.routing, OneSum) else None
     if fixed is not None:
         entropy, outlets = _of_shares(fixed.detach()).cpu()[None], fixed.shape[1]
-    return Diagnosis(len(split), layer.iterations, outlets, entropy, change, primary.unflatten(0, by_type), classes)
+    primary, *hidden, classes = (each.greatest for each in layers)
+    by_type = primary.unflatten(0, (network.primary.types, -1))
+    means = [each.mean for each in layers]
+    return Diagnosis(len(split), last.iterations, outlets, entropy, change, by_type, hidden, classes, means)
+
+
+class _Lengths:
+    """Of a layer's capsules, batch after batch: the greatest of each on any image, and the mean of all."""
+
+    def __init__(self) -> None:
+        self.greatest, self.mean = torch.zeros(1), 0.0
+
+    def add(self, capsules: Float[Tensor, "batch capsules dim"], share: float) -> None:
+        """A batch, which is that share of all images."""
+        found = lengths(capsules)
+        self.greatest = self.greatest.maximum(found.amax(dim=0).cpu())
+        self.mean += share * found.double().mean().item()
+
+
+def _watched(
+    layer: ClassCaps, inputs: Float[Tensor, "batch inputs input_dim"], iterations: int
+) -> tuple[Float[Tensor, "batch classes dim"], Float[Tensor, " passes"], Float[Tensor, " updates"]]:
+    """The layer's capsules, and over so many passes the coupling's entropy and the logits' change, if they can be told."""
+    routing, options = layer.routing, _options(layer.routing)
+    if isinstance(routing, RoutingModule) and hasattr(routing, "followed"):
+        return *_followed(routing, layer, inputs), NONE
+    if options is None:
+        return layer(inputs), NONE, NONE
+    found = passes(layer.votes(inputs), iterations, layer.bias, **options)
+    return found.capsules[layer.iterations - 1], found.entropy, found.change
 
 
 def _followed(

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+LISTS = {"logit_changes": "logit_change", "hidden_lengths": "hidden_length"}
+"""Metrics that are several numbers, and what one of them is called, with its place behind it, from 1."""
+
 
 @dataclass(frozen=True)
 class EpochMetrics:
@@ -27,8 +30,10 @@ class EpochMetrics:
     coupling_entropy: float | None = None
     logit_changes: Sequence[float] | None = None  # mean |change of a logit| from each pass of routing to the next
     dead_primary_capsules: int | None = None  # how many are short on every image of the sample
+    hidden_lengths: Sequence[float] | None = None  # of the capsules of each hidden layer, from below, mean over the sample
 
     def __post_init__(self) -> None:
         """A file of JSON has lists."""
-        if self.logit_changes is not None:
-            object.__setattr__(self, "logit_changes", tuple(self.logit_changes))
+        for name in LISTS:
+            if (found := getattr(self, name)) is not None:
+                object.__setattr__(self, name, tuple(found))

@@ -172,10 +172,10 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
     if not isinstance(state.model, CapsuleNetwork):
         return {}
     found = diagnose(state.model, _sample(state, data))
-    dead = {"dead_primary_capsules": int(found.dead_primary.sum())}
+    capsules = {"dead_primary_capsules": int(found.dead_primary.sum()), "hidden_lengths": found.mean_lengths[1:-1] or None}
     if not len(found.entropy):  # of a routing whose passes are not followed
-        return dead
-    return {"coupling_entropy": found.entropy[-1].item(), "logit_changes": tuple(found.change.tolist()), **dead}
+        return capsules
+    return {"coupling_entropy": found.entropy[-1].item(), "logit_changes": tuple(found.change.tolist()), **capsules}
 
 
 @torch.inference_mode()

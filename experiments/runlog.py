@@ -9,7 +9,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from capsnet.metrics import EpochMetrics
+from capsnet.metrics import LISTS, EpochMetrics
 from experiments.client import log, search
 from experiments.journal import FILES, Journal
 from experiments.record import FAILURE, GRID, KEY, KIND, REASON, SUPERSEDED, DataSource, Ending, Record
@@ -158,8 +158,8 @@ def rows(metrics: EpochMetrics) -> list[Metric]:
     """An epoch's metrics as MLflow's rows: the same again, timestamps included, so that logging them twice leaves one."""
     named = asdict(metrics)
     epoch, when = named.pop("epoch"), named.pop("time")
-    for number, change in enumerate(named.pop("logit_changes") or (), start=1):
-        named[f"logit_change_{number}"] = change  # from this pass to the next
+    for several, one in LISTS.items():
+        named.update({f"{one}_{number}": value for number, value in enumerate(named.pop(several) or (), start=1)})
     return [Metric(name, value, when, epoch) for name, value in named.items() if value is not None]
 
 

@@ -50,6 +50,7 @@ def row(experiment: str, number: int, values: dict[str, Any], test_error: float)
         "validation_error": test_error + 0.5 if config.validation_size else np.nan,
         "train_error": test_error / 2,
         "train_loss": test_error / 50,
+        **dict.fromkeys(("right_length", "wrong_length", "coupling_entropy", "dead_primary_capsules"), np.nan),
         "parameters": 8_215_568.0,
         "epochs_trained": float(config.epochs),
         "seconds": 12.5,

@@ -298,6 +298,28 @@ def test_dead_capsules_are_counted_in_the_figure(loaded, data, drawn, tmp_path):
     assert "not longer than 0.1 on any of 360 test images" in words
 
 
+def test_the_capsules_of_hidden_layers_have_their_place_in_the_figure(made_up, drawn, tmp_path):
+    """Two layers of equally many, one capsule of the upper without weights."""
+    trained, split = made_up(30, 0, **SMALL, hidden_capsules=(5, 5))
+    with torch.no_grad():
+        trained.network.hidden[0].weight *= 50
+        trained.network.hidden[1].weight *= 50
+        trained.network.hidden[1].weight.unflatten(2, (5, 16))[:, :, 2] = 0
+    [numbers] = routing(trained, split, tmp_path)
+    told, found = json.loads(numbers.read_text()), diagnose(trained.network, split, 5)
+    assert told["dead_hidden"] == found.dead_hidden == [0, 1]
+    assert told["mean_length_of_layer"] == pytest.approx(found.mean_lengths)
+    assert told["greatest_length_of_hidden"] == [pytest.approx(layer.tolist()) for layer in found.hidden]
+    types = drawn["routing"].axes[3]
+    _, lower, upper, classes, _ = types.lines
+    for line, lengths in ((lower, found.hidden[0]), (upper, found.hidden[1]), (classes, found.classes)):
+        assert line.get_ydata() == pytest.approx(lengths.numpy())
+    places = [place for line in (lower, upper, classes) for place in line.get_xdata()]
+    assert len(set(places)) == 20
+    assert [label.get_text() for label in types.get_xticklabels()] == ["2 types", "5\nhidden", "5\nhidden", "10 classes"]
+    assert "0 of 5 hidden, 1 of 5 hidden, " in texts(drawn["routing"]).replace("\n", " ")
+
+
 def test_routing_is_followed_on_the_first_images_of_a_large_test_set(loaded, data, drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(routing_figure, "MOST", 50)
     routing(loaded, data.test, tmp_path)

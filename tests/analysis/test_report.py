@@ -249,12 +249,21 @@ def test_what_is_not_there_has_no_section(make_runs):
     words = Page(rendered(made(make_runs({}, errors=[1.0, 1.2, 1.4])))).words
     assert "Differences to the reference" not in words
     assert "Effects of the axes" not in words
+    assert "What the capsules did" not in words
     assert "Figures" not in words
     assert "No run has failed." in words
     assert (
         "The test error is 1.20 ± 0.20 % (n=3). configuration 1 runs finished 3 of 3 seeds 3 test error 1.20 ± 0.20 %" in words
     )
     assert "sign-flip" not in words
+
+
+def test_what_capsules_did_has_a_section_where_it_is_known(make_runs):
+    runs = make_runs({}, errors=[1.0, 1.2, 1.4])
+    runs["coupling_entropy"] = [2.25, 2.2, 2.15]
+    words = Page(rendered(made(runs))).words
+    assert "What the capsules did" in words
+    assert "2.200 ± 0.050" in words.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_many_findings_are_folded(make_runs):

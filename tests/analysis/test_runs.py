@@ -5,12 +5,13 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from analysis.places import folder_name
-from analysis.runs import CURVES, read_runs
+from analysis.runs import CURVES, numbered, read_runs
 from capsnet.config import make_config
 from capsnet.errors import InputError
 from capsnet.metrics import EpochMetrics
@@ -44,6 +45,27 @@ def mlruns(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store.client.log_param(stranger, "alien", "1")
     store.client.create_run(store.experiment_id, run_name="my own")  # somebody's run that claims nothing
     return folder
+
+
+def test_what_capsules_did_last_is_in_a_runs_row(mlruns: Path, tmp_path: Path) -> None:
+    """Each of several numbers in a column of its own; ten come after two."""
+    shutil.copytree(mlruns, tmp_path, dirs_exist_ok=True)
+    store = Store.open("e", tmp_path, create=False)
+    assert store is not None
+    told = {"coupling_entropy": 2.1, "right_length": 0.8, "dead_primary_capsules": 3}
+    lengths = [n / 16 for n in range(12)]
+    history = [replace(EpochMetrics(*EPOCH), **told, hidden_lengths=lengths, logit_changes=[0.5 * e], epoch=e) for e in (1, 2)]
+    config = make_config({"epochs": 2, "routing_iterations": 2, "hidden_capsules": [16] * 12}, "here")
+    ending = Ending("FINISHED", 1, results={"test_error": 0.5})
+    logged(store, tmp_path, config, ending, history, {}, store.parent("h", GRID, ""))
+    runs = read_runs("e", tmp_path).runs
+    [row] = runs[runs["hidden_capsules"] != "[]"].to_dict("records")
+    assert {name: row[name] for name in told} == told
+    assert row["logit_change_1"] == 1.0
+    assert numbered(runs, "hidden_length") == [f"hidden_length_{n}" for n in range(1, 13)]
+    assert [row[name] for name in numbered(runs, "hidden_length")] == lengths
+    assert numbered(runs, "logit_change") == ["logit_change_1"]
+    assert runs[runs["hidden_capsules"] == "[]"][[*told, "hidden_length_1"]].isna().all(axis=None)
 
 
 def test_a_row_per_config(mlruns: Path) -> None:

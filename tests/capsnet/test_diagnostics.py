@@ -127,6 +127,8 @@ def test_a_diagnosis_is_the_mean_over_images_whatever_the_batches(network, test_
     torch.testing.assert_close(found.change, whole.change)
     torch.testing.assert_close(found.primary.flatten(), lengths(inputs).amax(dim=0))
     torch.testing.assert_close(found.classes, scores.amax(dim=0))
+    assert found.mean_lengths == pytest.approx([lengths(inputs).mean().item(), scores.mean().item()], rel=1e-5)
+    assert found.hidden == found.dead_hidden == []
     assert (found.images, found.iterations) == (360, made.capsules.iterations)
     assert found.outlets == (11 if "none_of_the_above" in changes else 10)
     torch.testing.assert_close(found.relative_entropy[0].item(), 1.0)
@@ -134,7 +136,7 @@ def test_a_diagnosis_is_the_mean_over_images_whatever_the_batches(network, test_
     torch.testing.assert_close(diagnose(made, test_images).entropy, found.entropy)
 
 
-def test_with_hidden_layers_the_routing_to_the_classes_is_told_of_and_dead_primary_capsules(network, test_images):
+def test_with_hidden_layers_the_routing_to_the_classes_is_told_of_and_the_capsules_of_every_layer(network, test_images):
     made = network(hidden_capsules=(9, 7))
     with torch.no_grad():
         for layer in made.layers:
@@ -144,13 +146,22 @@ def test_with_hidden_layers_the_routing_to_the_classes_is_told_of_and_dead_prima
     found = diagnose(made, test_images)
     with torch.inference_mode():
         primary = made.primary_capsules(test_images.batch(slice(None)))
-        hidden = made.hidden[1](made.hidden[0](primary))
+        middle = made.hidden[0](primary)
+        hidden = made.hidden[1](middle)
         whole = passes(made.capsules.votes(hidden), 3)
+        every = [lengths(capsules) for capsules in (primary, middle, hidden, whole.capsules[-1])]
     torch.testing.assert_close(found.entropy, whole.entropy)
     torch.testing.assert_close(found.change, whole.change)
     torch.testing.assert_close(found.primary.flatten(), lengths(primary).amax(dim=0))
     torch.testing.assert_close(found.classes, lengths(whole.capsules[-1]).amax(dim=0))
+    for told, layer in zip(found.hidden, every[1:3], strict=True):
+        torch.testing.assert_close(told, layer.amax(dim=0))
+    assert found.mean_lengths == pytest.approx([layer.mean().item() for layer in every], rel=1e-5)
     assert found.dead_primary[0] == found.primary.shape[1]
+    assert found.dead_hidden == [0, 0]
+    with torch.no_grad():
+        made.hidden[1].weight.unflatten(2, (7, 4))[:, :, 2:4] = 0
+    assert diagnose(made, test_images).dead_hidden == [0, 2]
     assert (found.entropy[2] - found.entropy[0]).abs() > 0.01
 
 

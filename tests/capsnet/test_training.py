@@ -571,6 +571,17 @@ def test_what_routing_did_is_looked_at_after_each_epoch(tiny, data_of, cpu):
     assert 0 < metrics.coupling_entropy < math.log(10)
 
 
+def test_how_long_hidden_capsules_are_is_told_after_each_epoch(tiny, data_of, cpu):
+    state = TrainingState(tiny(epochs=2, learning_rate=0.02, hidden_capsules=(9, 7)), cpu)
+    data = data_of(state.config)
+    for metrics in train(state, data):
+        found = diagnose(state.model, Split(data.validation.images[:100], data.validation.labels[:100]))
+        assert metrics.hidden_lengths == tuple(found.mean_lengths[1:3])
+    plain = TrainingState(tiny(epochs=1), cpu)
+    (metrics,) = train(plain, data_of(plain.config))
+    assert metrics.hidden_lengths is None
+
+
 def test_em_routing_has_an_entropy_after_each_epoch(tiny, data_of, cpu):
     """Of the assignments of the last pass; it has no logits, and nothing is kept of them in training."""
     state = TrainingState(tiny(routing="em", routing_iterations=2, epochs=1), cpu)

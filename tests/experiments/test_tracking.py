@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution, Settled
-from capsnet.metrics import EpochMetrics
+from capsnet.metrics import LISTS, EpochMetrics
 from experiments import catalog, client, tracking
 from experiments.client import answering, log
 from experiments.gridding import make_job
@@ -67,7 +67,7 @@ def test_a_run_holds_all_that_a_reader_needs(mlruns: Path, tiny: Path, tmp_path:
     assert "threads" in tags["hardware"]
     assert tags["git_commit"]
 
-    names = set(EpochMetrics.__dataclass_fields__) - {"epoch", "time", "logit_changes", "train_class_loss"}
+    names = set(EpochMetrics.__dataclass_fields__) - {"epoch", "time", *LISTS, "train_class_loss"}
     assert names | {"test_error", "parameters"} <= set(found.data.metrics)
     for name in names:
         assert [metric.step for metric in client.get_metric_history(run_id, name)] == [1, 2]
@@ -473,6 +473,15 @@ def test_a_store_that_is_no_database_is_refused(mlruns: Path) -> None:
     (mlruns / "mlflow.db").write_text("not a database, but a text")
     with pytest.raises(InputError, match=r"mlflow.db can't be used"):
         opened(mlruns)
+
+
+def test_lengths_of_hidden_capsules_are_a_metric_for_each_layer() -> None:
+    found = {metric.key: metric.value for metric in rows(replace(METRICS, hidden_lengths=(0.75, 0.5)))}
+    assert {name: value for name, value in found.items() if "hidden" in name} == {
+        "hidden_length_1": 0.75,
+        "hidden_length_2": 0.5,
+    }
+    assert not [metric.key for metric in rows(METRICS) if "hidden" in metric.key]
 
 
 def test_changes_of_the_logits_are_a_metric_for_each_pass() -> None:
