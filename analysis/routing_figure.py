@@ -69,7 +69,7 @@ def _passes(panel: Axes, values: Sequence[float], own: int, why: str) -> None:
         panel.set(xticks=[], yticks=[])
         panel.text(0.5, 0.5, why, ha="center", va="center")
         return
-    passes = range(1, len(values) + 1)
+    passes, values = range(1, len(values) + 1), [float(f"{value:.7g}") for value in values]  # beyond that it is rounding
     panel.plot(passes, values, color=BLUE, lw=0.8, ls=":")
     panel.plot(passes[:own], values[:own], "o-", color=BLUE, ms=4)
     panel.plot(passes[own:], values[own:], "o", color=BLUE, ms=4, mfc="white")
