@@ -28,6 +28,7 @@ NOTE = (
     "Measured on at most 100 validation images, the lengths of class capsules on all of them; on the first 100 training images "
     "where there are none."
 )
+FAINT = 0.0001
 
 
 def table(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
@@ -58,9 +59,11 @@ def _of_finished(cell: Cell) -> pd.DataFrame:
 
 
 def _text(cell: Cell, values: "pd.Series[float]") -> str:
-    """Four digits of what all have in common, as no dead capsule at all."""
+    """Four digits of what all have in common, as no dead capsule at all; what has faded away is no number to read."""
     known = values.dropna()
     if not len(known):
         return "—"
+    if 0 < known.max() < FAINT:
+        return partly(f"<{FAINT}", len(known), cell.error.n)
     text = mean_text(t_interval(known)) if known.max() > known.min() else f"{known.iloc[0]:.4g}"
     return partly(text, len(known), cell.error.n)

@@ -38,6 +38,10 @@ def test_each_hidden_layer_has_a_column(make_runs):
     runs["hidden_length_2"] = [np.nan] * 4 + [0.25, 0.27]  # told of before the first one
     runs["hidden_length_1"] = [np.nan] * 2 + [0.5, 0.7] + [0.8, 0.9]
     table = made(runs)
+    runs.loc[2:3, "wrong_length"] = [3e-8, 9e-5]
+    runs.loc[4:5, "wrong_length"] = [3e-8, 0.02]
+    faded = [row[-2] for row in made(runs).rows]
+    assert faded == ["<0.0001", "0.010 ± 0.014"]
     assert table.header == ["hidden capsules", "hidden layer 1", "hidden layer 2", "n"]
     assert [row[1:] for row in table.rows] == [["0.60 ± 0.14", "—", "2"], ["0.850 ± 0.071", "0.260 ± 0.014", "2"]]
 
