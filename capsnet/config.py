@@ -62,6 +62,7 @@ class RunConfig(BaseModel):
     )
     class_dim: Count = Field(16, description="dimensions of a class capsule")
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
+    votes_std: float = Field(0.1, gt=0, description="standard deviation of the votes' first weights; the authors' code has 0.1")
     squash: str = Field("paper", description=f"of all capsules: {listed('squash')}")
     decoder_hidden: tuple[Count, ...] = Field((512, 1024), description="units of the decoder's hidden layers")
     routing: str = Field("dynamic", description=listed("routing"))

@@ -118,6 +118,7 @@ class ClassCaps(nn.Module):
         routing: votes -> capsules, with its number of ``iterations``; a module's parameters are among the layer's.
         bias: add a learned bias, from 0.1, to each weighted sum, as in the authors' code.
         direct: the same function of inputs and matrices, which needs no votes; None = routing takes the votes.
+        std: standard deviation of the first weights; 0.1 in the authors' code.
     """
 
     def __init__(
@@ -130,15 +131,16 @@ class ClassCaps(nn.Module):
         iterations: int,
         bias: bool,
         direct: Routing | None = None,
+        std: float = 0.1,
     ) -> None:
         super().__init__()
-        self.classes, self.routing, self.iterations, self.direct = classes, routing, iterations, direct
+        self.classes, self.routing, self.iterations, self.direct, self.std = classes, routing, iterations, direct, std
         self.weight = nn.Parameter(torch.empty(inputs, input_dim, classes * dim))
         self.bias = nn.Parameter(torch.empty(classes, dim)) if bias else None
 
     def reset(self, generator: Generator) -> None:
-        """Weights from a normal distribution with deviation 0.1, as in the authors' code, not cut off at two deviations."""
-        nn.init.normal_(self.weight, std=0.1, generator=generator)
+        """Weights from a normal distribution, which is not cut off at two deviations as in the authors' code."""
+        nn.init.normal_(self.weight, std=self.std, generator=generator)
         if self.bias is not None:
             nn.init.constant_(self.bias, 0.1)
         if isinstance(self.routing, RoutingModule):

@@ -185,6 +185,7 @@ def _routed(config: RunConfig, inputs: int, input_dim: int, count: int) -> Class
         config.routing_iterations,
         config.capsule_bias,
         WITHOUT_VOTES.get(routing),
+        config.votes_std,
     )
 
 

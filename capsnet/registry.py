@@ -59,6 +59,7 @@ NO_CAPSULES = (
     "hidden_capsules",
     "class_dim",
     "capsule_bias",
+    "votes_std",
     "squash",
     "decoder_hidden",
     *ROUTED,
@@ -68,7 +69,7 @@ NO_CAPSULES = (
 
 MODELS = {
     "capsnet": ModelFacts("capsnet.models:CapsuleNetwork", ("dropout",)),
-    "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", "hidden_capsules", *ROUTED)),
+    "cnn_matched": ModelFacts("capsnet.baselines:MatchedCnn", ("dropout", "hidden_capsules", "votes_std", *ROUTED)),
     "cnn": ModelFacts("capsnet.baselines:baseline", NO_CAPSULES, logits=True),
 }
 

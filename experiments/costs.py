@@ -13,10 +13,9 @@ from capsnet.config import RunConfig
 from capsnet.registry import TEST_SETS
 from experiments.record import EPOCHS, HARDWARE, TrackedRun
 
-# seed: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums over the
-# class scores of a batch.
-# epochs, stop_at_error: how many, and seconds are counted per epoch.
-FREE = frozenset({"seed", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs", "stop_at_error"})
+# seed, votes_std: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums
+# over the class scores of a batch. epochs, stop_at_error: how many, and seconds are counted per epoch.
+FREE = frozenset({"seed", "votes_std", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs", "stop_at_error"})
 # enter as the counts of images that they make, so that mnist and fashion_mnist are alike, and 0 and what 0 stands for
 IMAGES = frozenset({"dataset", "train_size", "validation_size"})
 # how images reach the network, how often it is tested, what its products multiply, what Adam gets, what a step drops: its

@@ -73,6 +73,7 @@ def test_training_may_differ_from_the_papers(make_runs, same):
         {"reconstruction_weight": 1e-2},
         {"none_of_the_above": True},
         {"squash": "efficient"},
+        {"votes_std": 0.3},
         {"mask": "none"},
         {"loss": "spread"},
         {"loss": "margin(m_plus=0.8)"},

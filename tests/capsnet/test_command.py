@@ -177,6 +177,7 @@ VALUES = {
     "primary_stride": "3",
     "hidden_capsules": "5 4",
     "class_dim": "6",
+    "votes_std": "0.3",
     "capsule_bias": "True",
     "squash": "efficient",
     "decoder_hidden": "8 9",

@@ -96,6 +96,19 @@ def test_cells_of_one_seed_start_from_the_same_shared_weights(tiny, changes):
     assert all(torch.equal(first[name], second[name]) for name in shared)
 
 
+def test_the_first_weights_of_the_votes_have_the_deviation_that_is_asked_for(tiny):
+    """Of every layer that routes; the same draws, and all other weights as they were."""
+    plain, wide = (
+        build(tiny(hidden_capsules=(30,), **more), torch.Generator().manual_seed(5)) for more in ({}, {"votes_std": 0.4})
+    )
+    for layer, other in zip(plain.layers, wide.layers, strict=True):
+        torch.testing.assert_close(other.weight, 4 * layer.weight)
+        assert layer.weight.std().item() == pytest.approx(0.1, rel=0.05)
+    votes = {"hidden.0.weight", "capsules.weight"}
+    second = wide.state_dict()
+    assert all(torch.equal(weights, second[name]) for name, weights in plain.state_dict().items() if name not in votes)
+
+
 def test_hidden_capsules_are_routed_as_class_capsules_are(tiny):
     """Layer by layer, each by procedure 1 in float64; the class capsules see the last hidden layer alone."""
     config = tiny(hidden_capsules=(5, 4), capsule_bias=True, class_dim=6)

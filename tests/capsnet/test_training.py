@@ -124,6 +124,7 @@ def test_another_seed_gives_another_run_in_each_of_its_streams(tiny, cpu):
         {"precision": "bf16"},
         {"adam_epsilon": 1e-3},
         {"weight_decay": 0.1},
+        {"votes_std": 0.3},
         {"gradient_clip": 0.01},
     ],
     ids=str,
