@@ -22,7 +22,8 @@ HEADERS = {
 CAPTION = (
     "What the capsules did after the last epoch, mean ± sample sd over n seeds: entropy of an input's coupling coefficients in "
     "the last pass, in nats (the logarithm of the number of classes if it shares itself out evenly); mean absolute change of "
-    "the logits before that pass; primary capsules that are short on every image; mean lengths of the others."
+    "the logits before that pass; primary capsules that are short on every image; mean lengths of the capsules of each hidden "
+    "layer, of the right class and of the longest wrong one."
 )
 NOTE = (
     "Measured on at most 100 validation images, the lengths of class capsules on all of them; on the first 100 training images "
