@@ -189,7 +189,9 @@ def _parts(heights: Sequence[float], room: float) -> list[range]:
 
 
 def _escape(text: Any) -> str:
-    return str(text).translate(LATEX)
+    """Behind a row's end a bracket would begin its distance from the next row, and a star forbid a page's end."""
+    plain = str(text).translate(LATEX)
+    return f"{{}}{plain}" if plain.startswith(("[", "*")) else plain
 
 
 def _fitted(columns: list[list[str]], room: int) -> list[list[list[str]]]:

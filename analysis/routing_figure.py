@@ -90,12 +90,15 @@ def _by_type(panel: Axes, found: Diagnosis) -> None:
     types = np.arange(1, len(primary) + 1)
     panel.vlines(types, primary.min(axis=1), primary.max(axis=1), color=BLUE, lw=1)
     panel.plot(types, np.median(primary, axis=1), "o", color=BLUE, ms=2)
-    ticks, last = [(types.mean(), f"{len(types)} types")], types[-1]
-    above = [(layer, f"{len(layer)}\nhidden", "s", GREEN) for layer in found.hidden]
-    for longest, label, marker, color in (*above, (found.classes, f"{len(found.classes)} classes", "D", ORANGE)):
+    last, middles = types[-1], []
+    for longest, marker, color in (*((layer, "s", GREEN) for layer in found.hidden), (found.classes, "D", ORANGE)):
         places = last + 2 + np.arange(len(longest))
         panel.plot(places, longest.numpy(), marker, color=color, ms=2.5)
-        ticks, last = [*ticks, (places.mean(), label)], places[-1]
+        last = places[-1]
+        middles.append(places.mean())
+    ticks = [(types.mean(), f"{len(types)} types"), (middles[-1], f"{len(found.classes)} classes")]
+    if found.hidden:
+        ticks.insert(1, (float(np.mean(middles[:-1])), " + ".join(str(len(layer)) for layer in found.hidden) + "\nhidden"))
     panel.axhline(SILENT, color=GREY, ls="--", lw=0.8)
     panel.set_xticks(*zip(*ticks, strict=True))
     panel.grid(visible=False, axis="x")

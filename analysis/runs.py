@@ -239,6 +239,12 @@ def _place(name: str) -> int:
     return int(number) if stem in LISTS.values() and number.isdecimal() else 0
 
 
+def _in_order(name: str) -> tuple[str, int]:
+    """By name, and numbers by their size."""
+    stem = name.rstrip("0123456789")
+    return stem, int(name[len(stem) :] or 0)
+
+
 def numbered(runs: pd.DataFrame, stem: str) -> list[str]:
     """The columns ``stem_1``, ``stem_2`` and so on, in this order."""
     return sorted((str(name) for name in runs if _place(str(name)) and str(name).startswith(stem)), key=_place)
@@ -247,8 +253,11 @@ def numbered(runs: pd.DataFrame, stem: str) -> list[str]:
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
     types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS, DATA), "str")
-    more = (str(name) for name in frame if _is_extra(str(name)))
+    more = sorted((str(name) for name in frame if _is_extra(str(name))), key=_in_order)
     types |= dict.fromkeys((*LAST, "seconds", EPOCHS, *more), "float64")
+    others = [name for name in frame if name not in more]
+    at = others.index("seconds")
+    frame = frame[[*others[:at], *more, *others[at:]]]
     return frame.assign(ended=pd.to_datetime(frame["ended"], unit="ms", utc=True)).astype(types)
 
 

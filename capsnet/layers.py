@@ -139,7 +139,7 @@ class ClassCaps(nn.Module):
         self.bias = nn.Parameter(torch.empty(classes, dim)) if bias else None
 
     def reset(self, generator: Generator) -> None:
-        """Weights from a normal distribution, which is not cut off at two deviations as in the authors' code."""
+        """Weights from a normal distribution; the authors' code cuts it off at two deviations."""
         nn.init.normal_(self.weight, std=self.std, generator=generator)
         if self.bias is not None:
             nn.init.constant_(self.bias, 0.1)

@@ -316,7 +316,7 @@ def test_the_capsules_of_hidden_layers_have_their_place_in_the_figure(made_up, d
         assert line.get_ydata() == pytest.approx(lengths.numpy())
     places = [place for line in (lower, upper, classes) for place in line.get_xdata()]
     assert len(set(places)) == 20
-    assert [label.get_text() for label in types.get_xticklabels()] == ["2 types", "5\nhidden", "5\nhidden", "10 classes"]
+    assert [label.get_text() for label in types.get_xticklabels()] == ["2 types", "5 + 5\nhidden", "10 classes"]
     assert "0 of 5 hidden, 1 of 5 hidden, " in texts(drawn["routing"]).replace("\n", " ")
 
 

@@ -260,10 +260,10 @@ def test_what_is_not_there_has_no_section(make_runs):
 
 def test_what_capsules_did_has_a_section_where_it_is_known(make_runs):
     runs = make_runs({}, errors=[1.0, 1.2, 1.4])
-    runs["coupling_entropy"] = [2.25, 2.2, 2.15]
+    runs["dead_primary_capsules"] = [10, 20, 30]
     words = Page(rendered(made(runs))).words
     assert "What the capsules did" in words
-    assert "2.200 ± 0.050" in words.replace("\N{NO-BREAK SPACE}", " ")
+    assert "20 ± 10" in words.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_many_findings_are_folded(make_runs):
