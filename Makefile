@@ -34,7 +34,8 @@ help: ## list these commands
 setup: $(READY) ## make .venv from requirements.lock, whose python imports this checkout from anywhere
 
 $(READY): requirements.lock requirements-uv.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"error: Python 3.11 or newer is needed, but $(PYTHON) is {sys.version.split()[0]}; name another one: make PYTHON=python3.12 ...")'
+	@# the newest is the newest of which Ray and PyArrow have wheels
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14) and f"error: Python 3.11 to 3.14 is needed, which the packages in requirements.lock are made for, but $(PYTHON) is {sys.version.split()[0]}; name another one: make PYTHON=python3.12 ...")'
 	@echo 'making .venv: about 6 GB, most of it CUDA libraries of PyTorch; a minute or a few, once'
 	@$(PYTHON) -m venv $(VENV)
 	@# uv takes a quarter of pip's time; where it can't reach its index (it reads no pip.conf), pip does it. It takes the

@@ -35,12 +35,17 @@ def checkout(tmp_path: Path) -> Path:
     return folder
 
 
-def set_up(checkout: Path) -> list[str]:
-    """Make it; the lines of what puts a folder on the path."""
-    words = ["make", "setup", f"PYTHON={sys.executable} stand_in.py"]
+def make_setup(checkout: Path, stand_in: str) -> subprocess.CompletedProcess[str]:
+    """Call it with a script for Python."""
+    words = ["make", "setup", f"PYTHON={sys.executable} {stand_in}"]
     # as another make that runs the tests would hand on its own variables
     environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
-    done = subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(words, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+
+
+def set_up(checkout: Path) -> list[str]:
+    """Make it; the lines of what puts a folder on the path."""
+    done = make_setup(checkout, "stand_in.py")
     assert done.returncode == 0, done.stdout + done.stderr
     [path] = (checkout / ".venv").glob("lib/python*/site-packages/*.pth")
     return os.fsdecode(path.read_bytes()).splitlines()
@@ -64,3 +69,16 @@ def test_it_stands_there_once_however_often_it_is_made(checkout: Path) -> None:
     set_up(checkout)
     (checkout / ".venv" / ".ready").unlink()
     assert set_up(checkout) == [str(checkout)]
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.15.0"])
+def test_a_python_that_the_lock_has_no_packages_for_is_refused_before_any_work(checkout: Path, version: str) -> None:
+    numbers = tuple(map(int, version.split(".")))
+    (checkout / "other.py").write_text(
+        f"import sys\nsys.version_info = {numbers}\nsys.version = '{version} of a stand-in'\nexec(sys.argv[2])\n"
+    )
+    done = make_setup(checkout, "other.py")
+    assert done.returncode == 2
+    assert "Python 3.11 to 3.14 is needed, which the packages in requirements.lock are made for" in done.stderr
+    assert f"{sys.executable} other.py is {version}; name another one: make PYTHON=" in done.stderr
+    assert not (checkout / ".venv").exists()
