@@ -148,9 +148,7 @@ def diagnose(network: Network, split: Split, iterations: int = 0) -> Diagnosis:
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.batch(slice(start, start + BATCH))
-            capsules = [network.primary_capsules(images)]
-            for layer in network.hidden:
-                capsules.append(layer(capsules[-1]))
+            capsules = network.up_from(network.primary_capsules(images))
             classes, *told = _watched(last, capsules[-1], max(iterations, last.iterations))
             share = len(images) / len(split)
             entropy, change = (sums + share * each.cpu() for sums, each in zip((entropy, change), told, strict=True))

@@ -168,9 +168,14 @@ class CapsuleNetwork(Convolved):
 
     def below(self, primary: Float[Tensor, "batch primary dim"]) -> Float[Tensor, "batch inputs input_dim"]:
         """Primary capsules to those that vote for the class capsules: themselves, if no layer is hidden between."""
+        return self.up_from(primary)[-1]
+
+    def up_from(self, primary: Float[Tensor, "batch primary dim"]) -> list[Float[Tensor, "batch _ _"]]:
+        """Primary capsules to themselves and those of each hidden layer, the lowest first."""
+        capsules = [primary]
         for layer in self.hidden:
-            primary = layer(primary)
-        return primary
+            capsules.append(layer(capsules[-1]))
+        return capsules
 
 
 def _routed(config: RunConfig, inputs: int, input_dim: int, count: int) -> ClassCaps:
