@@ -1,6 +1,6 @@
 """What training comes to in arithmetic, so that a launch on CPU cores can say beforehand that it will take days."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -32,17 +32,39 @@ def flops(config: RunConfig) -> int:
 
 def remarks(left: Iterable[tuple[RunConfig, int]], cores: int) -> list[str]:
     """A line if configs with so many epochs left take so many CPU cores longer than LONG."""
+    count = _counter()
+    told = "fewer seeds, epochs or images (train_size) are less. Ctrl-C ends it, "
+    told += f"{called('python -m experiments plan')} shows what is left, and the same command goes on"
+    return _line(sum(count(config) * epochs for config, epochs in left), cores, "", told)
+
+
+def search_remarks(corners: Iterable[RunConfig], runs: int, cores: int) -> list[str]:
+    """A line if so many runs of trials take so many CPU cores longer than LONG, each as long as the longest corner."""
+    count = _counter()
+    longest = max(count(config) * config.epochs for config in corners)
+    told = (
+        "fewer trials, epochs or images (train_size), or a time_budget, are less. Ctrl-C ends it, and the same command goes on"
+    )
+    return _line(longest * runs, cores, " if none of the trials is pruned", told)
+
+
+def _counter() -> Callable[[RunConfig], int]:
+    """FLOP of an epoch, counted once for all configs that have the same network."""
     counted: dict[Hashable, int] = {}
-    total = 0
-    for config, epochs in left:
+
+    def count(config: RunConfig) -> int:
         network, _ = keys(config, FEEDING)
         if network not in counted:
             counted[network] = flops(config)
-        total += counted[network] * config.training_images * epochs
+        return counted[network] * config.training_images
+
+    return count
+
+
+def _line(total: int, cores: int, unless: str, less: str) -> list[str]:
     if (seconds := total / (PACE * cores)) <= LONG:
         return []
     return [
-        f"on a CPU this may take {duration(seconds)}: {total / 1e15:,.0f} PFLOP of training are left, and a core does some "
-        f"{PACE / 1e9:.0f} GFLOP/s (cores here: {cores}). A CUDA device is faster; fewer seeds, epochs or images (train_size) "
-        f"are less. Ctrl-C ends it, {called('python -m experiments plan')} shows what is left, and the same command goes on"
+        f"on a CPU this may take {duration(seconds)}{unless}: {total / 1e15:,.0f} PFLOP of training are left, and a core does "
+        f"some {PACE / 1e9:.0f} GFLOP/s (cores here: {cores}). A CUDA device is faster; {less}"
     ]

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
-from capsnet.terminal import escaped, say, wide
-from experiments import champion, leases, study_figures
+from capsnet.terminal import escaped, note, say, wide
+from experiments import arithmetic, champion, leases, study_figures
 from experiments.client import answering
 from experiments.executors import Engine
 from experiments.gridding import Wish, run_grid
@@ -96,6 +96,8 @@ def _search(search: Search, study: Study, place: Place, engine: Engine, found: F
     again = f", {left} were running when their launcher died" if left else ""
     where = f"experiment {store.name} in {store.shown}"
     say(f"{' or '.join(wanted)}; {before} have ended already{again}; {where}")
+    if place.device == "cpu" and not search.seconds:
+        note(arithmetic.search_remarks(search.corners, max(0, planned - before * seeds), engine.cores))
     with answering(store.uri), display(planned, before * seeds) as shown:
         trials, interrupted = Trials(search, study, place, shown), True
         try:

@@ -8,8 +8,11 @@ import torch
 from benchmarks.floors import work
 from capsnet.config import RunConfig
 from experiments import arithmetic
+from experiments.executors import Engine, Inline
+from experiments.search_yaml import parse_search, read_search
 from experiments.sources import read_grid
 from tests.experiments.conftest import launched
+from tests.experiments.test_searching import GRIDLESS, SEARCH, searched
 
 
 @pytest.mark.parametrize("changes", [{}, {"routing_iterations": 1}, {"reconstruction_weight": 0}, {"precision": "bf16"}])
@@ -52,4 +55,31 @@ def test_a_launch_says_it_before_the_first_run_of_what_it_has_to_train(
     assert "0 of them settled already" in said.out
     assert said.err.count("note: on a CPU this may take") == 1
     launched(mlruns, tiny.read_text(), "e")
+    assert "on a CPU" not in capsys.readouterr().err
+
+
+def test_a_search_is_told_of_as_if_each_trial_had_its_longest_corner() -> None:
+    search = read_search("mnist")
+    config = next(corner for corner in search.corners if corner.routing_iterations == 5)
+    hours = arithmetic.flops(config) * 55_000 * 20 * 60 / arithmetic.PACE / 3600
+    [line] = arithmetic.search_remarks(search.corners, 60, cores=4)
+    assert f"may take {hours / 4:.0f} h if none of the trials is pruned: 85 PFLOP" in line
+    assert "time_budget" in line
+    assert arithmetic.search_remarks(search.corners, 1, cores=4) == []
+    quick = read_search("quick")
+    assert arithmetic.search_remarks(quick.corners, (quick.trials or 0) * quick.seeds_per_trial, cores=2) == []
+
+
+def test_a_search_says_it_of_the_trials_that_are_left(
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corners = parse_search(SEARCH, "tiny", "tiny.yaml").corners
+    # five trials are just too long, of which two are left afterwards
+    most = max(map(arithmetic.flops, corners)) * 60 * 2 * 4.5
+    monkeypatch.setattr(arithmetic, "PACE", most / arithmetic.LONG / Engine(Inline()).cores)
+    searched(mlruns, GRIDLESS)
+    assert capsys.readouterr().err.count("note: on a CPU this may take 13 h if none of the trials is pruned") == 1
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 7"))
+    assert "on a CPU" not in capsys.readouterr().err
+    searched(mlruns, GRIDLESS.replace("trials: 5", "trials: 20\ntime_budget: 1s"))
     assert "on a CPU" not in capsys.readouterr().err
