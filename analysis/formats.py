@@ -4,7 +4,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 # points of LaTeX's article at 10 pt: a table that fits there, fits a page of any conference
 TEXT_WIDTH, TEXT_HEIGHT = 345, 550
+MARGINS = 140  # points that a table may stand out into both of them, as SIZES has it; letters are narrower: they are 90
 SIZES = {  # up to so many columns -> points of a letter, of the gap between columns and of a line, and how LaTeX is told
     4: (5.1, 12, 12, ""),
     6: (4.7, 12, 11, "\\small\n"),
@@ -124,11 +125,44 @@ def page(table: Table) -> str:
 def latex(table: Table) -> str:
     """The table as a LaTeX float that needs no package but booktabs, with lines broken to fit the text's width.
 
-    One that is taller than a page is set smaller, or goes on in further floats of the same number.
+    One that is taller than a page is set smaller, or goes on in further floats of the same number; of one that is wider than a
+    page, each float has the labels and some of the results.
     """
+    pieces = _pieces(table)
+    if len(pieces) > 1:
+        return "".join(text for piece in pieces for text in _set(piece, *SIZES[99]))
     crowd = min(99, max(len(table.header), len(table.rows) // 3))  # many rows want a small size, too
     tries = [_set(table, *told) for most, told in SIZES.items() if crowd <= most]
     return "".join(next((floats for floats in tries if len(floats) == 1), tries[-1]))
+
+
+def _pieces(table: Table) -> list[Table]:
+    """The table, or if it is wider than a page even so narrow as it can be, its labels with as many results each as fit."""
+    letter, gap, *_ = SIZES[99]
+    columns = [list(column) for column in zip(table.header, *table.rows, strict=True)]
+    widths = [letter * max(_width(line) for text in texts for line in text) + gap for texts in _fitted(columns, 0)]
+    results = widths[table.labels :]
+    room = TEXT_WIDTH + MARGINS - sum(widths[: table.labels])
+    for count in range(1, len(results) + 1):
+        ends = [round(len(results) * i / count) for i in range(count + 1)]
+        if all(sum(results[a:b]) <= room for a, b in pairwise(ends)):
+            return [_piece(table, columns, a, b) for a, b in pairwise(ends)]
+    return [table]  # nothing would help
+
+
+def _piece(table: Table, columns: list[list[str]], start: int, end: int) -> Table:
+    """Some of the results: the first has the caption, and the last the notes."""
+    kept = columns[: table.labels] + columns[table.labels + start : table.labels + end]
+    header, *rows = map(list, zip(*kept, strict=True))
+    first, last = start == 0, table.labels + end == len(columns)
+    return replace(
+        table,
+        label=table.label if first else "",
+        caption=table.caption if first else "",
+        header=header,
+        rows=rows,
+        notes=table.notes if last else [],
+    )
 
 
 def _set(table: Table, letter: float, gap: float, lead: float, size: str) -> list[str]:
@@ -148,7 +182,7 @@ def _set(table: Table, letter: float, gap: float, lead: float, size: str) -> lis
 
 def _float(table: Table, header: list[str], body: list[list[str]], sides: str, size: str, rows: range) -> str:
     """A float with some rows of the table: what is said of all of it stands with the first, its notes with the last."""
-    first, last = rows.start == 0, rows.stop == len(table.rows)
+    first, last = rows.start == 0 and bool(table.caption), rows.stop == len(table.rows)
     # the columns are numbers until they are drawn, because Styler takes no header twice
     styler = pd.DataFrame(body).style.hide(axis="index").format_index(lambda i: header[int(str(i))], axis="columns")
     text = styler.to_latex(

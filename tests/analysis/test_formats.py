@@ -75,6 +75,26 @@ def test_latex_compiles_with_booktabs_alone_and_fits_the_page(quick, fail, tmp_p
     assert all(float(points) < 90 for points in wide)  # ten and twelve columns: within the margins
 
 
+def test_of_a_table_that_is_wider_than_a_page_each_float_has_the_labels_and_some_results(tmp_path):
+    header = ["hidden capsules", "squash", *(f"result {i}" for i in range(11))]
+    rows = [[f"[{n}]", "efficient", *(f"0.{n}{i:02d} ± 0.0{i:02d}" for i in range(11))] for n in range(1, 4)]
+    text = latex(Table("tab:x", "caption", header, rows, 2, ["a remark"]))
+    wide = re.findall(r"Overfull .hbox .([\d.]+)pt", compiled(tmp_path, text))
+    assert all(float(points) < 90 for points in wide)  # within the margins
+    floats = text.split("\\begin{table}[tbp]")[1:]
+    assert [text.count("hidden") for text in floats] == [1] * len(floats) == [1, 1]
+    assert [(text.count("efficient"), text.count("a remark"), text.count("\\label")) for text in floats] == [
+        (3, 0, 1),
+        (3, 1, 0),
+    ]
+    assert ["Continued." in text for text in floats] == [False, True]
+    results = [re.findall(r"0\.\d{3}~", line) for line in text.splitlines() if "efficient" in line]
+    assert [len(found) for found in results] in ([5] * 3 + [6] * 3, [6] * 3 + [5] * 3)
+    assert [a + b for a, b in zip(results[:3], results[3:], strict=True)] == [
+        [f"{cell[:5]}~" for cell in row[2:]] for row in rows
+    ]
+
+
 def test_lists_and_stars_begin_rows(make_runs, tmp_path):
     axes = {"hidden_capsules": [(), (16,), (16, 16)], "capsule_bias": [False, True], "squash": ["efficient", "paper"]}
     runs = make_runs({**axes, "votes_std": [0.1, 0.4]}, seeds=2)
@@ -84,7 +104,8 @@ def test_lists_and_stars_begin_rows(make_runs, tmp_path):
         runs[name] = [0.6316, 0.6412] * 24
     stars = Table("tab:x", "*", ["*", "x"], [["*", "1"], ["[3pt]", "2"]], 1, [])
     diagnostics = diagnostics_table.table(tables.judged(runs), runs)
-    compiled(tmp_path, *map(latex, (*of(runs), stars, diagnostics)))
+    log = compiled(tmp_path, *map(latex, (*of(runs), stars, diagnostics)))
+    assert all(float(points) < 90 for points in re.findall(r"Overfull .hbox .([\d.]+)pt", log))  # within the margins
 
 
 @pytest.mark.parametrize("values", [(3, 3, 3), (5, 4, 4)])
@@ -101,7 +122,8 @@ def test_a_table_that_is_taller_than_a_page_goes_on_in_further_floats(make_runs,
         assert [text.count("\\addtocounter{table}{-1}") for text in floats] == [0] + [1] * (len(floats) - 1)
         assert [text.count("\\label") for text in floats] == [1] + [0] * (len(floats) - 1)
         bodies = [text.split("\\midrule\n")[1].split("\\bottomrule")[0].splitlines() for text in floats]
-        assert sum(map(len, bodies)) == len(table.rows)
+        pieces = len({text.split("\\toprule")[1].split("\\midrule")[0] for text in floats})  # of one that is wide, too
+        assert sum(map(len, bodies)) == len(table.rows) * pieces
         assert max(map(len, bodies)) < 4 * min(map(len, bodies)), "no page with a row or two"
         assert all(("routing\\_iterations" in text) == (i == 0) for i, text in enumerate(floats)), "the caption's legend"
         assert floats[-1].count("\\footnotesize") == len(table.notes) + latex(table).count("\\footnotesize\\setlength")
@@ -144,8 +166,8 @@ def test_signs_of_mathematics_take_their_room(tmp_path):
 
 
 def test_no_text_is_lost_between_the_lines():
-    words = [["exponential(gamma=0.5, every=50)", "3.80 ± 0.32 (n=2 of 3; 1 diverged)", "", "x" * 60] * 3]
-    body = latex(Table("tab:x", "c", ["h"] * 12, words, 1, [])).split("\\midrule")[1].split("\\bottomrule")[0]
+    words = [["exponential(gamma=0.5, every=50)", "3.80 ± 0.32 (n=2 of 3; 1 diverged)", "", "x" * 60]]
+    body = latex(Table("tab:x", "c", ["h"] * 4, words, 1, [])).split("\\midrule")[1].split("\\bottomrule")[0]
     bare = re.sub(r"\\begin\{tabular\}\[.\]\{@\{\}.@\{\}\}|\\end\{tabular\}|\\\\|[\s~&$]|\\pm", "", body)
     assert bare == re.sub(r"[\s±]", "", "".join(words[0]))
 
