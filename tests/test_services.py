@@ -82,6 +82,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
         server.start()
 
 
+@pytest.mark.usefixtures("postgres_server")  # which skips the test where there is none to be had
 def test_services_end_with_a_process_that_is_killed():
     code = "from tests.services import *\nwith postgres_running() as server:\n print(server.port, flush=True)\n time.sleep(60)"
     with tempfile.TemporaryDirectory(dir=services._open_to_all(), ignore_cleanup_errors=True) as folder:  # it leaves its files
