@@ -1,6 +1,7 @@
 """What routing does in a trained network, as figure A.1 of the paper and beyond, and which of its capsules are dead."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from capsnet.diagnostics import SILENT, Diagnosis, diagnose
 
 MOST = 10_000  # test images, the first: MNIST's all; MultiMNIST's 100,000 pairs would take a CPU an hour
 PASSES = 5  # followed at least where there is routing: the paper tells of the fifth
+LETTERS = 18  # of a line that fits in a panel with nothing else in it
 BLUE, ORANGE, GREEN, GREY = (sns.color_palette("colorblind")[i] for i in (0, 1, 2, 7))
 
 
@@ -37,7 +39,8 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
         figure = Figure(figsize=(COLUMN, 3.9), layout="constrained")
         above, below = np.asarray(figure.subfigures(2, 1))
         entropy, change = above.subplots(1, 2)
-        why = _why(config.routing, followed=len(found.entropy) > 0)
+        # without its parameters, which the note has
+        why = _why(config.variant("routing").name, followed=len(found.entropy) > 0)
         _passes(entropy, found.relative_entropy.tolist(), found.iterations, why)
         entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {found.outlets})")
         _passes(change, found.change.tolist(), found.iterations - 1, why)
@@ -55,12 +58,14 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
 
 
 def _why(routing: str, *, followed: bool) -> str:
-    """Why there are no changes of logits, or nothing of passes at all."""
+    """Why there are no changes of logits, or nothing of passes at all, in lines that fit in a panel."""
     if not followed:
-        return f"{routing} routing\nis not followed"
-    if routing == "em":
-        return "em routing\nhas no logits"
-    return "one pass: the\nlogits stay 0" if routing in ("dynamic", "uniform") else f"one pass: {routing}\ncoupling"
+        why = f"{routing} routing is not followed"
+    elif routing == "em":
+        why = "em routing has no logits"
+    else:
+        why = "one pass: the logits stay 0" if routing in ("dynamic", "uniform") else f"one pass: {routing} coupling"
+    return textwrap.fill(why, LETTERS)
 
 
 def _passes(panel: Axes, values: Sequence[float], own: int, why: str) -> None:

@@ -360,6 +360,28 @@ def test_of_a_routing_that_is_not_followed_there_are_the_lengths_of_capsules(mad
     assert "hollow" not in words
 
 
+@pytest.mark.parametrize(
+    ("routed", "said"),
+    [
+        ({"routing": "attention(temperature=0.12345678)", "routing_iterations": 1}, "attention routing is not followed"),
+        ({"routing": "em(scale=0.5)", "routing_iterations": 2}, "em routing has no logits"),
+    ],
+)
+def test_what_is_said_of_a_routing_with_parameters_leaves_the_panels_their_room(made_up, drawn, tmp_path, routed, said):
+    """A longer line than the panel would press both together, of which matplotlib warns."""
+    routing(*made_up(20, 0, **SMALL, **routed), tmp_path)
+    figure = drawn["routing"]
+    assert said in texts(figure)
+    assert routed["routing"] in texts(figure), "the note has the parameters"
+    assert min(panel.get_window_extent().width for panel in figure.axes[:2]) > 0.8 * figure.dpi
+
+
+def test_a_long_name_of_a_routing_is_broken():
+    lines = routing_figure._why("exponentially_weighted_agreement", followed=False).split("\n")
+    assert "".join(lines).replace(" ", "") == "exponentially_weighted_agreementroutingisnotfollowed"
+    assert max(map(len, lines)) <= routing_figure.LETTERS
+
+
 def test_with_hidden_capsules_the_figure_of_routing_says_which_layers_it_is(made_up, drawn, tmp_path):
     told = "routing of the last hidden layer's capsules to the class capsules"
     for hidden in ((), (6, 5)):
