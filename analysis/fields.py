@@ -3,9 +3,12 @@
 import json
 import math
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
+from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS
+from capsnet.variants import parse
 from experiments.sources import shortened
 
 NAMES = {"routing_iterations": "r"}
@@ -60,7 +63,19 @@ def in_order(field: str, values: Iterable[Any]) -> list[Any]:
 
 
 def place(field: str, value: Any) -> Any:
-    """What a value of a field is sorted by: a list, which the table of runs has as JSON, by its members."""
+    """What a value of a field is sorted by.
+
+    A list, which the table of runs has as JSON, by its members; a variant by its name, then by its parameters as numbers, of
+    which those that it doesn't name have their defaults.
+    """
+    if field in VARIANTS:
+        return _place_of_variant(field, value)
     if isinstance(value, str) and isinstance(FIELDS[field].default, tuple):
         return tuple(json.loads(value))
     return math.inf if (field, value) == ("train_size", 0) else value
+
+
+@lru_cache(maxsize=4096)  # runs by the thousand hold a few texts
+def _place_of_variant(field: str, text: str) -> tuple[Any, ...]:
+    variant = parse(text, VARIANTS[field], field)
+    return variant.name, *variant.arguments.values()

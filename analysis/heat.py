@@ -65,7 +65,8 @@ def of_errors(cells: Sequence[Cell]) -> list[Figure]:
     counts = {estimate.n for estimate in found.values()}
     if not any(counts):
         raise NothingToDrawError("no seed is finished in all cells that a square of the field stands for")
-    rows, columns, schedules = (sorted(set(values)) for values in zip(*found, strict=True))
+    rows, columns = (sorted({square[i] for square in found}) for i in (0, 1))
+    schedules = in_order(FACET, (square[2] for square in found)) if FACET in setting else [None]
     if 2 * len(found) < len(rows) * len(columns) * len(schedules):
         raise NothingToDrawError("more than half of the field would be empty")
     fields = []

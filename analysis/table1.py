@@ -22,6 +22,7 @@ from analysis.captions import (
 )
 from analysis.cells import Cell, dataset_of
 from analysis.comparisons import Comparisons, Images
+from analysis.fields import place
 from analysis.formats import Table
 from analysis.statistics import Estimate
 from analysis.wording import error_text, interval_text
@@ -82,7 +83,8 @@ def _place(row: Row, axes: Sequence[str]) -> tuple[Any, ...]:
     """The baseline first, as in the paper; a value that means nothing before the others."""
     first = [*map(title_of, ORDER)]
     rank = first.index(row.method) if row.method in first else len(first)
-    return rank, row.method, *((axis in row.settings, row.settings.get(axis, 0)) for axis in axes)
+    own = row.settings
+    return rank, row.method, *((axis in own, place(axis, own[axis]) if axis in own else 0) for axis in axes)
 
 
 def _results(by_dataset: dict[str, tuple[Cell, Images | None]], datasets: Sequence[str], papers: Sequence[str]) -> list[str]:

@@ -53,6 +53,14 @@ def test_squares_are_the_cells_errors(quick):
     assert "each the mean over" not in texts(figure)
 
 
+def test_panels_are_in_the_order_of_the_schedules_parameters(make_runs):
+    schedules = [f"exponential(gamma=0.5, every={every})" for every in (1000, 90, 200)]
+    runs = make_runs({"routing_iterations": [1, 3], "reconstruction_weight": [0.0, 5e-4], "lr_schedule": schedules})
+    [figure] = heat.of_errors(cells(runs))
+    titles = [panel.get_title(loc="left").replace("\n", " ") for panel in figure.axes]
+    assert titles == [f"lr schedule {schedules[i]}" for i in (1, 2, 0)]
+
+
 def test_the_darker_the_higher_in_all_panels(quick):
     [figure] = heat.of_errors(cells(quick))
     means = [float(text.get_text().split()[0]) for panel in figure.axes for text in panel.texts]

@@ -128,6 +128,17 @@ def test_failed_runs_and_other_axes_are_seen(make_runs, fail):
     assert "(n=2 of 3; 1 diverged)" in table.rows[0][4]
 
 
+def test_rows_are_in_the_order_of_other_tables(make_runs):
+    routings = ["attention(temperature=10)", "attention(temperature=0.5)", "attention(temperature=2.5)", "attention"]
+    sizes, base = {"train_size": [0, 2000, 300]}, {"routing_iterations": 1}
+    runs = make_runs({"dataset": ["fashion_mnist", "mnist"], **sizes, "routing": routings}, base=base)
+    table = paper_form(judged(runs, ()), runs)
+    first = table.header.index("train size")
+    assert [row[first : first + 2] for row in table.rows] == [
+        [size, routing] for size in ("300", "2000", "all") for routing in (routings[1], routings[3], routings[2], routings[0])
+    ]
+
+
 def test_the_interval_is_over_images_where_predictions_were_read(make_runs):
     runs = make_runs({"dataset": ["digits", "mnist"]}, base={"train_size": 300, "validation_size": 100, "conv_kernel": 5})
     made = judged(runs)
