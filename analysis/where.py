@@ -39,8 +39,12 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
         InputError: it is none of the column's type, or no run has it.
     """
     value: Any = "0" if (column, text) == ("train_size", "all") else text
+    why = ""
     if column in VARIANTS:
-        value = parse(text, VARIANTS[column], column).text
+        try:
+            value = parse(text, VARIANTS[column], column).text
+        except InputError as error:
+            why = f": {error}"
     elif is_numeric_dtype(there) or (column in FIELDS and FIELDS[column].annotation is not str):
         try:
             value = json.loads(value)
@@ -56,5 +60,5 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
     if value not in values or isinstance(value, bool) != (there.dtype == bool):
         more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
         listed = ", ".join(value_text(column, each) for each in values[:LISTED]) or "none"
-        raise InputError(f"no run has --where {column}={text}; there are: {listed}{more}")
+        raise InputError(f"no run has --where {column}={text}{why}; there are: {listed}{more}")
     return value

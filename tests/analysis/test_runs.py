@@ -145,7 +145,12 @@ def test_a_filter_for_any_column(mlruns: Path, where: list[str], left: list[tupl
         (["capsule_bias=0"], "there are: false"),
         (["parameters=8"], "no run has --where parameters=8; there are: 7$"),
         (["parameters=many"], "there are: 7"),
-        (["lr_schedule=exponental(gamma=0.96, every=2000)"], "did you mean 'exponential'"),
+        (
+            ["lr_schedule=exponental(gamma=0.96)"],
+            r"^no run has --where lr_schedule=exponental\(gamma=0.96\): unknown lr_schedule 'exponental'; did you mean "
+            r"'exponential'\? \(choices: constant, .*\); there are: exponential\(gamma=0.96, every=2000, floor=0.001\)$",
+        ),
+        (["loss=spread(begin=1)"], r"^no run has --where loss=spread\(begin=1\): unknown parameter .*; there are: margin$"),
         (["status=finished", "seed=1"], "no run of e has all of --where status=finished --where seed=1"),
     ],
 )
