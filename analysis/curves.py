@@ -101,7 +101,10 @@ def _of_finished(runs: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pages(runs: pd.DataFrame, rows: pd.DataFrame, metrics: Mapping[str, str]) -> list[Figure]:
-    """A panel per metric and value of the facets: metrics side by side, or the values if there is one metric."""
+    """A panel per metric and value of the facets: metrics side by side, or the values if there is one metric.
+
+    A metric that no run of a page has, as the margin loss of those that are trained with another one, has no panels there.
+    """
     wide = {
         metric: rows[rows["metric"] == metric].pivot_table(index="epoch", columns="run_id", values="value")
         for metric in metrics
@@ -121,9 +124,11 @@ def _pages(runs: pd.DataFrame, rows: pd.DataFrame, metrics: Mapping[str, str]) -
     figures = []
     for start in range(0, len(plan.panels), per_page):
         values = plan.panels[start : start + per_page]
-        here = -(-len(values) * len(metrics) // across)
-        figure = Figure(figsize=(width, high * here + tall), layout="constrained")
-        _fill(figure, plan, values, metrics, wide, (here, across))
+        shown = {metric: label for metric, label in metrics.items() if _some(wide[metric], plan, values)} or metrics
+        beside = len(shown) if len(metrics) > 1 else across
+        down_here = -(-len(values) * len(shown) // beside)
+        figure = Figure(figsize=(width, high * down_here + tall), layout="constrained")
+        _fill(figure, plan, values, shown, wide, (down_here, beside))
         handles = [Line2D([], [], color=line.colour, dashes=line.dashes or (None, None)) for line in plan.lines]
         several = [cell for line in plan.lines for cell in line.cells if cell.error.n > 1]
         stopped = any(_of(frame, [cell]).isna().any(axis=None) for frame in wide.values() for cell in several)
@@ -150,10 +155,19 @@ def _fill(
     for i, (panel, (value, metric)) in enumerate(zip(panels.flat, pairs, strict=False)):
         _panel(panel, wide[metric], plan, value)
         panel.set_ylabel(metrics[metric] if len(metrics) > 1 or i % across == 0 else "")
-        panel.set_xlabel("epoch", visible=i + across >= len(pairs))
-        panel.tick_params(labelbottom=i + across >= len(pairs))
         if plan.facets and i % across < (across if len(metrics) == 1 else 1):  # metrics beside each other share a title
             panel.set_title(_title(plan, value, across), loc="left", fontsize=7)
+        if not panel.lines:
+            if len(metrics) > 1:  # of one, the panels of a row have their scale in common, and the first shows it
+                panel.set_axis_off()  # its title stays
+            finished = any(cell.error.n for line in plan.lines for cell in _members(line, plan, value))
+            if metric == next(iter(metrics)) and not finished:
+                panel.text(0.5, 0.5, "no finished run", ha="center", va="center", fontsize=7, transform=panel.transAxes)
+    for column in panels.T:
+        lowest = next((panel for panel in reversed(column) if panel.axison), None)
+        for panel in column:
+            panel.set_xlabel("epoch", visible=panel is lowest)
+            panel.tick_params(labelbottom=panel is lowest)
     for column in panels.T if len(metrics) > 1 else [panels.flat]:
         drawn = [panel for panel in column if panel.lines]
         scale(drawn, [y for panel in drawn for line in panel.lines for y in line.get_ydata()])
@@ -221,10 +235,19 @@ def _of(wide: pd.DataFrame, members: Sequence[Cell]) -> pd.DataFrame:
     return wide[own].dropna(how="all")
 
 
+def _members(line: Line, plan: Plan, value: tuple[object, ...]) -> list[Cell]:
+    """The cells of a line that stand in the panel of a value of the facets."""
+    return [cell for cell in line.cells if tuple(cell.setting[field] for field in plan.facets) == value]
+
+
+def _some(wide: pd.DataFrame, plan: Plan, values: Sequence[tuple[object, ...]]) -> bool:
+    """Whether a run in the panels of these values has the metric."""
+    return any(not _of(wide, _members(line, plan, value)).empty for value in values for line in plan.lines)
+
+
 def _panel(panel: Axes, wide: pd.DataFrame, plan: Plan, value: tuple[object, ...]) -> None:
     for line in plan.lines:
-        members = [cell for cell in line.cells if tuple(cell.setting[field] for field in plan.facets) == value]
-        part = _of(wide, members)
+        part = _of(wide, _members(line, plan, value))
         if part.empty:
             continue
         whole = part.dropna()  # the mean of those that are left when others have stopped would rise, though no run's error does

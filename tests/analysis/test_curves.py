@@ -193,3 +193,26 @@ def test_no_panel_says_how_a_plain_network_routes(make_runs, make_curves):
         assert "model" in title or not title.startswith("r ")
         assert "cnn_matched" not in title or "r 3" not in title
     assert any("cnn_matched" in title for title, _ in titled)
+
+
+@pytest.mark.parametrize("sizes", [[4, 8], [4, 8, 16, 32, 64]])
+def test_only_panels_with_something_to_draw_are_drawn(make_runs, make_curves, fail, sizes):
+    """Another loss than margin has no margin loss, and the other way round; of runs that failed there is nothing at all."""
+    axes = {"loss": ["margin", "cross_entropy", "spread"], "class_dim": sizes, "routing_iterations": [1, 3, 5, 7]}
+    runs = make_runs(axes, base={"epochs": 3})
+    fail(runs, list(runs.index[runs["loss"] == "spread"]))
+    metrics = make_curves(runs)
+    others = metrics["run_id"].isin(runs.loc[runs["loss"] != "margin", "run_id"])
+    metrics.loc[others & (metrics["metric"] == "train_margin_loss"), "metric"] = "train_class_loss"
+    pages = curves.losses(runs, metrics)
+    drawn = [panel for page in pages for panel in shown_axes(page)]
+    assert all(lines_of(panel) for panel in drawn)
+    assert sum(len(lines_of(panel)) for panel in drawn) == 2 * len(sizes) * 4 * 3, "total, class scores and reconstruction"
+    for page in pages:
+        for column in {panel.get_subplotspec().colspan.start for panel in page.axes}:
+            own = [panel for panel in shown_axes(page) if panel.get_subplotspec().colspan.start == column]
+            assert [panel.xaxis.label.get_visible() for panel in own] == [*[False] * (len(own) - 1), True], "of no empty column"
+    empty = [panel for page in pages for panel in page.axes if panel.get_title(loc="left") and not panel.lines]
+    assert all("loss spread" in panel.get_title(loc="left").replace("\n", " ") for panel in empty)
+    assert [text.get_text() for panel in empty for text in panel.texts] == ["no finished run"] * len(empty)
+    assert empty
