@@ -112,7 +112,11 @@ def _files(place: Path) -> dict[str, list[Path]]:
     """Class -> its images, both in the order of their names."""
     if not place.is_dir():
         raise InputError(f"there is no folder {place.resolve()}; put images into its CLASS/*.png")
-    found = {path.name: _visible(path) for path in _visible(place) if path.is_dir()}
+    beside = _visible(place)
+    # other files, as a list of labels, are nobody's images
+    if loose := [path for path in beside if path.suffix.lower() in SUFFIXES and not path.is_dir()]:
+        raise InputError(f"{loose[0].resolve()} is in no folder of a class; move it into one, or out of {place.name}")
+    found = {path.name: _visible(path) for path in beside if path.is_dir()}
     if not found:
         raise InputError(f"{place.resolve()} has no folder of a class; put images into its CLASS/*.png")
     for name, paths in found.items():

@@ -136,6 +136,19 @@ def test_what_is_missing_of_a_folder_is_named(tmp_path, register):
     assert "has no folder of a class" in refused(image_folder, tmp_path / "empty")
 
 
+@pytest.mark.parametrize("name", ["loose.png", "LOOSE.JPG", "broken.jpeg"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_an_image_beside_the_folders_of_classes_is_refused_by_name(tmp_path, register, part, name):
+    """Its class is unknown, and it would be missing without a word."""
+    written(tmp_path / "mine")
+    (tmp_path / "mine" / part / f".{name}").touch()
+    register(GREY, image_folder)
+    image_folder("mine", tmp_path)
+    loose = tmp_path / "mine" / part / name
+    loose.touch()
+    assert refused(image_folder, tmp_path) == f"{loose} is in no folder of a class; move it into one, or out of {part}"
+
+
 def test_an_empty_class_is_refused_by_name(tmp_path, register):
     written(tmp_path / "mine")
     (tmp_path / "mine" / "test" / "cow").mkdir()
