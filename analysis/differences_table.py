@@ -11,7 +11,6 @@ from analysis.formats import Table
 from analysis.statistics import MOST_PAIRS
 from analysis.wording import (
     comparison_texts,
-    decimals_of,
     difference_texts,
     error_text,
     families_text,
@@ -20,7 +19,7 @@ from analysis.wording import (
     partly,
     setting_text,
 )
-from experiments.significance import ALPHA, seeds_needed
+from experiments.significance import ALPHA, decimals_of, seeds_needed
 
 
 def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:

@@ -28,7 +28,8 @@ from analysis.style import (
     size_of,
     wrapped,
 )
-from analysis.wording import decimals_of, number_text
+from analysis.wording import number_text
+from experiments.significance import decimals_of
 
 ROWS, COLUMNS, FACET = "routing_iterations", "reconstruction_weight", "lr_schedule"
 LABEL = 1.2  # inches: the most that names of rows take

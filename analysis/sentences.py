@@ -9,8 +9,8 @@ from analysis.cells import Cell
 from analysis.comparisons import in_reach
 from analysis.fields import apart, name_of, named, value_text
 from analysis.statistics import Comparison
-from analysis.wording import decimals_of, error_text, p_text, setting_text, signed_text, spread_text
-from experiments.significance import ALPHA, seeds_needed
+from analysis.wording import error_text, p_text, setting_text, signed_text, spread_text
+from experiments.significance import ALPHA, decimals_of, seeds_needed
 
 NAMED = 6  # things that a sentence names at most
 

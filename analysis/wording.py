@@ -8,7 +8,7 @@ from analysis.axes import axes_read
 from analysis.cells import Cell
 from analysis.fields import named
 from analysis.statistics import Comparison, Estimate
-from experiments.significance import ALPHA
+from experiments.significance import ALPHA, decimals_of
 
 
 def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:
@@ -35,12 +35,6 @@ def mean_text(estimate: Estimate) -> str:
         return f"{estimate.mean:.2f}" if estimate.n else "—"
     decimals = decimals_of(estimate.sd)
     return f"{estimate.mean:.{decimals}f} ± {estimate.sd:.{decimals}f}"
-
-
-def decimals_of(uncertainty: float) -> int:
-    """Decimals that give an uncertainty two significant digits; 2 if there is none."""
-    # below 1e-9 a deviation is floating-point noise; {:.1e} rounds first, since 0.0996 is 0.10, not 0.100
-    return max(0, 1 - int(f"{uncertainty:.1e}".split("e")[1])) if uncertainty > 1e-9 else 2
 
 
 def interval_text(estimate: Estimate, *, signed: bool = False) -> str:

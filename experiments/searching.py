@@ -25,6 +25,7 @@ from experiments.locks import Launchers
 from experiments.progress import display, tell_untold
 from experiments.record import GRID, TrackedRun
 from experiments.search import Search
+from experiments.significance import decimals_of
 from experiments.sources import Cell, Grid, label
 from experiments.study import Study, Trial
 from experiments.sync import sync
@@ -227,8 +228,11 @@ def _table(grid: Grid, known: Known) -> Table:
     for cell in grid.cells:
         runs = list(_finished(cell, known).values())
         errors_ = [run.metrics["test_error"] for run in runs]
-        sd = f" ± {statistics.stdev(errors_):.3f}" if len(errors_) > 1 else ""
+        sd = statistics.stdev(errors_) if len(errors_) > 1 else 0.0
+        decimals = decimals_of(sd)  # as the tables of the analysis have it
+        test = f"{statistics.fmean(errors_):.{decimals}f}" if runs else "-"
+        test += f" ± {sd:.{decimals}f}" if len(errors_) > 1 else ""
         validation = f"{_mean(runs, VALIDATION):.3f}" if any(VALIDATION in run.metrics for run in runs) else "-"
         count = f"{len(runs)}" if len(runs) == len(cell.configs) else f"{len(runs)} of {len(cell.configs)}"
-        made.add_row(escaped(cell.label), count, validation, f"{statistics.fmean(errors_):.3f}{sd}" if runs else "-")
+        made.add_row(escaped(cell.label), count, validation, test)
     return made

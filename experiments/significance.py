@@ -23,3 +23,9 @@ def seeds_needed(comparisons: int) -> int:
     [6, 7, 9]
     """
     return math.ceil(math.log2(2 * comparisons / ALPHA))
+
+
+def decimals_of(uncertainty: float) -> int:
+    """Decimals that give an uncertainty two significant digits; 2 if there is none."""
+    # below 1e-9 a deviation is floating-point noise; {:.1e} rounds first, since 0.0996 is 0.10, not 0.100
+    return max(0, 1 - int(f"{uncertainty:.1e}".split("e")[1])) if uncertainty > 1e-9 else 2

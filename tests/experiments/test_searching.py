@@ -23,8 +23,11 @@ from sqlalchemy.pool import NullPool
 
 from capsnet.config import RunConfig, from_params
 from capsnet.errors import InputError
+from experiments import searching
 from experiments.executors import Engine, Inline, choose
+from experiments.record import TrackedRun
 from experiments.search_yaml import parse_search
+from experiments.sources import Cell, Grid
 from experiments.study import Study
 from experiments.tracking import Store
 from experiments.watch import Watch
@@ -606,3 +609,25 @@ def test_a_run_that_settled_before_its_worker_died_is_not_trained_again(mlruns: 
     assert len(list(store.runs())) == 1
     worker.acknowledge(job, place)
     assert not list((mlruns / "checkpoints").glob("*/[!.]*"))
+
+
+@pytest.mark.parametrize(
+    ("errors", "shown"),
+    [
+        ([47.76, 51.083, 54.406], "51.1 ± 3.3"),
+        ([0.25, 0.26, 0.29], "0.267 ± 0.021"),
+        ([2.5, 2.5], "2.50 ± 0.00"),
+        ([2.5], "2.50"),
+        ([], "-"),
+    ],
+)
+def test_confirmed_errors_have_the_digits_that_their_deviation_bears(errors: list[float], shown: str) -> None:
+    """As the tables of the analysis have it."""
+    configs = tuple(RunConfig(seed=seed) for seed in range(3))
+    known = {
+        config: TrackedRun(str(config.seed), "FINISHED", {}, {"test_error": error}, {}, 0, 1)
+        for config, error in zip(configs, errors, strict=False)
+    }
+    table = searching._table(Grid("g", "", "", (Cell("c", configs),)), known)
+    assert [*table.columns[3].cells] == [shown]
+    assert [*table.columns[1].cells] == ["3" if len(errors) == 3 else f"{len(errors)} of 3"]
