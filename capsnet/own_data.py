@@ -251,10 +251,13 @@ def lines(place: Path) -> tuple[str, str]:
 
 
 def main() -> int:
-    """Print the lines."""
+    """Print the lines, and as a comment which class of a folder has which number."""
     command: Command = cli.parse(Command, "python -m capsnet.own_data", None)
     for line in lines(command.place):
         terminal.say(line)
+    if command.place.is_dir():  # labels of a file are numbers already
+        numbered = ", ".join(f"{i} {name}" for i, name in enumerate(_files(command.place / "train")))
+        terminal.say(f"# classes: {numbered}")
     return 0
 
 
