@@ -20,16 +20,20 @@ def sorted_runs(runs: pd.DataFrame, axes: Sequence[str]) -> pd.DataFrame:
     return runs.sort_values(by, kind="stable", key=lambda column: column.map(places[str(column.name)]))
 
 
-def axes_read(setting: Mapping[str, Any], compared: Sequence[str] = ()) -> dict[str, Any]:
-    """The axes that mean something to a cell's network, with their values: not all do to each of several models.
-
-    Nor do the sizes of a decoder where there is none, unless weights of the reconstruction are ``compared``: beside the cells
-    of each size stands its own of weight 0.
-    """
+def axes_read(setting: Mapping[str, Any]) -> dict[str, Any]:
+    """The axes that mean something to a cell's network, with their values: not all do to each of several models."""
     unread = MODELS[setting["model"]].unread if "model" in setting else ()
-    if setting.get("reconstruction_weight") == 0 and "reconstruction_weight" not in compared:
-        unread = (*unread, "decoder_hidden")
-    return {axis: value for axis, value in setting.items() if axis not in unread}
+    return {axis: value for axis, value in axes_compared(setting).items() if axis not in unread}
+
+
+def axes_compared(setting: Mapping[str, Any], compared: Sequence[str] = ()) -> dict[str, Any]:
+    """The axes by which cells are equal or differ, with their values.
+
+    The sizes of a decoder are none where there isn't any, unless weights of the reconstruction are ``compared``: beside the
+    cells of each size stands its own of weight 0.
+    """
+    undecoded = setting.get("reconstruction_weight") == 0 and "reconstruction_weight" not in compared
+    return {axis: value for axis, value in setting.items() if not (undecoded and axis == "decoder_hidden")}
 
 
 def texts_of(setting: Mapping[str, Any]) -> list[str]:

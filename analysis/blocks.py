@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from analysis.axes import axes_read, followers
+from analysis.axes import axes_compared, axes_read, followers
 from analysis.cells import Cell
 from analysis.fields import in_order
 
@@ -24,14 +24,15 @@ Blocks = Mapping[int, Sequence[float]]  # seed -> test errors; at one setting of
 def rows_beside(cells: Sequence[Cell], axes: Sequence[str]) -> list[Row]:
     """The cells to which the axes mean something: those that differ in nothing else in one row, by their values of the axes.
 
-    What follows one of the axes is a part of it.
+    What follows one of the axes is a part of it. Of what a model doesn't read its config has the default, so that it stands
+    beside the cells of other models that have that.
     """
     following = followers([cell.setting for cell in cells])
     rows: dict[Values, dict[Values, Cell]] = {}
     for cell in cells:
         means = axes_read(cell.setting)
         if means.keys() >= set(axes):
-            beside = axes_read(cell.setting, axes)
+            beside = axes_compared(cell.setting, axes)
             rest = (beside.get(axis) for axis in cell.setting if axis not in axes and following.get(axis) not in axes)
             rows.setdefault(tuple(rest), {})[tuple(cell.setting[axis] for axis in axes)] = cell
     return list(rows.values())

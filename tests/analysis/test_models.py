@@ -7,7 +7,7 @@ from analysis import tables
 from analysis.axes import axes_read, dictated, texts_of, varying
 from analysis.cells import cells
 from analysis.contrasts import _contrasts
-from analysis.effects import main_effects
+from analysis.effects import interactions, main_effects
 from analysis.heat import squares
 from analysis.published import load
 from analysis.sentences import against, setting
@@ -67,18 +67,37 @@ def test_a_cell_is_named_by_what_means_something_to_it(table1):
     assert against(one.setting, cells(table1)[1].setting) == "reconstruction weight = 0 against 0.0005"
 
 
-def test_a_model_without_routing_says_nothing_of_its_effects(table1):
-    """As it was at r = 3 without reconstruction in every row, it would seem to be one of these."""
+def test_a_model_without_routing_says_nothing_of_its_effects_and_stands_beside_the_cell_with_the_defaults(table1):
+    """As its config has r = 3 without reconstruction, it would seem to be one of the cells that these effects are of."""
     capsules = table1[table1["model"] == "capsnet"]
     found = {(e.axes, e.levels): e.estimate.mean for e in main_effects(cells(table1))}
     alone = {(e.axes, e.levels): e.estimate.mean for e in main_effects(cells(capsules))}
+    models = {own: found.pop(own) for own in [*found] if own[0] == ("model",)}
     assert found == alone
     assert {axes for axes, _ in found} == {("routing_iterations",), ("reconstruction_weight",)}
     assert {k: v.mean for k, v in squares(cells(table1)).items()} == {k: v.mean for k, v in squares(cells(capsules)).items()}
     judged = tables.judged(table1, published=())
-    for asked in ({"model": [("cnn", "capsnet")]}, {"routing_iterations": [(3, 1)]}):
+    [beside] = [c for c in judged.cells if c.setting == {**judged.cells[-1].setting, "model": "capsnet"}]
+    difference = judged.cells[-1].error.mean - beside.error.mean
+    assert models == {
+        (("model",), ("capsnet",)): pytest.approx(-difference / 2),
+        (("model",), ("cnn",)): pytest.approx(difference / 2),
+    }
+    for asked, settings in (({"model": [("cnn", "capsnet")]}, 1), ({"routing_iterations": [(3, 1)]}, 2)):
         [contrast] = _contrasts(judged.cells, asked)
-        assert contrast.settings == (0 if "model" in asked else 2)
+        assert contrast.settings == settings
+        assert "model" not in asked or contrast.comparison.difference.mean == pytest.approx(difference)
+
+
+def test_a_cell_beside_the_product_hides_no_effect_of_the_model(make_runs):
+    """It makes an axis of what one of the models doesn't read."""
+    product = {"model": ["capsnet", "cnn_matched"], "capsule_bias": [False, True]}
+    runs = make_runs(product, seeds=6)
+    more = pd.concat([runs, make_runs({}, seeds=6, base={"routing": "uniform", "routing_iterations": 1})], ignore_index=True)
+    for effects in (main_effects, interactions):
+        alone = {(e.axes, e.levels): e.estimate.mean for e in effects(cells(runs))}
+        assert alone
+        assert {(e.axes, e.levels): e.estimate.mean for e in effects(cells(more))}.items() >= alone.items()
 
 
 def test_every_table_and_plot_of_several_models_is_made(table1, tmp_path):
