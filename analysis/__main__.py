@@ -111,7 +111,8 @@ def _told(found: "Runs") -> None:
         which = f"{count(found.unplanned, 'run')} of configs that no grid here has any more, as from before an edit"
         terminal.warn(
             "beside the grid",
-            f"{which}; --where leaves them out, and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
+            f"{which}; --where in_grid=true leaves them out, "
+            "and another experiment (--experiment, or EXPERIMENT= of make) begins anew",
         )
 
 

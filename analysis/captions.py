@@ -10,6 +10,7 @@ from analysis.axes import axes_read, constants, dictated
 from analysis.cells import Cell, outcomes
 from analysis.fields import legend, name_of, named, text_of, value_text
 from analysis.published import Published
+from analysis.where import beside_the_grid
 
 if TYPE_CHECKING:
     from analysis.comparisons import Comparisons
@@ -37,6 +38,7 @@ def footer(runs: pd.DataFrame) -> str:
         f"seed{'s' * (len(seeds) > 1)} {f'{seeds[0]} to {seeds[-1]}' if consecutive else ', '.join(map(str, seeds))}",
         f"{len(runs)} run{'s' * (len(runs) > 1)}, {int((outcomes(runs) == 'finished').sum())} finished",
         *_filter(runs),
+        *([f"{beside} of configs that no grid here has any more"] if (beside := beside_the_grid(runs)) else []),
         "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
     ]
     return "; ".join(parts) + "."

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.axes import sorted_runs, varying
 from analysis.published import Published, find
 from analysis.statistics import Estimate, t_interval
+from analysis.where import beside_the_grid
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.registry import TEST_SETS
 
@@ -31,6 +32,11 @@ class Cell:
     published_ensemble: Published | None = None
     published_on: Mapping[str, Published] = field(default_factory=dict)  # of errors on further test sets, by their names
     unpaired: frozenset[int] = frozenset()  # seeds whose runs read other data than those of the cells beside it
+
+    @property
+    def in_grid(self) -> bool:
+        """Whether a grid has it, as it is now: not all are from before an edit."""
+        return beside_the_grid(self.runs) < len(self.runs)
 
     @cached_property
     def finished(self) -> "pd.Series[float]":

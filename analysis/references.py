@@ -41,11 +41,14 @@ def choose_reference(cells: Sequence[Cell]) -> tuple[Cell | None, str]:
     settings = [{axis: value for axis, value in axes_read(cell.setting).items() if axis != "dataset"} for cell in cells]
     own = [[pair for pair in setting.items() if is_default(*pair)] for setting in settings]
     whole = [len(mine) == len(setting) for mine, setting in zip(own, settings, strict=True)]
-    place = max(range(len(cells)), key=lambda i: (whole[i], len(own[i])))
+    # what a grid had before an edit is nothing to compare its cells to
+    place = max(range(len(cells)), key=lambda i: (cells[i].in_grid, whole[i], len(own[i])))
     chosen, near = cells[place], ", ".join(named(*pair) for pair in own[place])
     if whole[place]:
         return chosen, PAPERS
-    return chosen, f"no cell has all of the paper's values of these axes; this one is the first with {near}" if near else FIRST
+    of_now = " of the grid as it is now" if any(whole) else ""
+    why = f"no cell{of_now} has all of the paper's values of these axes; this one is the first with {near}"
+    return chosen, why if near else f"{FIRST}{of_now}"
 
 
 def _named(cells: Sequence[Cell], wanted: str) -> list[Cell]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.where import chosen
+from analysis.where import beside_the_grid, chosen
 from capsnet import terminal
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
@@ -59,8 +59,9 @@ class Runs:
         stores: (experiment -> where its runs are tracked).
         runs: one row per config, sorted by it: every field of RunConfig in its type (``decoder_hidden`` as JSON),
             ``experiment, run_id, status`` (finished, failed, killed, running or planned), ``failure, reason``, the last
-            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``DATA``, ``ended``. Its ``attrs`` hold
-            ``where``, by which the rows were chosen, and how many were ``left_out``.
+            values of ``LAST`` (errors in percent), ``seconds`` of training, ``TAGS``, ``DATA``, ``ended``, and ``in_grid``:
+            whether one of the grids has it, as they are now. Its ``attrs`` hold ``where``, by which the rows were chosen, and
+            how many were ``left_out``.
             ``epochs_trained`` are the epochs of a finished run, fewer than its ``epochs`` if it stopped at an error. Where a
             run was tested at another r there are columns ``test_error_r1`` and so on; where on a further test set,
             ``test_error_affnist`` and so on; where routing's passes or hidden layers were looked at, ``logit_change_1`` and
@@ -68,7 +69,6 @@ class Runs:
         strangers: (run id -> why) of what is left out: runs of no config of this version, grids that can't be read.
         repeated: finished runs of configs for which another one, that finished before, speaks.
         grids: (experiment -> its grids), as they stood at their last launches.
-        unplanned: runs that none of these grids has any more, as after an edit of one; they are rows like others.
         data: (run id -> name and SHA-256 of each data set that it read, further test sets included).
     """
 
@@ -77,7 +77,6 @@ class Runs:
     strangers: Mapping[str, str]
     repeated: int = 0
     grids: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
-    unplanned: int = 0
     data: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
     @property
@@ -96,6 +95,11 @@ class Runs:
     def experiment(self) -> str:
         """The experiments' names."""
         return "+".join(self.stores)
+
+    @property
+    def unplanned(self) -> int:
+        """Runs that none of the grids has any more, as after an edit of one; they are rows like others."""
+        return beside_the_grid(self.runs)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
@@ -135,7 +139,7 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     if not configs:
         raise _nothing(list(stores), trials, folder, [*there.unread.values()])
     rows = [_row(config, known.get(config), planned.get(config, "")) for config in configs]
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).assign(in_grid=[not planned or config in planned for config in configs])
     frame["experiment"] = frame["run_id"].map(there.places).fillna(frame["experiment"])
     frame = _typed(frame)
     everything, frame = len(frame), frame[chosen(where, frame)]
@@ -145,10 +149,9 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     speaking = {run.run_id for run in known.values()}
     silent = [run for run in there.runs if run.run_id not in speaking and not {TRIAL, SUPERSEDED} & run.tags.keys()]
     repeated = sum(state(run) == "finished" and run.run_id not in alien for run in silent)
-    unplanned = sum(config not in planned for config in known) if planned else 0
     data = {run.run_id: run.data for run in known.values()}
     strangers = {**there.unread, **there.others, **alien}
-    return Runs(stores, frame.reset_index(drop=True), strangers, repeated, there.grids, unplanned, data)
+    return Runs(stores, frame.reset_index(drop=True), strangers, repeated, there.grids, data)
 
 
 class _Tracked:

@@ -16,6 +16,11 @@ from capsnet.variants import parse
 LISTED = 12  # values that a message lists at most
 
 
+def beside_the_grid(runs: pd.DataFrame) -> int:
+    """How many of the runs no grid has any more, as after an edit of one; none if nobody knows."""
+    return int((~runs["in_grid"].astype(bool)).sum()) if "in_grid" in runs else 0
+
+
 def chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
     """Which rows have one of the values wanted in each column that is named."""
     wanted: dict[str, list[str]] = {}

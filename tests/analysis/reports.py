@@ -82,7 +82,6 @@ def made(
     store: Shelf | None = None,
     strangers: dict[str, str] | None = None,
     repeated: int = 0,
-    unplanned: int = 0,
 ) -> Runs:
     """Runs as they are read from a store."""
     runs = runs.assign(hardware="2 cores", versions="torch 2.15", parameters=7.0) if "hardware" not in runs else runs
@@ -92,7 +91,7 @@ def made(
     }
     began = runs[runs["run_id"].notna()]
     data = {run: [shelves[name].data] for run, name in zip(began["run_id"], began["experiment"], strict=True)}
-    return Runs(shelves, runs, strangers or {}, repeated, grids, unplanned, data)
+    return Runs(shelves, runs, strangers or {}, repeated, grids, data)
 
 
 def failed(runs: pd.DataFrame, place: int, outcome: str, reason: str | None = None) -> None:

@@ -87,6 +87,19 @@ def test_the_papers_cell_is_the_reference_or_the_one_nearest_to_it(make_runs, ax
     assert (reference.setting, said) == (setting, why)
 
 
+def test_what_a_grid_had_before_an_edit_is_no_reference(make_runs):
+    runs = make_runs({"epochs": [4, 8], "routing_iterations": [1, 3]}, base={"validation_size": 100})
+    for epochs in (4, 8):
+        reference, said = choose_references(cells(shuffled(runs.assign(in_grid=runs["epochs"] == epochs))))["mnist"]
+        assert reference.setting == {"epochs": epochs, "routing_iterations": 3}
+        assert said == "no cell has all of the paper's values of these axes; this one is the first with r 3"
+    runs = make_runs({"routing_iterations": [1, 2, 3]})
+    reference, said = choose_references(cells(runs.assign(in_grid=runs["routing_iterations"] < 3)))["mnist"]
+    assert (reference.setting, said) == ({"routing_iterations": 1}, "the first cell of the grid as it is now")
+    some = runs.assign(in_grid=runs["seed"] == 0)  # a cell is of the grid if one of its seeds is
+    assert choose_references(cells(some))["mnist"][0].setting == {"routing_iterations": 3}
+
+
 def test_what_a_model_does_not_read_makes_no_cell_the_reference(make_runs):
     """A matched network has the defaults of all fields of routing, and a network without dropout the default of that."""
     others = [{"routing": "static", "routing_iterations": 1}, {"routing": "em", "routing_iterations": 5}]

@@ -204,8 +204,9 @@ def test_two_builds_have_the_same_bytes_whatever_the_order(quick, tmp_path):
 
 def test_it_tells_what_was_asked_found_and_spent(mixed, tmp_path):
     mixed.loc[0, "git_commit"] = "fedcba9-dirty-0123abcd"
+    mixed["in_grid"] = [False] * 3 + [True] * 3
     store = Shelf(metrics={("run001", "seconds"): [(1, 2.0), (2, 3.5)]})
-    words = Page(rendered(made(mixed, store, {"run99": "'alien' is unknown"}, 2, 3), drawn(tmp_path))).words
+    words = Page(rendered(made(mixed, store, {"run99": "'alien' is unknown"}, 2), drawn(tmp_path))).words
     for said in (
         "Grid quick Does routing pay? It should. The grid as YAML description: | Does routing pay?",
         "The lowest mean test error is 4.10 ± 0.14 % (n=2 of 3; 1 not run), with r = 3.",

@@ -198,6 +198,10 @@ def test_runs_that_an_edited_grid_no_longer_has_are_counted(tmp_path: Path) -> N
     found = read_runs("e", tmp_path)
     assert len(found.runs) == 1 + 4
     assert found.unplanned == 1
+    assert found.runs["in_grid"].tolist() == [epochs == 4 for epochs in found.runs["epochs"]]
+    now = read_runs("e", tmp_path, ["in_grid=true"])
+    assert (len(now.runs), now.unplanned) == (4, 0)
+    assert read_runs("e", tmp_path, ["epochs=2"]).unplanned == 1
 
 
 def test_curves_hold_every_epoch_of_every_metric(mlruns: Path) -> None:

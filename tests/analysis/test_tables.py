@@ -188,6 +188,12 @@ def test_footer_tells_the_origin(quick, fail):
     )
 
 
+def test_footer_tells_of_runs_that_no_grid_has(quick):
+    assert "no grid" not in accuracy(quick.assign(in_grid=True)).notes[-1]
+    quick["in_grid"] = [i > 3 for i in range(len(quick))]
+    assert "; 36 runs, 36 finished; 4 of configs that no grid here has any more; last run" in accuracy(quick).notes[-1]
+
+
 def test_footer_tells_what_a_filter_left_out_and_counts_results(quick):
     quick.loc[3, "test_error"] = float("nan")
     quick.attrs = {"where": ("routing_iterations=1", "seed=0"), "left_out": 6}
