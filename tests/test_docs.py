@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "results" / "README.md"])
 
 
 def test_every_test_that_a_guarantee_names_exists_and_is_as_fast_as_it_says():
@@ -30,8 +30,19 @@ def test_every_test_that_a_guarantee_names_exists_and_is_as_fast_as_it_says():
 def test_links_lead_somewhere(path):
     prose = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose):
-        if not re.match(r"https?://|#", target):
-            assert (path.parent / target.partition("#")[0]).exists(), target
+        if re.match(r"https?://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        there = path.parent / file if file else path
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there.read_text()), target
+
+
+def anchors(text):
+    """What GitHub calls the headings: small letters, spaces as hyphens, and no other signs."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), flags=re.MULTILINE)
+    bare = (re.sub(r"\]\([^)]*\)", "]", heading) for heading in headings)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in bare}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 import capsnet.schedules
 from capsnet import training
 from capsnet.augmentation import AUGMENTATIONS, Augmentation
+from capsnet.config import RunConfig
 from capsnet.data import Split
 from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
@@ -102,37 +104,65 @@ def test_another_seed_gives_another_run_in_each_of_its_streams(tiny, cpu):
         )
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seed": 1},
-        {"augmentation": "none"},
-        {"augmentation": "shift(pixels=2)"},
-        {"train_size": 101},
-        {"conv_channels": 9},
-        {"routing_iterations": 2},
-        {"routing_iterations": 1},
-        {"capsule_bias": True},
-        {"hidden_capsules": (12,)},
-        {"reconstruction_weight": 1e-2},
-        {"batch_size": 31},
-        {"learning_rate": 2e-3},
-        {"lr_schedule": "constant"},
-        {"decoder_hidden": (15,)},
-        {"mask": "prediction"},
-        {"mask": "none"},
-        {"precision": "bf16"},
-        {"adam_epsilon": 1e-3},
-        {"weight_decay": 0.1},
-        {"votes_std": 0.3},
-        {"gradient_clip": 0.01},
-    ],
-    ids=str,
-)
+CHANGES = [
+    {"seed": 1},
+    {"augmentation": "none"},
+    {"augmentation": "shift(pixels=2)"},
+    {"train_size": 101},
+    {"conv_channels": 9},
+    {"routing_iterations": 2},
+    {"routing_iterations": 1},
+    {"capsule_bias": True},
+    {"hidden_capsules": (12,)},
+    {"reconstruction_weight": 1e-2},
+    {"batch_size": 31},
+    {"learning_rate": 2e-3},
+    {"lr_schedule": "constant"},
+    {"decoder_hidden": (15,)},
+    {"mask": "prediction"},
+    {"mask": "none"},
+    {"precision": "bf16"},
+    {"adam_epsilon": 1e-3},
+    {"weight_decay": 0.1},
+    {"votes_std": 0.3},
+    {"gradient_clip": 0.01},
+    {"validation_size": 59},
+    {"model": "cnn_matched"},
+    {"conv_kernel": 4},
+    {"primary_types": 3},
+    {"primary_dim": 3},
+    {"primary_kernel": 4},
+    {"primary_stride": 1},
+    {"class_dim": 5},
+    {"squash": "half"},
+    {"routing": "em"},
+    {"none_of_the_above": True},
+    {"routing_gradient": "detached"},
+    {"loss": "cross_entropy"},
+]
+ELSEWHERE = {  # fields that do not change the loss of an epoch of these digits -> what shows what they do
+    "dataset": "tests/capsnet/test_datasets.py::test_a_network_learns_from_patches",
+    "dropout": "tests/capsnet/test_baselines.py::test_steps_drop_units_and_another_share_gives_another_run",
+    "epochs": "tests/capsnet/test_training.py::test_every_epoch_sees_every_image_once_in_another_order",
+    "stop_at_error": "tests/experiments/test_stopping.py::test_a_run_ends_after_the_first_epoch_that_is_good_enough",
+    "test_batch_size": "tests/capsnet/test_training.py::test_test_batch_size_changes_no_number",
+    "test_routing_iterations": "tests/capsnet/test_training.py::test_a_trained_network_is_tested_at_another_r",
+    "test_sets": "tests/experiments/test_stopping.py::test_further_test_sets_are_tested_once_and_logged_with_their_digests",
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_no_flag_is_read_and_ignored(tiny, run, changes):
     """Each of these changes the loss; routing's passes differ when the capsules have grown a little."""
     losses = [run(tiny(**{"epochs": 3, "learning_rate": 0.02, **c})).history[2].train_loss for c in ({}, changes)]
     assert losses[0] != losses[1]
+
+
+def test_every_field_is_shown_to_do_something():
+    assert {name for change in CHANGES for name in change} | ELSEWHERE.keys() == RunConfig.model_fields.keys()
+    for place in ELSEWHERE.values():
+        file, _, test = place.partition("::")
+        assert f"\ndef {test}(" in (Path(__file__).parents[2] / file).read_text()
 
 
 def test_test_batch_size_changes_no_number(tiny, run):
