@@ -41,7 +41,15 @@ def footer(runs: pd.DataFrame) -> str:
         *([f"{beside} of configs that no grid here has any more"] if (beside := beside_the_grid(runs)) else []),
         "no run has ended" if pd.isna(last) else f"last run ended {last:%Y-%m-%d %H:%M} UTC",
     ]
-    return "; ".join(parts) + "."
+    editions = runs.groupby("dataset")["data_sha256"].nunique()
+    return "; ".join(parts) + "." + "".join(_mixed(str(name), int(count)) for name, count in editions.items())
+
+
+def _mixed(dataset: str, digests: int) -> str:
+    """What is to be known of a mean over runs that read different files."""
+    if digests < 2:
+        return ""
+    return f" Runs read {digests} different editions of {dataset}: means are of all, and only runs of one are compared."
 
 
 def published_text(entry: Published) -> str:

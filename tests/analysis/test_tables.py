@@ -194,6 +194,14 @@ def test_footer_tells_of_runs_that_no_grid_has(quick):
     assert "; 36 runs, 36 finished; 4 of configs that no grid here has any more; last run" in accuracy(quick).notes[-1]
 
 
+def test_footer_tells_of_editions_of_a_data_set(quick):
+    half = ["a" * 64 if i % 2 else None for i in range(len(quick))]  # some runs are of before it was noted
+    assert "edition" not in accuracy(quick.assign(data_sha256=half)).notes[-1]
+    quick["data_sha256"] = ["a" * 64 if i % 2 else "b" * 64 for i in range(len(quick))]
+    expected = " Runs read 2 different editions of digits: means are of all, and only runs of one are compared."
+    assert accuracy(quick).notes[-1].endswith(expected)
+
+
 def test_footer_tells_what_a_filter_left_out_and_counts_results(quick):
     quick.loc[3, "test_error"] = float("nan")
     quick.attrs = {"where": ("routing_iterations=1", "seed=0"), "left_out": 6}
