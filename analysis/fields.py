@@ -8,6 +8,7 @@ from typing import Any
 
 from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS
+from capsnet.errors import InputError
 from capsnet.variants import parse
 from experiments.sources import shortened
 
@@ -77,5 +78,8 @@ def place(field: str, value: Any) -> Any:
 
 @lru_cache(maxsize=4096)  # runs by the thousand hold a few texts
 def _place_of_variant(field: str, text: str) -> tuple[Any, ...]:
-    variant = parse(text, VARIANTS[field], field)
+    try:
+        variant = parse(text, VARIANTS[field], field)
+    except InputError:  # a table is shown whatever stands in it
+        return (text,)
     return variant.name, *variant.arguments.values()

@@ -32,6 +32,7 @@ ORDERS = {
             "exponential(gamma=0.96, every=2)",
         ],
     ),
+    "texts that mean nothing": ("loss", ["focal", "margin", "margin(", "margin(unknown=3)", "nonesuch"]),
     "lists": ("decoder_hidden", ["[64]", "[64, 128]", "[512]"]),
     "all images are the most": ("train_size", [100, 2000, 0]),
 }
