@@ -1,4 +1,4 @@
-"""Which runs a table is of: --where column=value."""
+"""Which runs a table is of: --where column=value, and how many of them no grid has any more."""
 
 import json
 from collections.abc import Sequence
