@@ -24,7 +24,7 @@ from analysis.comparisons import Comparisons
 from analysis.fields import name_of, named, place
 from analysis.formats import Table
 from analysis.wording import error_text
-from experiments.sources import shortened
+from experiments.labels import shortened
 
 MEASURE = "test error (%)"
 

@@ -10,7 +10,7 @@ from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS
 from capsnet.errors import InputError
 from capsnet.variants import parse
-from experiments.sources import shortened
+from experiments.labels import shortened
 
 NAMES = {"routing_iterations": "r"}
 """Fields whose readable name is not the field's own with spaces for underscores; :func:`legend` explains them."""

@@ -11,7 +11,7 @@ from analysis.fields import NAMES, is_default, named, text_of, value_text
 from capsnet.choices import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
-from experiments.sources import SHORT
+from experiments.labels import SHORT
 
 # not "the paper's cell": what is equal in all cells, as the data set and the size of the network, need not be the paper's
 PAPERS = "the cell with the paper's values of these axes"

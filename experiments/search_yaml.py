@@ -9,9 +9,10 @@ from typing import Any
 from capsnet.config import make_config
 from capsnet.errors import InputError, is_text, unknown
 from capsnet.variants import Variant, parse
+from experiments.documents import read_document, read_mapping, read_named
 from experiments.samplers import PRUNERS, SAMPLERS, SINGLE
 from experiments.search import OBJECTIVES, PRUNED_BY, Confirm, Search
-from experiments.sources import MOST_SEEDS, read_document, read_mapping, read_named
+from experiments.sources import MOST_SEEDS
 from experiments.space_yaml import read_space
 
 SHIPPED = Path(__file__).parent / "searches"

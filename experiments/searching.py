@@ -20,13 +20,14 @@ from experiments.gridding import Wish, run_grid
 from experiments.jobs import Place
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import Known, by_config
+from experiments.labels import label
 from experiments.launch import launch
 from experiments.locks import Launchers
 from experiments.progress import display, tell_untold
 from experiments.record import GRID, TrackedRun
 from experiments.search import Search
 from experiments.significance import decimals_of
-from experiments.sources import Cell, Grid, label
+from experiments.sources import Cell, Grid
 from experiments.study import Study, Trial
 from experiments.sync import sync
 from experiments.tracking import FIGURES

@@ -14,10 +14,10 @@ from experiments.gridding import make_job
 from experiments.jobs import Job, Outcome, Place, trial_state
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import by_config, state
+from experiments.labels import label
 from experiments.progress import Display
 from experiments.record import GRID, REASON, TRIAL, TRIAL_STATE, TrackedRun
 from experiments.search import Search
-from experiments.sources import label
 from experiments.study import Study, Trial
 from experiments.watch import FAULTS
 

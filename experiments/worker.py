@@ -23,6 +23,7 @@ from experiments import stores
 from experiments.client import FAULTS
 from experiments.jobs import Job, Outcome, Place, kind, trial_state
 from experiments.journal import FILES, BusyError, Journal, folder_of
+from experiments.labels import brief_label
 from experiments.provenance import code, git_commit, hardware, versions
 from experiments.record import (
     BEFORE,
@@ -46,7 +47,6 @@ from experiments.record import (
 )
 from experiments.recorder import PATIENCE, Recorder
 from experiments.runlog import GoneError, RunLog
-from experiments.sources import brief_label
 
 TIMES = ("time", "seconds", "images_per_second")  # fields of an epoch that differ when it is trained again
 

@@ -1,5 +1,6 @@
 """Grids: what YAML means, and that nothing wrong in it gets through."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,7 +9,8 @@ from ruamel.yaml import YAML
 
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError
-from experiments.sources import SHIPPED, SHORT, brief_label, parse_grid, read_grid
+from experiments.labels import SHORT, brief_label
+from experiments.sources import SHIPPED, parse_grid, read_grid
 
 SMALL = "base: {dataset: digits, validation_size: 100, conv_kernel: 5, primary_kernel: 5, epochs: 1}\n"
 
@@ -63,6 +65,68 @@ def test_axes_make_a_product_and_also_adds_single_cells() -> None:
     found = [(c.routing, c.routing_iterations, c.reconstruction_weight, c.seed) for cell in grid.cells for c in cell.configs]
     product = [("dynamic", r, w, s) for r in (1, 3) for w in (0.0, 5e-4, 1e-2) for s in (7, 3)]
     assert found == [*product, ("uniform", 1, 5e-4, 7), ("uniform", 1, 5e-4, 3)]
+
+
+def test_exclude_leaves_out_cells_that_have_all_that_an_entry_names() -> None:
+    text = SMALL + (
+        "axes: {routing: [dynamic, uniform, random], routing_iterations: [1, 2, 3], decoder_hidden: [[4], [4, 8]]}\n"
+        "exclude:\n"
+        "  - {routing: [uniform, random], routing_iterations: [2, 3]}\n"
+        "  - {routing: random, decoder_hidden: [4, 8]}\n"  # a list that is one value
+        "  - {decoder_hidden: [[4]], routing_iterations: 3}\n"
+        "also: [{routing: random, decoder_hidden: [4, 8], routing_iterations: 1}]"  # which is beside the product
+    )
+    found = [
+        (c.routing, c.routing_iterations, c.decoder_hidden)
+        for cell in parse_grid(text, "g", "g.yaml").cells
+        for c in cell.configs
+    ]
+    assert found == [
+        ("dynamic", 1, (4,)),
+        ("dynamic", 1, (4, 8)),
+        ("dynamic", 2, (4,)),
+        ("dynamic", 2, (4, 8)),
+        ("dynamic", 3, (4, 8)),
+        ("uniform", 1, (4,)),
+        ("uniform", 1, (4, 8)),
+        ("random", 1, (4,)),
+        ("random", 1, (4, 8)),
+    ]
+
+
+def test_true_and_one_are_different_values_to_exclude() -> None:
+    text = SMALL + "axes: {capsule_bias: [false, true], batch_size: [1, 2]}\nexclude: [{capsule_bias: 1}]"
+    with pytest.raises(InputError, match=r"1 in exclude of g.yaml is no value of the axis capsule_bias; values: false, true"):
+        parse_grid(text, "g", "g.yaml")
+
+
+@pytest.mark.parametrize("routings", ["[uniform, dynamic]", "[dynamic, uniform]"])
+@pytest.mark.parametrize("iterations", ["[1, 3]", "[5, 1, 3]"])
+def test_the_entry_that_an_error_proposes_makes_the_grid_valid_and_leaves_out_no_good_cell(
+    routings: str, iterations: str
+) -> None:
+    axes = f"batch_size: [1, 2], routing: {routings}, routing_iterations: {iterations}, learning_rate: [0.1, 0.2]"
+    text = f"{SMALL}axes: {{{axes}}}"
+    with pytest.raises(InputError, match="must be 1") as caught:
+        parse_grid(text, "g", "g.yaml")
+    [message] = str(caught.value).splitlines()
+    entry = message.partition("to leave out what can't be: ")[2]
+    cells = parse_grid(f"{text}\n{entry}", "g", "g.yaml").cells
+    assert len(cells) == 4 * (1 + len(json.loads(iterations)))
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        "{batch_size: [-1, 2], routing_iterations: [1, 3]}",  # a value is wrong by itself
+        "{routing: [uniform], routing_iterations: [3, 5]}",  # nothing would be left
+        "{routing: [dynamic, uniform], routing_iterations: [3, 5]}",  # of uniform
+    ],
+)
+def test_no_entry_is_proposed_where_a_value_never_fits(axes: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_grid(f"{SMALL}axes: {axes}", "g", "g.yaml")
+    assert "to leave out" not in str(caught.value)
 
 
 def test_a_number_with_an_exponent_is_a_number() -> None:
@@ -141,6 +205,37 @@ BAD = {
     ),
     "nested without end": (f"base: {{decoder_hidden: {'[' * 900}1{']' * 900}}}", ["g.yaml is nested too deeply"]),
     "also is a mapping": ("also: {epochs: 2}", ["also of g.yaml", "list"]),
+    "exclude is a mapping": ("axes: {epochs: [2, 3]}\nexclude: {epochs: 2}", ["exclude of g.yaml must be a list"]),
+    "an empty entry in exclude": ("axes: {epochs: [2, 3]}\nexclude: [{}]", ["exclude of g.yaml has an empty entry"]),
+    "a field that is no axis": (
+        "base: {epochs: 3}\naxes: {routing_iterations: [1, 3]}\nexclude: [{epochs: 3}]",
+        ["epochs in exclude of g.yaml is no axis; axes: routing_iterations"],
+    ),
+    "exclude without axes": (
+        "base: {epochs: 3}\nexclude: [{epochs: 3}]",
+        ["epochs in exclude of g.yaml is no axis; axes: none"],
+    ),
+    "misspelt field in exclude": (
+        "axes: {epochs: [2, 3]}\nexclude: [{epoch: 3}]",
+        ["'epoch' in exclude of g.yaml", "'epochs'"],
+    ),
+    "no value of the axis": (
+        "axes: {epochs: [2, 3]}\nexclude: [{epochs: [3, 4]}]",
+        ["4 in exclude", "axis epochs; values: 2, 3"],
+    ),
+    "all that is wrong at once": (
+        "axes: {epochs: 3}\nexclude: [{epochs: 3, routing: me, colour: 1}]\nseeds: 0",
+        ["axis epochs of g.yaml must be a list", "routing in exclude of g.yaml is no axis", "'colour' in exclude", "seeds of"],
+    ),
+    "no value at all": ("axes: {epochs: [2, 3]}\nexclude: [{epochs: []}]", ["[] in exclude", "axis epochs; values: 2, 3"]),
+    "everything is left out": (
+        "axes: {epochs: [2, 3]}\nexclude: [{epochs: [2, 3]}]",
+        ["exclude of g.yaml leaves out every cell"],
+    ),
+    "left out twice": (
+        "axes: {epochs: [2, 3]}\nexclude: [{epochs: 3}, {epochs: [3]}]",
+        ["the 2. entry of exclude of g.yaml leaves out nothing"],
+    ),
     "two equal cells": ("axes: {epochs: [2, 3, 2]}", ["two equal cells", "epochs=2"]),
     "equal in another spelling": (
         "axes: {lr_schedule: ['step(gamma=0.5, every=2)', 'step(every=2,gamma=.5)']}",

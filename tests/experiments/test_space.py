@@ -15,7 +15,7 @@ from capsnet.config import FIELDS, make_config
 from capsnet.registry import DATASETS
 from capsnet.routings import ROUTINGS
 from capsnet.variants import parse
-from experiments.sources import read_document
+from experiments.documents import read_document
 from experiments.space import CORNERS, Choice, Range, Space, Values
 from experiments.space_yaml import read_space
 
