@@ -20,8 +20,9 @@ from torch import Tensor
 from analysis import pairs_figure
 from analysis.pictures import ACROSS, examples_in_lines, mosaic, show, side
 from analysis.routing_figure import routing
-from analysis.style import COLUMN, note, save, style
+from analysis.style import COLUMN, LINE, note, save, style, wrapped
 from analysis.trained import Trained
+from analysis.wording import classes_text
 from capsnet.data import Data, Split
 from capsnet.errors import InputError
 
@@ -71,6 +72,8 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
         image, decoded = column
         return f"({labels[image]}, {predictions[image]}" + (")" if whole else f", {decoded})")
 
+    named = [label for image, decoded in columns for label in (labels[image], predictions[image], decoded)]
+    key = wrapped(classes_text(trained.config.dataset, named), COLUMN)
     with style():
         figure = examples_in_lines(
             columns,
@@ -78,7 +81,7 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
             head,
             lambda column: ORANGE if column[0] in wrong else "black",
             tall=2 * side(split.images, ACROSS) + 0.25,
-            foot=0.8,
+            foot=0.8 + LINE * len(key.splitlines()),
         )
         note(
             figure,
@@ -87,13 +90,17 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
             else "(l, p, r): label, prediction, class whose capsule is decoded",
             "black: of each class, its first image that is recognised",
             _failures(len(wrong), int(trained.wrong.sum()), len(split)),
+            key,
             trained.title,
         )
         return save(figure, folder / "reconstructions")
 
 
 def examples(labels: Sequence[int], predictions: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Which images to show: of each class the first that is recognised, and the first ``FAILURES`` of those that are not."""
+    """Which images to show: of each class the first that is recognised, and ``FAILURES`` of those that are not.
+
+    These are evenly spread from the first to the last: of a test set that is ordered by class the first would be of one.
+    """
     right: dict[int, int] = {}
     wrong = []
     for i, (label, prediction) in enumerate(zip(labels, predictions, strict=True)):
@@ -101,7 +108,9 @@ def examples(labels: Sequence[int], predictions: Sequence[int]) -> tuple[list[in
             right.setdefault(label, i)
         else:
             wrong.append(i)
-    return [right[label] for label in sorted(right)], wrong[:FAILURES]
+    if len(wrong) > FAILURES:
+        wrong = [wrong[round(i * (len(wrong) - 1) / (FAILURES - 1))] for i in range(FAILURES)]
+    return [right[label] for label in sorted(right)], wrong
 
 
 def perturbations(trained: Trained, split: Split, folder: Path, image: int | None = None) -> list[Path]:
@@ -120,6 +129,7 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
     """
     image = _image(trained, split, image)
     rows, capsule = perturbed(trained, split, image), longest(trained, split, image)
+    called = trained.config.facts.called
     with style():
         figure = Figure(figsize=(COLUMN, side(split.images, len(DELTAS)) * (len(rows) + 1) + 1.05), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=[1, len(rows)])
@@ -129,9 +139,9 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
         _text(above, _of_image(trained, image, capsule), 2)
         show(below, rows, [_signed(delta) for delta in DELTAS], range(1, len(rows) + 1), rotation=90)
         if len(rows) < LABELLED:
-            below.set_title(f"added to one dimension, a row, of the capsule of class {capsule}")
+            below.set_title(f"added to one dimension, a row, of the capsule of class {called(capsule)}")
         else:
-            below.set_ylabel(f"dimension of the capsule of class {capsule}")
+            below.set_ylabel(f"dimension of the capsule of class {called(capsule)}")
             below.set_title("added to one dimension")
         beside = ["all other capsules are decoded, too, as they are"] if trained.config.mask == "none" else []
         note(figure, *beside, trained.title)
@@ -144,7 +154,7 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
     Arguments and errors are those of :func:`perturbations`.
     """
     image = _image(trained, split, image)
-    rows = perturbed(trained, split, image)
+    rows, called = perturbed(trained, split, image), trained.config.facts.called
     dims, across = len(rows), int(np.ceil(np.sqrt(len(rows))))
     blank = rows.new_ones(-dims % across, *rows.shape[1:])
     tiles = torch.cat([rows, blank]).unflatten(0, (-1, across))  # [down, across, deltas, channels, height, width]
@@ -154,7 +164,7 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
         starts = range(1, dims + 1, across)
         show(above, tiles[:, :, 0], sides=[f"{start}–{min(start + across - 1, dims)}" for start in starts])
         above.set_ylabel("dimensions")
-        above.set_title(f"test image {image}, capsule of class {longest(trained, split, image)}")
+        above.set_title(f"test image {image}, capsule of class {called(longest(trained, split, image))}")
         [slider] = below.plot([0], [0], "D", color="black", clip_on=False)
         below.set(xlim=(DELTAS[0], DELTAS[-1]), xticks=[DELTAS[0], 0, DELTAS[-1]], yticks=[], xlabel="added")
         figure.draw_without_rendering()
@@ -196,11 +206,12 @@ def longest(trained: Trained, split: Split, image: int) -> int:
 
 
 def _of_image(trained: Trained, image: int, capsule: int) -> str:
-    label, prediction = trained.labels[image].tolist(), trained.predictions[image].tolist()
-    if isinstance(label, int):
+    called = trained.config.facts.called
+    told = (trained.labels[image], trained.predictions[image])
+    label, prediction = (" and ".join(map(called, classes.reshape(-1).tolist())) for classes in told)
+    if trained.labels.ndim == 1:
         return f"test image {image} and its reconstruction:\nlabel {label}, prediction {prediction}"
-    labels, answers = (" and ".join(map(str, pair)) for pair in (label, prediction))
-    return f"test image {image} and its capsule of {capsule}, decoded:\nlabels {labels}, prediction {answers}"
+    return f"test image {image} and its capsule of {called(capsule)}, decoded:\nlabels {label}, prediction {prediction}"
 
 
 def _pair(
@@ -216,8 +227,9 @@ def _pair(
 def _failures(shown: int, failures: int, images: int) -> str:
     if not failures:
         return f"no failure in {images:,} test images"
-    which = f"the first {shown} of {failures:,} failures" if shown < failures else f"every failure ({failures})"
-    return f"orange: {which} in {images:,} test images"
+    if shown == failures:
+        return f"orange: every failure ({failures}) in {images:,} test images"
+    return f"orange: {shown} of {failures:,} failures in {images:,} test images, evenly spread"
 
 
 def _image(trained: Trained, split: Split, image: int | None) -> int:

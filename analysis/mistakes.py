@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 from numpy import ndarray
 
 from analysis import heat
+from analysis.cells import dataset_of
 from analysis.comparisons import Comparisons, Images
-from analysis.pooled import NO_PREDICTIONS, Seen, answers_to, most_mistaken, seen
+from analysis.pooled import NO_PREDICTIONS, Seen, answers_to, classes_beside, most_mistaken, seen
 from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, by_dataset, wrapped, write_all
-from analysis.wording import setting_text
+from analysis.wording import classes_text, setting_text
+from capsnet.registry import DATASETS
 
 ACROSS, DOWN = 5, 3  # test images on a page
 
@@ -73,7 +75,7 @@ def confusion(comparisons: Comparisons) -> list[Figure]:
     percent = 100 * table / np.where(totals, totals, 1)
     right = np.eye(len(table), dtype=bool)
     texts = [[_percent(p) for p in line] for line in percent]
-    names = list(map(str, range(len(table))))
+    numbers = range(len(table))
     which = "the reference" if cell is comparisons.reference else "the first cell with predictions"
     title = setting_text(cell.setting) + (f" ({which})" if len(comparisons.cells) > 1 else "")
     values = np.where(right, np.nan, percent)
@@ -88,7 +90,8 @@ def confusion(comparisons: Comparisons) -> list[Figure]:
             "the column of what was answered in its place; if both are missed, half in each of two columns"
         )
         axes = ("class in the image", "found, or answered in its place")
-    field = heat.Field(title, axes, names, names, values.tolist(), texts, pad=0.035)
+    names = list(map(DATASETS[dataset_of(cell)].called, numbers))
+    field = heat.Field(title, axes, names, list(map(str, numbers)), values.tolist(), texts, pad=0.035)
     largest = float(np.nanmax(values, initial=0))
     return heat.draw([field], SEQUENTIAL, Normalize(0, largest or 1), note)
 
@@ -107,7 +110,9 @@ def mistaken(comparisons: Comparisons, images: ndarray | None) -> list[Figure]:
     if not len(chosen):
         raise NothingToDrawError("no run gets any test image wrong")
     down = -(-len(chosen) // ACROSS)
-    note = wrapped(_note(group, len(chosen)), PAGE - 0.2)
+    beside = {label for image in chosen for label in classes_beside(group, image)}
+    said = [_note(group, len(chosen)), classes_text(dataset_of(group.cells[0]), beside)]
+    note = "\n".join(wrapped(part, PAGE - 0.2) for part in said if part)
     below = group.labels[0].size  # lines; beside those of the answers
     figure = Figure(figsize=(PAGE, (1.8 + LINE * below) * down + LINE * note.count("\n") + 0.3), layout="constrained")
     panels = figure.subplots(down, ACROSS, squeeze=False)

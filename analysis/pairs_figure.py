@@ -11,6 +11,7 @@ from torch import Tensor
 from analysis.pictures import ACROSS, examples_in_lines, side
 from analysis.style import COLOURS, note, save, style
 from analysis.trained import Trained
+from analysis.wording import classes_text
 from capsnet.data import Split
 
 RIGHT, ABSENT, WRONG = 10, 2, 6  # pairs that are shown at most: two lines, and two more
@@ -136,4 +137,5 @@ def _notes(trained: Trained, chosen: Sequence[Column]) -> list[str]:
         said.append(f"red: {which} of {images:,} that are not recognised, decoded from the labels and from the prediction (P)")
     else:
         said.append(f"all {images:,} pairs are recognised")
-    return [*said, trained.title]
+    named = [label for column in chosen for label in (*column.classes, *_pair(trained.labels[column.image]))]
+    return [*said, classes_text(trained.config.dataset, named), trained.title]

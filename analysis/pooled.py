@@ -85,15 +85,22 @@ def most_mistaken(group: Seen, most: int) -> Int[ndarray, " chosen"]:
     return order[group.wrong[order] > 0]
 
 
-def answers_to(group: Seen, image: int) -> list[str]:
-    """The true class and the two most frequent answers: their share of the runs and the mean length of their capsule.
+def classes_beside(group: Seen, image: int) -> list[int]:
+    """The true class and, if they are others, the two most frequent answers.
 
     Of two true classes both, and the two most frequent answers that are neither.
     """
     labels, votes, lengths = group.labels[image].reshape(-1), group.votes[image], group.lengths[image]
     ordered = np.lexsort((-lengths, -votes))
     others = ordered[:2] if len(labels) == 1 else ordered[~np.isin(ordered, labels)][:2]
-    given = [answer for answer in others if votes[answer] and answer not in labels]
-    named = [*((f"true {label}", label) for label in labels), *((str(answer), answer) for answer in given)]
-    lines = [f"{name}: {100 * votes[i] / group.runs:.0f}%, {group.measure} {lengths[i]:.2f}" for name, i in named]
+    return [*labels.tolist(), *(int(answer) for answer in others if votes[answer] and answer not in labels)]
+
+
+def answers_to(group: Seen, image: int) -> list[str]:
+    """Of each of :func:`classes_beside` its share of the runs and the mean length of its capsule; as many lines for all."""
+    labels, votes, lengths = group.labels[image].reshape(-1), group.votes[image], group.lengths[image]
+    lines = [
+        f"{'true ' * (i in labels)}{i}: {100 * votes[i] / group.runs:.0f}%, {group.measure} {lengths[i]:.2f}"
+        for i in classes_beside(group, image)
+    ]
     return [*lines, *[""] * (2 + len(labels) - len(lines))]

@@ -137,8 +137,8 @@ def wrapped(text: str, inches: float) -> str:
 
 
 def note(figure: Figure, *parts: str) -> None:
-    """Say below a figure what it shows, each part on a line of its own."""
-    figure.supxlabel("\n".join(wrapped(part, figure.get_figwidth()) for part in parts), fontsize=SMALL)
+    """Say below a figure what it shows, each part that isn't empty on a line of its own."""
+    figure.supxlabel("\n".join(wrapped(part, figure.get_figwidth()) for part in parts if part), fontsize=SMALL)
 
 
 def size_of(text: str) -> tuple[float, int]:

@@ -1,14 +1,22 @@
 """Numbers as text: as many digits as their uncertainty bears, a true minus sign, never a p of 0."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from analysis.axes import axes_read
 from analysis.cells import Cell
 from analysis.fields import named
 from analysis.statistics import Comparison, Estimate
+from capsnet.registry import DATASETS
 from experiments.significance import ALPHA, decimals_of
+
+
+def classes_text(dataset: str, labels: Iterable[int]) -> str:
+    """``classes: 0 (cat), 3 (dog)`` of those labels; nothing of a data set whose classes have no names."""
+    facts = DATASETS[dataset]
+    called = [facts.called(label).replace(" ", "\xa0") for label in sorted(set(labels))]  # so that no line ends within one
+    return f"classes: {', '.join(called)}" if facts.names else ""
 
 
 def setting_text(setting: Mapping[str, Any], between: str = " ") -> str:

@@ -5,6 +5,7 @@ of this file, which names it, and one for ``DATASETS`` in :mod:`capsnet.registry
 """
 
 import hashlib
+import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +45,7 @@ def image_folder(name: str, folder: Path) -> tuple[Arrays, Arrays]:
     place = folder / name
     if not place.is_dir():
         raise InputError(f"there is no folder {place.resolve()}; put images into its {INTO}, {ELSEWHERE}")
-    return _as_registered(name, _folder(place, DATASETS[name].shape[0]), place)
+    return _as_registered(name, _folder(place, DATASETS[name].shape[0]), place, _names(place))
 
 
 def npz(name: str, folder: Path) -> tuple[Arrays, Arrays]:
@@ -65,18 +66,19 @@ def npz(name: str, folder: Path) -> tuple[Arrays, Arrays]:
     return _as_registered(name, _npz(path), path)
 
 
-def facts_of(parts: tuple[Arrays, Arrays], loader: str = "", digest: str = "") -> DatasetFacts:
-    """What the registry has to know of training and test arrays."""
+def facts_of(parts: tuple[Arrays, Arrays], loader: str = "", digest: str = "", names: tuple[str, ...] = ()) -> DatasetFacts:
+    """What the registry has to know of training and test arrays, and of their classes."""
     (images, labels), (test, _) = parts
     count, height, width = images.shape[:3]
     shape = (images.shape[3] if images.ndim == 4 else 1, height, width)
-    return DatasetFacts(shape, int(labels.max()) + 1, count, len(test), loader, digest)
+    return DatasetFacts(shape, int(labels.max()) + 1, count, len(test), loader, digest, names=names)
 
 
-def _as_registered(name: str, parts: tuple[Arrays, Arrays], place: Path) -> tuple[Arrays, Arrays]:
+def _as_registered(name: str, parts: tuple[Arrays, Arrays], place: Path, names: tuple[str, ...] = ()) -> tuple[Arrays, Arrays]:
     """The arrays, if the registry says the same of them. Whoever reads a data set looks at its digest, too."""
-    there, told = vars(facts_of(parts)), vars(DATASETS[name])
-    keys = ("shape", "classes", "training_images", "test_images")
+    there, told = vars(facts_of(parts, names=names)), vars(DATASETS[name])
+    keys = ["shape", "classes", "training_images", "test_images"]
+    keys += ["names"] if names and told["names"] else []  # which it needn't tell
     if differ := [f"{key} {there[key]}, not {told[key]}" for key in keys if there[key] != told[key]]:
         raise InputError(
             f"{place.resolve()} is not what the registry says of {name}: {'; '.join(differ)}; "
@@ -101,6 +103,12 @@ def _folder(place: Path, channels: int = 0) -> tuple[Arrays, Arrays]:
             raise InputError(f"{path.resolve()} has {_by(other)} pixels (width x height), and {first.resolve()} {_by(size)}")
     mode = "RGB" if (channels or max(own for _, own in headers.values())) == 3 else "L"
     return _arrays(training, mode), _arrays(test, mode)
+
+
+def _names(place: Path) -> tuple[str, ...]:
+    """What the folders of classes are called; nothing if that is their numbers."""
+    names = tuple(_files(place / "train"))
+    return () if names == tuple(map(str, range(len(names)))) else names
 
 
 def _arrays(files: Mapping[str, Sequence[Path]], mode: str) -> Arrays:
@@ -244,20 +252,18 @@ def lines(place: Path) -> tuple[str, str]:
     parts, digest = _npz(place) if in_file else _folder(place), hashlib.sha256()
     for arrays in parts:
         add_to_digest(digest, arrays)
-    facts = facts_of(parts, f"capsnet.own_data:{loader}", digest.hexdigest())
+    facts = facts_of(parts, f"capsnet.own_data:{loader}", digest.hexdigest(), () if in_file else _names(place))
     numbers = f"{facts.shape}, {facts.classes}, {facts.training_images:_}, {facts.test_images:_}"
-    registered = f'"{name}": DatasetFacts({numbers}, "{facts.loader}", "{facts.digest}"),'
+    names = f", names=({', '.join(json.dumps(each, ensure_ascii=False) for each in facts.names)},)" if facts.names else ""
+    registered = f'"{name}": DatasetFacts({numbers}, "{facts.loader}", "{facts.digest}"{names}),'
     return f'{loader} = partial({kind}, "{name}")', registered
 
 
 def main() -> int:
-    """Print the lines, and as a comment which class of a folder has which number."""
+    """Print the lines."""
     command: Command = cli.parse(Command, "python -m capsnet.own_data", None)
     for line in lines(command.place):
         terminal.say(line)
-    if command.place.is_dir():  # labels of a file are numbers already
-        numbered = ", ".join(f"{i} {name}" for i, name in enumerate(_files(command.place / "train")))
-        terminal.say(f"# classes: {numbered}")
     return 0
 
 

@@ -23,6 +23,11 @@ class DatasetFacts:
     moved: int = 0  # pixels by which validation and test images are moved at random, as by an augmentation shift
     held_out: str = ""  # "module:function" that makes validation images of training images, their index and count; "" = as is
     again: str = ""  # what to do if the files are wrong; "" = mend them, or what is said of them here
+    names: tuple[str, ...] = ()  # of the classes, in the order of their numbers; () = they have none but these
+
+    def called(self, label: int) -> str:
+        """What a picture calls a class: ``3 (cat)``, or ``3`` if it has no name."""
+        return f"{label} ({self.names[label]})" if self.names else str(label)
 
 
 @dataclass(frozen=True)
@@ -110,15 +115,39 @@ DATASETS = {
         "1e35582d42a90940c55b956deb61875c020b567ed20e3c5b174f52bf7809ed9b",
         again=OFFICIAL,
     ),
-    "fashion_mnist": DatasetFacts((1, 28, 28), 10, 60_000, 10_000, "capsnet.datasets:fashion_mnist", again=OFFICIAL),
+    "fashion_mnist": DatasetFacts(
+        (1, 28, 28),
+        10,
+        60_000,
+        10_000,
+        "capsnet.datasets:fashion_mnist",
+        again=OFFICIAL,
+        names=("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
     "digits": DatasetFacts((1, 16, 16), 10, 1_437, 360, "capsnet.datasets:digits"),
     "multimnist": DatasetFacts(
         (1, 36, 36), 10, 60_000, 100_000, "capsnet.multimnist:of_mnist", labels=2, moved=4, again=OFFICIAL
     ),
     "multidigits": DatasetFacts((1, 24, 24), 10, 1_437, 3_600, "capsnet.multimnist:of_digits", labels=2, moved=4),
-    "cifar10": DatasetFacts((3, 32, 32), 10, 50_000, 10_000, "capsnet.datasets:cifar10", again=OFFICIAL),
+    "cifar10": DatasetFacts(
+        (3, 32, 32),
+        10,
+        50_000,
+        10_000,
+        "capsnet.datasets:cifar10",
+        again=OFFICIAL,
+        names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    ),
     "svhn": DatasetFacts((3, 32, 32), 10, 73_257, 26_032, "capsnet.datasets:svhn", again=OFFICIAL),
-    "smallnorb": DatasetFacts((2, 48, 48), 5, 24_300, 24_300, "capsnet.datasets:smallnorb", again=OFFICIAL),
+    "smallnorb": DatasetFacts(
+        (2, 48, 48),
+        5,
+        24_300,
+        24_300,
+        "capsnet.datasets:smallnorb",
+        again=OFFICIAL,
+        names=("animal", "human", "plane", "truck", "car"),
+    ),
     "mnist_40": DatasetFacts(
         (1, 40, 40),
         10,

@@ -87,10 +87,12 @@ def heads_of(panel):
 # figure 3
 
 
-def test_examples_are_the_first_of_each_class_and_the_first_failures():
+def test_examples_are_the_first_of_each_class_and_failures_from_the_whole_test_set():
     labels = [2, 0, 1, 0, 2, 1, 1, 0, 2, 2, 1, 0, 0, 0]
-    answers = [1, 0, 1, 0, 2, 0, 0, 1, 0, 0, 2, 1, 1, 1]
+    answers = [1, 0, 1, 0, 2, 0, 0, 1, 0, 0, 2, 0, 0, 0]
     assert examples(labels, answers) == ([1, 2, 4], [0, 5, 6, 7, 8, 9, 10])
+    ordered = [label for label in range(5) for _ in range(20)]
+    assert examples(ordered, [9] * 100) == ([], [0, 16, 33, 50, 66, 82, 99])
     assert examples([0, 1, 1], [1, 1, 1]) == ([1], [0])
     assert examples([0], [0]) == ([0], [])
 
@@ -103,7 +105,7 @@ def test_reconstructions_are_of_the_run_and_its_failures_those_of_the_prediction
     assert 100 * len(wrong) / 360 == pytest.approx(run.metrics["test_error"])
     assert len(wrong) >= 7
     expected = [(next(i for i in range(360) if labels[i] == answers[i] == digit), digit) for digit in range(10)]
-    for i in wrong[:7]:
+    for i in (wrong[round(j * (len(wrong) - 1) / 6)] for j in range(7)):
         expected += [(i, answers[i]), (i, labels[i])]
 
     reconstructions(loaded, data.test, tmp_path)
@@ -120,7 +122,7 @@ def test_reconstructions_are_of_the_run_and_its_failures_those_of_the_prediction
     colours = [text.get_color() for panel in panels for text in panel.get_xticklabels()]
     assert colours == ["black"] * 10 + [figures.ORANGE] * 14
     words = texts(drawn["reconstructions"])
-    assert f"orange: the first 7 of {len(wrong)} failures in 360 test images" in words
+    assert f"orange: 7 of {len(wrong)} failures in 360 test images, evenly spread" in words
     assert loaded.run_id[:8] in words
 
 
@@ -129,7 +131,7 @@ def test_reconstructions_are_of_the_run_and_its_failures_those_of_the_prediction
     [
         (0, 10, "no failure in 40 test images"),
         (3, 16, "orange: every failure (3) in 40 test images"),
-        (40, 14, "orange: the first 7 of 40 failures in 40 test images"),
+        (40, 14, "orange: 7 of 40 failures in 40 test images, evenly spread"),
     ],
 )
 def test_reconstructions_say_how_many_failures_there_are(made_up, drawn, tmp_path, mistakes, columns, said):
@@ -160,6 +162,24 @@ def test_a_decoder_of_all_capsules_makes_one_image_of_each(made_up, drawn, tmp_p
         torch.testing.assert_close(rows[4, 9], trained.network.decoder.layers(changed.flatten(1)).view(1, 16, 16))
     perturbations(trained, split, tmp_path, 2)
     assert "all other capsules are decoded, too" in texts(drawn["perturbations"])
+
+
+def test_a_figure_says_which_class_of_those_in_it_has_which_name(made_up, drawn, tmp_path):
+    trained, split = made_up(12, 0, **SMALL, dataset="fashion_mnist")
+    trained.labels.clamp_(max=4)
+    trained.predictions.copy_(trained.labels)
+    trained.predictions[11] = 9
+    reconstructions(trained, split, tmp_path)
+    figure = drawn["reconstructions"]
+    key = "classes: 0 (T-shirt), 1 (trouser), 2 (pullover), 3 (dress), 4 (coat), 9 (ankle boot) run"
+    assert key in texts(figure).replace("\xa0", " ")
+    assert heads_of(figure.axes[-1])[-1] == "(1, 9, 1)"
+    assert inside(figure)
+    perturbations(trained, split, tmp_path, 11)
+    words = texts(drawn["perturbations"])
+    assert "test image 11 and its reconstruction: label 1 (trouser), prediction 9 (ankle boot)" in words
+    assert "dimension of the capsule of class 9 (ankle boot)" in words
+    assert inside(drawn["perturbations"])
 
 
 # figure 4

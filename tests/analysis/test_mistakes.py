@@ -150,6 +150,16 @@ def test_the_two_most_frequent_answers_stand_below(comparisons, answers, lines):
     assert [line for line in pooled.answers_to(pooled.seen(made), 0) if line] == lines
 
 
+def test_classes_with_names_are_named_in_both_figures(make_runs, judge):
+    made = answered(judge(make_runs({"dataset": ["smallnorb"]}), images=4), [[0, 1, 1, 2], [0, 1, 1, 1]])
+    [figure] = mistakes.mistaken(made, None)
+    assert "classes: 1\xa0(human), 2\xa0(plane)" in texts(figure)
+    [figure] = mistakes.confusion(made)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["0 (animal)", "1 (human)", "2 (plane)"]
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "1", "2"]
+
+
 def test_colour_and_float_images_are_shown_too(comparisons):
     made = answered(comparisons, [[1, 1, 1, 2]])
     shapes = [((4, 3, 5, 5), np.uint8), ((4, 3, 5, 5), np.float32), ((4, 1, 5, 5), np.float32), ((4, 2, 5, 5), np.uint8)]

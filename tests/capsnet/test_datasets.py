@@ -78,6 +78,16 @@ def test_another_number_of_images_is_refused(dataset, tmp_path, cpu, offline):
         assert "19" in refused(dataset, tmp_path, cpu)
 
 
+def test_classes_that_have_names_have_one_each_and_those_of_fashion_mnist_are_the_official():
+    from torchvision.datasets import FashionMNIST
+
+    for facts in DATASETS.values():
+        assert len(set(facts.names)) in (0, facts.classes)
+    names = DATASETS["fashion_mnist"].names
+    assert all(own.lower().startswith(name.lower()) for own, name in zip(FashionMNIST.classes, names, strict=True))
+    assert [DATASETS[name].called(3) for name in ("cifar10", "mnist")] == ["3 (cat)", "3"]
+
+
 # ---- smallNORB's own reader
 
 

@@ -1,6 +1,8 @@
 """Data sets of one's own files: read in a fixed order, refused in one line with the file, registered by what is printed."""
 
 import dataclasses
+import itertools
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -203,6 +205,8 @@ def test_what_the_registry_says_otherwise_is_named_with_what_prints_the_right_li
     message = refused(image_folder, tmp_path)
     assert "shape (1, 6, 7), not (1, 7, 6); classes 2, not 3; test_images 3, not 4; " in message
     assert f"python -m capsnet.own_data {tmp_path / 'mine'} prints" in message
+    register(dataclasses.replace(GREY, names=("ant", "wasp")), image_folder)
+    assert "says of mine: names ('ant', 'bee'), not ('ant', 'wasp'); " in refused(image_folder, tmp_path)
     register(dataclasses.replace(GREY, shape=(2, 6, 7)), image_folder)
     assert "1 or 3 channels, and the registry says 2" in refused(image_folder, tmp_path)
 
@@ -310,16 +314,32 @@ def test_the_lines_that_are_printed_register_what_is_read(tmp_path, register, cp
     words = [sys.executable, "-m", "capsnet.own_data", str(place)]
     root = Path(__file__).parents[2]
     done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=True)
-    *printed, last = done.stdout.splitlines() if kind == "image_folder" else [*done.stdout.splitlines(), ""]
-    assert tuple(printed) == lines(place)
-    assert last == ("# classes: 0 ant, 1 bee" if kind == "image_folder" else "")
+    assert tuple(done.stdout.splitlines()) == lines(place)
     named, registered = lines(place)
     assert named == f'mine = partial({kind}, "mine")'
     found = eval("{" + registered + "}", {"DatasetFacts": DatasetFacts})
+    assert found["mine"].names == (("ant", "bee") if kind == "image_folder" else ())
     register(found["mine"], getattr(own_data, kind))
     config = RunConfig(dataset="mine", validation_size=2, conv_kernel=2, primary_kernel=2, augmentation="none")
     assert read(config, tmp_path, cpu).digest == found["mine"].digest
-    assert facts_of(getattr(own_data, kind)("mine", tmp_path)) == dataclasses.replace(found["mine"], loader="", digest="")
+    assert facts_of(getattr(own_data, kind)("mine", tmp_path)) == dataclasses.replace(
+        found["mine"], loader="", digest="", names=()
+    )
+
+
+def test_names_of_classes_may_be_any_text_and_numbers_in_their_order_are_none(tmp_path):
+    names = ('Caf\u00e9 "au lait"', "it's", "null")
+    for part, name in itertools.product(("train", "test"), names):
+        (tmp_path / "odd" / part / name).mkdir(parents=True)
+        Image.new("L", (7, 6)).save(tmp_path / "odd" / part / name / "0.png")
+    assert eval("{" + lines(tmp_path / "odd")[1] + "}", {"DatasetFacts": DatasetFacts})["odd"].names == names
+    for part, number in itertools.product(("train", "test"), range(11)):
+        (tmp_path / "numbers" / part / str(number)).mkdir(parents=True)
+        Image.new("L", (7, 6)).save(tmp_path / "numbers" / part / str(number) / "0.png")
+    assert '("0", "1", "10", "2",' in lines(tmp_path / "numbers")[1]  # the folder 10 holds class 2
+    for part in ("train", "test"):
+        shutil.rmtree(tmp_path / "numbers" / part / "10")
+    assert "names" not in lines(tmp_path / "numbers")[1]
 
 
 def test_grey_images_are_registered_as_such_and_a_name_that_is_no_pythons_gets_one(tmp_path):
