@@ -42,7 +42,11 @@ class Command:
     ] = ()
     where: Annotated[
         tyro.conf.UseAppendAction[tuple[str, ...]],
-        tyro.conf.arg(metavar="COLUMN=VALUE", help="only these runs; again for another column, or another value of it"),
+        tyro.conf.arg(
+            metavar="COLUMN=VALUE",
+            help="only these runs; again for another column, or another value of it; with numbers '<', '<=', '>', '>=', too, "
+            "and '!='",
+        ),
     ] = ()
     reference: Annotated[
         str,

@@ -47,7 +47,7 @@ def answer(
     alone = [each for each in alone if own[id(each)] & incomparable or own[id(each)].isdisjoint(spoken)]
     spoken |= {axis for each in alone for axis in own[id(each)]}
     compared = {each.axes[0] for each in by_axis if each.settings}
-    silent = [axis for axis in axes if axis in compared - spoken]
+    silent = [name_of(axis) + _alone(axis, by_axis) for axis in axes if axis in compared - spoken]
     said = [
         _means(on_average, silent, axes, reference),
         _cells(alone, len(comparisons.differences), reference, beside=bool(by_axis)),
@@ -63,7 +63,7 @@ def _means(claimed: Sequence[Contrast], silent: Sequence[str], axes: Sequence[st
         return ""
     whose = dict.fromkeys(each.axes for each in claimed)
     best = _largest([max((each for each in claimed if each.axes == own), key=_size) for own in whose])
-    over_all = all(each.settings > 1 for each in best)
+    over_all = all(each.settings > 1 and not each.held for each in best)
     said = []
     for each in best:
         over = "" if over_all else where(each, axes, reference)
@@ -71,8 +71,15 @@ def _means(claimed: Sequence[Contrast], silent: Sequence[str], axes: Sequence[st
     if more := len(claimed) - len(best):
         said.append(f"{count(more, 'more difference')} can be claimed")
     if silent:
-        said.append(f"for {listed(map(name_of, silent))} no difference can be claimed{'' if over_all else ' on average'}")
+        said.append(f"for {listed(silent)} no difference can be claimed{'' if over_all else ' on average'}")
     return ("On average over the other axes, " if over_all else "") + "; ".join(said) + "."
+
+
+def _alone(axis: str, by_axis: Sequence[Contrast]) -> str:
+    """`` (with r = 1)`` of an axis whose values stand beside each other at that alone, in each of several settings."""
+    first, *rest = (each for each in by_axis if each.axes == (axis,) and each.settings)
+    told = first.held and first.settings > 1 and all(each.held == first.held for each in rest)
+    return f" (with {setting(first.held)})" if told else ""
 
 
 def _cells(claimed: Sequence[Difference], compared: int, reference: Cell, *, beside: bool) -> str:
@@ -146,13 +153,14 @@ def turn(contrast: Contrast, family: Sequence[Comparison]) -> str:
 
 def _turned(contrast: Contrast) -> str:
     changes = points(contrast.comparison.difference.mean, contrast.comparison)
-    return f"with {pair(contrast, 1, 'instead of')}, the difference of {pair(contrast)} changes by {changes}"
+    at = f", with {setting(contrast.held)}," if contrast.held else ""
+    return f"with {pair(contrast, 1, 'instead of')}, the difference of {pair(contrast)}{at} changes by {changes}"
 
 
 def where(contrast: Contrast, axes: Sequence[str], reference: Cell | None) -> str:
     """``, averaged over 4 settings of epochs and squash``, with how many seeds each has if they have not all as many.
 
-    Of a single setting which it is: ``, with epochs = 5``.
+    Of a single setting which it is: ``, with epochs = 5``. Axes that have a single value in all of them are named in any case.
 
     Args:
         contrast: some settings of which count.
@@ -161,8 +169,9 @@ def where(contrast: Contrast, axes: Sequence[str], reference: Cell | None) -> st
     """
     settings = [{axis: each[axis] for axis in axes if axis in each} for each in contrast.others]
     if contrast.settings > 1:
+        at = f", with {setting(contrast.held)}" if contrast.held else ""
         varied = [axis for axis in axes if len({str(each.get(axis)) for each in settings}) > 1]
-        over = f", averaged over {len(settings)} settings" + (f" of {listed(map(name_of, varied))}" if varied else "")
+        over = f"{at}, averaged over {len(settings)} settings" + (f" of {listed(map(name_of, varied))}" if varied else "")
         numbers = [str(n) for n in contrast.seeds]
         shown = listed(numbers) if len(numbers) < 5 else f"{min(contrast.seeds)} to {max(contrast.seeds)}"
         return over + (f" (seeds: {shown})" if len(set(numbers)) > 1 else "")

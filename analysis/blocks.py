@@ -38,6 +38,27 @@ def rows_beside(cells: Sequence[Cell], axes: Sequence[str]) -> list[Row]:
     return list(rows.values())
 
 
+def settings_of(rows: Iterable[Row], axes: Sequence[str]) -> list[dict[str, Any]]:
+    """Of each row the values of the other axes that mean something to one of its cells; another may have no decoder."""
+    return [
+        {axis: value for cell in row.values() for axis, value in axes_read(cell.setting).items() if axis not in axes}
+        for row in rows
+    ]
+
+
+def held(counted: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]], axes: Iterable[str]) -> dict[str, Any]:
+    """Those axes that have one value in all settings that count, though not in all that there are, with that value."""
+
+    def values(settings: Sequence[Mapping[str, Any]], axis: str) -> set[Any]:
+        return {each.get(axis) for each in settings}
+
+    return {
+        axis: next(iter(values(counted, axis)))
+        for axis in axes
+        if len(values(counted, axis) - {None}) == 1 == len(values(counted, axis)) < len(values(there, axis))
+    }
+
+
 def varied_alone(cells: Sequence[Cell], axis: str) -> bool:
     """Whether cells with all values of the axis were planned beside otherwise equal settings, as they aren't by a search."""
     rows = rows_beside(cells, [axis])

@@ -2,14 +2,14 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from analysis import statistics
 from analysis.axes import axes_read
-from analysis.blocks import Row, by_seed, paired, rows_beside, whole_blocks
+from analysis.blocks import Row, by_seed, held, paired, rows_beside, settings_of, whole_blocks
 from analysis.cells import Cell
 from analysis.comparisons import Comparisons
 from analysis.effects import axes_of
@@ -32,6 +32,7 @@ class Contrast:
         comparison: paired by seed, of means over the settings that the seed has finished.
         rows: the cells at each setting of the other axes that counts; none if no seed has finished all that is compared.
         seeds: how many each of these settings has.
+        held: the other axes that have a single value in all of these settings, with it.
         p_holm: corrected for all contrasts of the axis, or for all of two axes.
     """
 
@@ -40,6 +41,7 @@ class Contrast:
     comparison: Comparison
     rows: Sequence[Row] = ()
     seeds: Sequence[int] = ()
+    held: Mapping[str, Any] = field(default_factory=dict)
     p_holm: float = float("nan")
 
     @property
@@ -50,11 +52,7 @@ class Contrast:
     @property
     def others(self) -> list[dict[str, Any]]:
         """Those settings: the values of the other axes."""
-        every = [[*row.values()] for row in self.rows]  # of which one may have no decoder, and no sizes of it
-        return [
-            {axis: value for c in cells for axis, value in axes_read(c.setting).items() if axis not in self.axes}
-            for cells in every
-        ]
+        return settings_of(self.rows, self.axes)
 
 
 def of_axes(comparisons: Comparisons) -> list[Contrast]:
@@ -92,7 +90,7 @@ def of_cells(cells: Sequence[Cell], other: Cell) -> list[Comparison]:
 def _contrasts(cells: Sequence[Cell], asked: Mapping[str, Sequence[Pair]]) -> Iterator[Contrast]:
     """Of each pair of one axis, or each two pairs of two."""
     axes = tuple(asked)
-    rows = rows_beside(cells, axes)
+    rows, others = rows_beside(cells, axes), [axis for axis in axes_of(cells) if axis not in axes]
     for pairs in itertools.product(*asked.values()):
         corners = list(itertools.product(*pairs))
         # with one axis value - other; with two (11 - 10) - (01 - 00): the corners with an even number of others are added
@@ -100,7 +98,9 @@ def _contrasts(cells: Sequence[Cell], asked: Mapping[str, Sequence[Pair]]) -> It
         whole = [(row, found[0]) for row in rows if (found := whole_blocks([row], corners))]
         means = by_seed([blocks for _, blocks in whole], len(corners))
         compared = statistics.compare(means[:, plus].sum(axis=1), means[:, ~plus].sum(axis=1))
-        yield Contrast(axes, pairs, compared, [row for row, _ in whole], [len(blocks) for _, blocks in whole])
+        counted = [row for row, _ in whole]
+        single = held(settings_of(counted, axes), settings_of(rows, axes), others)
+        yield Contrast(axes, pairs, compared, counted, [len(blocks) for _, blocks in whole], single)
 
 
 def values_of(cells: Sequence[Cell], axis: str) -> list[Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from analysis import statistics
 from analysis.axes import followers
-from analysis.blocks import by_seed, complete, paired
+from analysis.blocks import by_seed, complete, held, paired, rows_beside, settings_of
 from analysis.cells import Cell, grouped
+from analysis.fields import name_of
 from analysis.statistics import Estimate
+from analysis.wording import setting_text
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,23 @@ def axes_of(cells: Sequence[Cell]) -> list[str]:
     """What can have an effect: a data set is no treatment of another, nor is what follows another axis one beside it."""
     following = followers([cell.setting for cell in cells])
     return [axis for axis in cells[0].setting if axis != "dataset" and axis not in following] if cells else []
+
+
+def held_note(cells: Sequence[Cell]) -> str:
+    """Says of which axes the effect is at a single value of another axis, though that has several, and at which.
+
+    ``routing: with r = 1 alone``; empty if each is over whatever the others vary in.
+    """
+    axes, said = axes_of(cells), []
+    for axis in axes:
+        [levels], _ = complete(cells, (axis,))
+        rows = rows_beside(cells, (axis,))
+        counted = [row for row in rows if all((value,) in row and row[value,].error.n for value in levels)]
+        others = (other for other in axes if other != axis)
+        alone = held(settings_of(counted, (axis,)), settings_of(rows, (axis,)), others)
+        if len(levels) > 1 and alone:
+            said.append(f"{name_of(axis)}: with {setting_text(alone, ' = ')} alone")
+    return "; ".join(said)
 
 
 def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:

@@ -1,7 +1,7 @@
 """Fields of numbers: test error by routing iterations and reconstruction weight, and interactions of two axes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 
 from analysis.axes import axes_read, followers
+from analysis.blocks import held
 from analysis.cells import Cell
 from analysis.effects import interactions
 from analysis.fields import in_order, legend, name_of, named, text_of, value_text
@@ -28,7 +29,7 @@ from analysis.style import (
     size_of,
     wrapped,
 )
-from analysis.wording import number_text
+from analysis.wording import number_text, setting_text
 from experiments.significance import decimals_of
 
 ROWS, COLUMNS, FACET = "routing_iterations", "reconstruction_weight", "lr_schedule"
@@ -36,6 +37,7 @@ LABEL = 1.2  # inches: the most that names of rows take
 NO_AXIS = "no axis varies"
 NO_DESIGN = "no cells that have all values of an axis beside equal settings have a finished seed in common"
 
+Rest = tuple[Any, ...]  # values of all other axes
 Square = tuple[Any, Any, Any]
 """Routing iterations, reconstruction weight, and the schedule, or None if it doesn't vary."""
 
@@ -78,11 +80,19 @@ def of_errors(cells: Sequence[Cell]) -> list[Figure]:
         title = named(FACET, schedule) if FACET in setting else ""
         axes = (legend([ROWS]), name_of(COLUMNS))
         fields.append(Field(title, axes, list(map(text_of, rows)), list(map(text_of, columns)), values, texts))
-    others = [name_of(axis) for axis in _others(cells)]
-    note = f"test error (%), mean ± sample sd over n seeds{'' if len(counts) > 1 else f' (n={max(counts)})'}"
-    note += f", each the mean over {' and '.join(others)}" if others else ""
+    note = f"test error (%), mean ± sample sd over n seeds{'' if len(counts) > 1 else f' (n={max(counts)})'}" + _of_what(cells)
     means = [estimate.mean for estimate in found.values() if estimate.n]
     return draw(fields, SEQUENTIAL, Normalize(min(means), max(means)), note + "; the darker, the higher")
+
+
+def _of_what(cells: Sequence[Cell]) -> str:
+    """``, each the mean over train size, all with routing = dynamic``: what a number of the map is of, beside its own axes."""
+    over, by_square = _others(cells), _by_square(cells)
+    there = [dict(zip(over, rest, strict=True)) for by_rest in by_square.values() for rest in by_rest]
+    alone = held([dict(zip(over, rest, strict=True)) for rest in _common(by_square)], there, over)
+    varied = [name_of(axis) for axis in over if axis not in alone]
+    said = f", each the mean over {' and '.join(varied)}" if varied else ""
+    return said + (f", all with {setting_text(alone, ' = ')}" if alone else "")
 
 
 def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
@@ -90,17 +100,27 @@ def squares(cells: Sequence[Cell]) -> dict[Square, Estimate]:
 
     Of the other axes' settings only those count that every square has, since others would make squares incomparable.
     """
-    found: dict[Square, dict[tuple[Any, ...], dict[int, float]]] = {}
-    others = _others(cells)
-    for cell in _shown(cells):
-        rest = tuple(cell.setting[axis] for axis in others)
-        found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = cell.by_seed
-    common = [rest for rest in next(iter(found.values()), {}) if all(rest in by_rest for by_rest in found.values())]
-    estimates = {}
+    found = _by_square(cells)
+    common, estimates = _common(found), {}
     for square, by_rest in found.items():
         seeds = sorted(set.intersection(*(set(by_rest[rest]) for rest in common))) if common else []
         estimates[square] = t_interval([math.fsum(by_rest[rest][seed] for rest in common) / len(common) for seed in seeds])
     return estimates
+
+
+def _by_square(cells: Sequence[Cell]) -> dict[Square, dict[Rest, Mapping[int, float]]]:
+    """Of each square its cells' errors by seed, by their values of the other axes."""
+    found: dict[Square, dict[Rest, Mapping[int, float]]] = {}
+    others = _others(cells)
+    for cell in _shown(cells):
+        rest = tuple(cell.setting[axis] for axis in others)
+        found.setdefault((cell.setting[ROWS], cell.setting[COLUMNS], cell.setting.get(FACET)), {})[rest] = cell.by_seed
+    return found
+
+
+def _common(found: Mapping[Square, Mapping[Rest, Any]]) -> list[Rest]:
+    """The other axes' settings that every square has."""
+    return [rest for rest in next(iter(found.values()), {}) if all(rest in by_rest for by_rest in found.values())]
 
 
 def _others(cells: Sequence[Cell]) -> list[str]:

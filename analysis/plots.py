@@ -16,7 +16,7 @@ from analysis.axes import followers_note, texts_of
 from analysis.blocks import Values, by_seed, complete, full, rows_beside, varied_alone
 from analysis.cells import Cell
 from analysis.comparisons import Comparisons
-from analysis.effects import Effect, axes_of, main_effects
+from analysis.effects import Effect, axes_of, held_note, main_effects
 from analysis.fields import in_order, legend, name_of, value_text
 from analysis.forest import Said, draw
 from analysis.rates import learning_rates
@@ -150,7 +150,7 @@ def effects(cells: Sequence[Cell]) -> list[Figure]:
     told = f"{kind} over n seeds: error of the value less the mean of all values"
     missing = [name_of(axis) for axis in axes_of(cells) if axis not in found]
     told += f"; without {' and '.join(missing)}, for want of a complete design" if missing else ""
-    told += f"; {said}" if (said := followers_note([cell.setting for cell in cells])) else ""
+    told += "".join(f"; {said}" for said in (followers_note([cell.setting for cell in cells]), held_note(cells)) if said)
     return draw(groups, Said("effect on the test error (percentage points)", estimate=told, line="no effect"), 0.0)
 
 

@@ -122,7 +122,8 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     Args:
         experiments: their names. A config that several have finished counts once, in the first of them.
         folder: of the tracking database.
-        where: ``column=value``: only these rows. Of several with one column, any; of several columns, all.
+        where: ``column=value`` (or ``!=``, ``<``, ``<=``, ``>``, ``>=``): only these rows. Of several ``=`` of one column,
+            any; of all else, all.
 
     Raises:
         InputError: there is no such experiment (those that there are, are listed), it holds no run yet, or no run is left

@@ -13,7 +13,7 @@ from analysis.captions import faults_notes, footer, in_brackets, slug
 from analysis.cells import cells
 from analysis.comparisons import Comparisons, compare
 from analysis.differences_table import differences
-from analysis.effects import Effect, axes_of, interactions, main_effects, ranks
+from analysis.effects import Effect, axes_of, held_note, interactions, main_effects, ranks
 from analysis.fields import name_of, value_text
 from analysis.formats import Table, latex, markdown, page
 from analysis.published import Published, load
@@ -82,7 +82,8 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     absent = [name_of(axis) for axis in possible if (axis,) not in known]
     without = f" Without {', '.join(absent)}, for want of a complete design." if absent else ""
     follow = dict.fromkeys(followers_note([cell.setting for cell in part.cells]) for part in comparisons.by_dataset.values())
-    without += "".join(f" {said[0].upper()}{said[1:]}." for said in follow if said)
+    alone = dict.fromkeys(held_note(part.cells) for part in comparisons.by_dataset.values())
+    without += "".join(f" {said[0].upper()}{said[1:]}." for said in (*follow, *alone) if said)
     header = [*map(name_of, several), "axis", "value", "effect (points)", "95% interval", "n"]
     return Table(f"tab:{slug(runs)}-effects", caption, header, body, 2 + len(several), [note + without, footer(runs)])
 

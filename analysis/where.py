@@ -1,6 +1,9 @@
-"""Which runs a table is of: --where column=value, and how many of them no grid has any more."""
+"""Which runs a table is of: --where column=value and the like, and how many of them no grid has any more."""
 
 import json
+import math
+import operator
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +16,8 @@ from capsnet.config import FIELDS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
 
+CONDITION = re.compile(r"(.*?)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)  # a column, how its values compare, a value
+ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 LISTED = 12  # values that a message lists at most
 
 
@@ -22,22 +27,49 @@ def beside_the_grid(runs: pd.DataFrame) -> int:
 
 
 def chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows have one of the values wanted in each column that is named."""
-    wanted: dict[str, list[str]] = {}
+    """Which rows have, in each column that is named, one of the values wanted (=), and fulfil all else that is said of it.
+
+    Raises:
+        InputError: a condition is none, or has no such column; or its value is none of the column's type, or no run has it.
+    """
+    wanted: dict[str, list[Any]] = {}
+    chosen = pd.Series(True, frame.index)
     for text in where:
-        column, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--where {text!r} must be column=value, as in routing_iterations=3")
+        if not (found := CONDITION.fullmatch(text)):
+            raise InputError(f"--where {text!r} must be column=value, as in routing_iterations=3, or have !=, <, <=, > or >=")
+        column, compared, value = found.groups()
         if column not in frame:
             raise InputError(unknown("column", column, [*map(str, frame.columns)], f"--where {text}"))
-        wanted.setdefault(column, []).append(value)
-    chosen = pd.Series(True, frame.index)
+        if compared == "=":
+            wanted.setdefault(column, []).append(_value(text, column, value, frame[column]))
+        elif compared == "!=":
+            chosen &= frame[column] != _value(text, column, value, frame[column])
+        else:
+            chosen &= ORDERS[compared](*_numbers(text, column, value, frame[column]))
     for column, values in wanted.items():
-        chosen &= frame[column].isin([_value(column, value, frame[column]) for value in values])
+        chosen &= frame[column].isin(values)
     return chosen
 
 
-def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
+def _numbers(condition: str, column: str, text: str, there: "pd.Series[Any]") -> "tuple[pd.Series[Any], float]":
+    """A column's values and a number, to be compared by size; nothing compares with a value that is missing.
+
+    Raises:
+        InputError: one or the other is no number.
+    """
+    if not is_numeric_dtype(there) or there.dtype == bool:
+        raise InputError(f"--where {condition}: the values of {column} are no numbers; write {column}=value or {column}!=value")
+    everything = column == "train_size"  # of which 0 is all images
+    try:
+        number = math.inf if everything and text == "all" else float(text)
+    except ValueError:
+        number = math.nan
+    if math.isnan(number):
+        raise InputError(f"--where {condition}: {text!r} is no number")
+    return (there.astype(float).replace(0, math.inf) if everything else there), number
+
+
+def _value(condition: str, column: str, text: str, there: "pd.Series[Any]") -> Any:
     """The value that a text means in a column.
 
     Raises:
@@ -61,9 +93,9 @@ def _value(column: str, text: str, there: "pd.Series[Any]") -> Any:
     if value not in values and len(alike) == 1:
         return alike[0]
     if value not in values and alike:
-        raise InputError(f"--where {column}={text} is the beginning of several: {', '.join(map(str, alike[:LISTED]))}")
+        raise InputError(f"--where {condition} is the beginning of several: {', '.join(map(str, alike[:LISTED]))}")
     if value not in values or isinstance(value, bool) != (there.dtype == bool):
         more = f" and {len(values) - LISTED} more" if len(values) > LISTED else ""
         listed = ", ".join(value_text(column, each) for each in values[:LISTED]) or "none"
-        raise InputError(f"no run has --where {column}={text}{why}; there are: {listed}{more}")
+        raise InputError(f"no run has --where {condition}{why}; there are: {listed}{more}")
     return value

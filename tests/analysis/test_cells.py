@@ -181,6 +181,58 @@ def test_drawn_numbers_are_told_apart_where_they_are_compared(make_runs):
     assert not any("0.001235 against 0.001235" in text for text in said)
 
 
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (["routing_iterations!=3"], [1, 2, 5]),
+        (["routing_iterations!=3", "routing_iterations!=1"], [2, 5]),
+        (["routing_iterations<3"], [1, 2]),
+        (["routing_iterations<=3"], [1, 2, 3]),
+        (["routing_iterations>2"], [3, 5]),
+        (["routing_iterations>=2", "routing_iterations<5"], [2, 3]),
+        (["routing_iterations=1", "routing_iterations=5", "routing_iterations>1.5"], [5]),
+        (["routing_iterations>9"], []),
+        (["test_error<=0.25"], [1, 2]),
+        (["test_error>0"], [1, 2, 3]),  # the last has none
+        (["routing!=dynamic"], [5]),
+    ],
+)
+def test_runs_are_chosen_by_what_they_are_not_and_by_size(make_runs, where, expected):
+    runs = make_runs({"routing_iterations": [1, 2, 3, 5]}, seeds=1, errors=[0.1, 0.25, 0.3, math.nan])
+    runs.loc[3, "routing"] = "uniform"
+    assert list(runs[chosen(where, runs)]["routing_iterations"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("routing_iterations", "must be column=value, as in routing_iterations=3, or have !=, <, <=, > or >="),
+        (
+            "routing>dynamic",
+            "--where routing>dynamic: the values of routing are no numbers; write routing=value or routing!=value",
+        ),
+        ("capsule_bias<1", "the values of capsule_bias are no numbers"),
+        ("epochs<many", "--where epochs<many: 'many' is no number"),
+        ("epochs<nan", "'nan' is no number"),
+        ("epochs!=7", "no run has --where epochs!=7; there are: "),
+        ("epoch>7", "did you mean 'epochs'"),
+    ],
+)
+def test_a_condition_that_means_nothing_is_refused(make_runs, where, message):
+    runs = make_runs({})
+    with pytest.raises(InputError) as caught:
+        chosen([where], runs)
+    assert message in str(caught.value)
+
+
+def test_all_training_images_are_more_than_any_number(make_runs):
+    runs = make_runs({"train_size": [100, 300, 0]}, seeds=1)
+    for where, expected in (
+        (">100", [300, 0]), ("<=300", [100, 300]), (">=all", [0]), ("<all", [100, 300]), ("!=all", [100, 300]),
+    ):  # fmt: skip
+        assert list(runs[chosen([f"train_size{where}"], runs)]["train_size"]) == expected
+
+
 def test_all_training_images_can_be_asked_for(make_runs):
     runs = make_runs({"train_size": [100, 0]})
     assert list(runs[chosen(["train_size=all"], runs)]["train_size"]) == [0, 0, 0]

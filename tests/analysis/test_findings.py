@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis import contrasts, findings, robustness, statistics, tables
+from analysis.effects import held_note
 from analysis.findings import find
 from analysis.sentences import count, listed, some
 from analysis.wording import interval_text, p_text, signed_text
@@ -328,6 +329,43 @@ def test_a_setting_is_named_where_nothing_is_averaged_over(make_runs):
     start = "r = 3 against 1, with lr schedule = constant, lowers the test error by 0.4"
     assert texts(found, "Each axis by itself")[0].startswith(start)
     assert found.answer.startswith(start)
+
+
+@pytest.fixture
+def routings(make_runs):
+    """Uniform routing has one pass, so that it stands beside dynamic with r = 1 alone."""
+    axes = {"epochs": [5, 9], "reconstruction_weight": [0.0, 5e-4]}
+    dynamic = make_runs({**axes, "routing_iterations": [1, 3]}, seeds=9, base=BASE)
+    uniform = make_runs(axes, seeds=9, base={**BASE, "routing": "uniform", "routing_iterations": 1})
+    runs = pd.concat([dynamic, uniform], ignore_index=True)
+    runs["test_error"] = [
+        3 + (row.routing_iterations == 1) * (1 + row.seed / 90) + (row.epochs == 5) * (0.5 + row.seed / 50) + row.seed / 9
+        for row in runs.itertuples()
+    ]
+    return runs
+
+
+def test_an_axis_whose_values_stand_beside_each_other_at_one_value_of_another_is_said_to(routings):
+    found = find(tables.judged(routings, published=()))
+    own = texts(found, "Each axis by itself")
+    over = "averaged over 4 settings of reconstruction weight and epochs"
+    assert any(text.startswith(f"routing = uniform against dynamic, with r = 1, {over}: the test") for text in own)
+    assert any(text.startswith(f"r = 3 against 1, with routing = dynamic, {over}, lowers") for text in own)
+    assert any(text.startswith("epochs = 9 against 5, averaged over 6 settings of routing, r and") for text in own)
+    assert found.answer.startswith(f"r = 3 against 1, with routing = dynamic, {over}, lowers the test error by 1.04")
+    assert "for routing (with r = 1) and reconstruction weight no difference can be claimed on average" in found.answer
+    assert not found.answer.startswith("On average over the other axes")
+    [strongest] = [text for text in texts(found, "Interactions") if "The strongest" in text]
+    assert ", with r = 1, changes by" in strongest or ", with routing = dynamic, changes by" in strongest
+
+
+def test_effects_say_at_which_value_of_another_axis_they_are(routings):
+    made = tables.judged(routings, published=())
+    notes = " ".join(tables.effects(made, routings).notes)
+    assert "Routing: with r = 1 alone; r: with routing = dynamic alone." in notes
+    assert held_note(made.cells) == "routing: with r = 1 alone; r: with routing = dynamic alone"
+    whole = routings[routings["routing"] == "dynamic"]
+    assert held_note(tables.judged(whole, published=()).cells) == ""
 
 
 def test_means_over_settings_with_unlike_seeds_say_so(make_runs, fail):

@@ -61,6 +61,17 @@ def test_panels_are_in_the_order_of_the_schedules_parameters(make_runs):
     assert titles == [f"lr schedule {schedules[i]}" for i in (1, 2, 0)]
 
 
+def test_an_axis_of_which_all_squares_have_one_value_alone_is_named(make_runs):
+    """Uniform routing has no r = 3: nothing of it is in any square."""
+    axes = {"reconstruction_weight": [0.0, 5e-4], "epochs": [2, 4]}
+    dynamic = make_runs({"routing_iterations": [1, 3], **axes})
+    uniform = make_runs(axes, base={"routing": "uniform", "routing_iterations": 1})
+    both = cells(pd.concat([dynamic, uniform], ignore_index=True))
+    assert heat.squares(both) == heat.squares(cells(dynamic))
+    [figure] = heat.of_errors(both)
+    assert "each the mean over epochs, all with routing = dynamic; " in texts(figure).replace("\n", " ")
+
+
 def test_the_darker_the_higher_in_all_panels(quick):
     [figure] = heat.of_errors(cells(quick))
     means = [float(text.get_text().split()[0]) for panel in figure.axes for text in panel.texts]
