@@ -1,5 +1,6 @@
 """What stands above and below a table: what is the same in all of it, whose numbers are beside ours, where ours come from."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -143,8 +144,10 @@ def _filter(runs: pd.DataFrame) -> list[str]:
 
 
 def slug(runs: pd.DataFrame) -> str:
-    """The experiments' names as a part of a label."""
-    return re.sub(r"[^A-Za-z0-9]+", "-", _experiments(runs)).strip("-").lower()
+    """The experiments' names as a part of a label, and what the runs were chosen by, as a paper may have both tables."""
+    chosen = runs.attrs.get("where", ())
+    name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join([_experiments(runs), *chosen])).strip("-").lower()
+    return f"{name}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:6]}" if chosen else name
 
 
 def _short(commit: str) -> str:

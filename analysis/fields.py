@@ -10,10 +10,14 @@ from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS
 from capsnet.errors import InputError
 from capsnet.variants import parse
-from experiments.labels import shortened
+from experiments.labels import SHORT, shortened
 
 NAMES = {"routing_iterations": "r"}
 """Fields whose readable name is not the field's own with spaces for underscores; :func:`legend` explains them."""
+
+
+FIELD_OF = {shown: field for names in (SHORT, NAMES) for field, shown in names.items()}
+"""What names of runs, or tables, call a field -> the field."""
 
 
 def name_of(field: str) -> str:

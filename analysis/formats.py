@@ -14,6 +14,9 @@ from markupsafe import Markup
 
 # points of LaTeX's article at 10 pt: a table that fits there, fits a page of any conference
 TEXT_WIDTH, TEXT_HEIGHT = 345, 550
+COLUMN = (
+    219  # points of the narrowest of two columns, those of ACL; a wider table spans both: table* is table where there is one
+)
 MARGINS = 140  # points that a table may stand out into both of them, as SIZES has it; letters are narrower: they are 90
 SIZES = {  # up to so many columns -> points of a letter, of the gap between columns and of a line, and how LaTeX is told
     4: (5.1, 12, 12, ""),
@@ -125,8 +128,9 @@ def page(table: Table) -> str:
 def latex(table: Table) -> str:
     """The table as a LaTeX float that needs no package but booktabs, with lines broken to fit the text's width.
 
-    One that is taller than a page is set smaller, or goes on in further floats of the same number; of one that is wider than a
-    page, each float has the labels and some of the results.
+    In a document of two columns it stands in one of them if it fits there, and else across both. One that is taller than a page
+    is set smaller, or goes on in further floats of the same number; of one that is wider than a page, each float has the labels
+    and some of the results.
     """
     pieces = _pieces(table)
     if len(pieces) > 1:
@@ -169,6 +173,8 @@ def _set(table: Table, letter: float, gap: float, lead: float, size: str) -> lis
     """The floats that the table takes in a size of letters."""
     room = int((TEXT_WIDTH - gap * len(table.header)) / letter)
     columns = _fitted([list(column) for column in zip(table.header, *table.rows, strict=True)], room)
+    width = sum(letter * max(_width(line) for text in column for line in text) + gap for column in columns)
+    kind = "table" if width <= COLUMN else "table*"
     sides = "l" * table.labels + "r" * (len(table.header) - table.labels)
     header = [_stacked(column[0], "b", side) for column, side in zip(columns, sides, strict=True)]
     body = [
@@ -177,10 +183,10 @@ def _set(table: Table, letter: float, gap: float, lead: float, size: str) -> lis
     ]
     head, *heights = [lead * max((len(column[i]) for column in columns), default=1) for i in range(len(body) + 1)]
     parts = _parts(_with_texts(heights, table), TEXT_HEIGHT - head - RULES)
-    return [_float(table, header, [body[i] for i in part], sides, size, part) for part in parts]
+    return [_float(table, kind, header, [body[i] for i in part], sides, size, part) for part in parts]
 
 
-def _float(table: Table, header: list[str], body: list[list[str]], sides: str, size: str, rows: range) -> str:
+def _float(table: Table, kind: str, header: list[str], body: list[list[str]], sides: str, size: str, rows: range) -> str:
     """A float with some rows of the table: what is said of all of it stands with the first, its notes with the last."""
     first, last = rows.start == 0 and bool(table.caption), rows.stop == len(table.rows)
     # the columns are numbers until they are drawn, because Styler takes no header twice
@@ -189,6 +195,7 @@ def _float(table: Table, header: list[str], body: list[list[str]], sides: str, s
         hrules=True,
         caption=_escape(table.caption) if first else "Continued.",
         label=table.label if first else None,
+        environment=kind,
         position="tbp",  # p, too: a tall one would wait for the end of the document
         position_float="centering",
         column_format=sides,
@@ -198,8 +205,8 @@ def _float(table: Table, header: list[str], body: list[list[str]], sides: str, s
     # what is too wide all the same stands out on both sides, not on one
     begin, end = f"{size}\\makebox[\\linewidth]{{%\n\\begin{{tabular}}", "\\end{tabular}}\n"
     text = str(text).replace("\\centering\n", f"\\centering\n{SKIPS}{again}", 1)
-    text = text.replace("\\begin{tabular}", begin, 1).replace("\\end{tabular}\n\\end{table}", f"{end}\\end{{table}}")
-    return text.replace("\\end{table}", notes + "\\end{table}")
+    text = text.replace("\\begin{tabular}", begin, 1).replace("\\end{tabular}\n", end)
+    return text.replace(f"\\end{{{kind}}}", f"{notes}\\end{{{kind}}}")
 
 
 def _with_texts(heights: list[float], table: Table) -> list[float]:

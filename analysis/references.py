@@ -7,11 +7,10 @@ from typing import Any
 
 from analysis.axes import axes_read
 from analysis.cells import Cell, dataset_of, grouped
-from analysis.fields import NAMES, is_default, named, text_of, value_text
+from analysis.fields import FIELD_OF, is_default, named, text_of, value_text
 from capsnet.choices import VARIANTS
 from capsnet.errors import InputError, unknown
 from capsnet.variants import parse
-from experiments.labels import SHORT
 
 # not "the paper's cell": what is equal in all cells, as the data set and the size of the network, need not be the paper's
 PAPERS = "the cell with the paper's values of these axes"
@@ -57,19 +56,19 @@ def _named(cells: Sequence[Cell], wanted: str) -> list[Cell]:
     axes = list(cells[0].setting)
     if not axes:
         raise InputError(f"reference {wanted!r}: there is a single cell, and nothing to compare it to")
-    own = {shown: field for names in (SHORT, NAMES) for field, shown in names.items()}  # as in names of runs, or in tables
     for part in re.split(r"[,\s]+(?=\w+=)(?![^(]*\))", wanted.strip()):  # not at a parameter's name=value
         axis, equals, value = (text.strip() for text in part.partition("="))
-        axis = own.get(axis, axis)
+        axis = FIELD_OF.get(axis, axis)
         if not equals:
             raise InputError(f"reference {wanted!r} must be axis=value, as in: {_label(cells[0])}")
         if axis not in axes:
             raise InputError(unknown("axis", axis, axes, f"reference {wanted!r}"))
         found = [cell for cell in found if _is(cell.setting[axis], value, axis)]
     if not found or len(found) > len(grouped(found, lambda cell: cell)):
-        listed = "; ".join(map(_label, cells[:12])) + (f"; and {len(cells) - 12} more" if len(cells) > 12 else "")
+        which = found or cells
+        listed = "; ".join(map(_label, which[:12])) + (f"; and {len(which) - 12} more" if len(which) > 12 else "")
         many = f"{len(found)} cells are" if found else "no cell is"
-        raise InputError(f"{many} the reference {wanted!r}; there are: {listed}")
+        raise InputError(f"{many} the reference {wanted!r}; {'name one of' if found else 'there are'}: {listed}")
     return found
 
 

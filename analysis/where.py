@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from analysis.fields import value_text
+from analysis.fields import FIELD_OF, value_text
 from capsnet.choices import VARIANTS
 from capsnet.config import FIELDS
 from capsnet.errors import InputError, unknown
@@ -38,6 +38,7 @@ def chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
         if not (found := CONDITION.fullmatch(text)):
             raise InputError(f"--where {text!r} must be column=value, as in routing_iterations=3, or have !=, <, <=, > or >=")
         column, compared, value = found.groups()
+        column = FIELD_OF.get(column, column)
         if column not in frame:
             raise InputError(unknown("column", column, [*map(str, frame.columns)], f"--where {text}"))
         if compared == "=":

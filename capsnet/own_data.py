@@ -238,7 +238,7 @@ def lines(place: Path) -> tuple[str, str]:
     """What names a loader of these files in this module, and what ``DATASETS`` has to say of them.
 
     Raises:
-        InputError: they are not as :func:`image_folder` or :func:`npz` reads them.
+        InputError: they are not as :func:`image_folder` or :func:`npz` reads them, or their name is another data set's.
     """
     from capsnet.verified import add_to_digest
 
@@ -248,6 +248,8 @@ def lines(place: Path) -> tuple[str, str]:
         raise InputError(f"{place.resolve()} is neither a folder with {INTO} nor an .npz file")
     in_file = place.suffix == ".npz"
     name, kind = (place.stem, "npz") if in_file else (place.resolve().name, "image_folder")
+    if (known := DATASETS.get(name)) and not known.loader.startswith("capsnet.own_data:"):
+        raise InputError(f"the name {name} is taken by a data set of capsnet/registry.py; rename {place.resolve()}")
     loader = re.sub(r"\W|^(?=\d)", "_", name)
     parts, digest = _npz(place) if in_file else _folder(place), hashlib.sha256()
     for arrays in parts:

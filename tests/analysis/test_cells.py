@@ -192,6 +192,7 @@ def test_drawn_numbers_are_told_apart_where_they_are_compared(make_runs):
         (["routing_iterations>=2", "routing_iterations<5"], [2, 3]),
         (["routing_iterations=1", "routing_iterations=5", "routing_iterations>1.5"], [5]),
         (["routing_iterations>9"], []),
+        (["r=3"], [3]),
         (["test_error<=0.25"], [1, 2]),
         (["test_error>0"], [1, 2, 3]),  # the last has none
         (["routing!=dynamic"], [5]),

@@ -141,7 +141,11 @@ def test_a_reference_whose_values_hold_commas_is_found(make_runs):
     ("wanted", "message"),
     [
         ("routing_iterations=2", "no cell is the reference 'routing_iterations=2'; there are: routing_iterations=1 recon"),
-        ("routing_iterations=1", "2 cells are the reference"),
+        (
+            "routing_iterations=1",
+            "2 cells are the reference 'routing_iterations=1'; name one of: routing_iterations=1 reconstruction_weight=0; "
+            "routing_iterations=1 reconstruction_weight=0.0005$",
+        ),
         ("routing=dynamic", "unknown axis 'routing' in reference 'routing=dynamic'; choices: routing_iterations, recon"),
         ("the best", "must be axis=value, as in: routing_iterations=1 reconstruction_weight=0"),
     ],

@@ -12,7 +12,7 @@ from analysis.formats import Table, html, latex, markdown, page
 from tests.analysis.conftest import SCHEDULES
 
 NASTY = "50%_of & {all} #1 ~^\\ $x$ <b>a|b</b> \"q\" 'r'"
-DOCUMENT = r"""\documentclass{article}
+DOCUMENT = r"""\documentclass[%s]{article}
 \usepackage{booktabs}
 \renewcommand{\makebox}[2][]{#2} %% which would hide that a table is too wide
 \begin{document}
@@ -45,15 +45,20 @@ class Cells(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def compiled(folder, *texts):
+def compiled(folder, *texts, columns="onecolumn"):
     """The log of pdflatex, which must have nothing to complain about."""
     if not shutil.which("pdflatex"):
         pytest.skip("pdflatex is not installed; apt-get install texlive-latex-recommended has it")
-    (folder / "paper.tex").write_text(DOCUMENT % "\n".join(texts))
+    (folder / "paper.tex").write_text(DOCUMENT % (columns, "\n".join(texts)))
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
     done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     return done.stdout
+
+
+def floats_of(text):
+    """The floats, without their beginnings."""
+    return re.split(r"\\begin\{table\*?\}\[tbp\]", text)[1:]
 
 
 def of(runs):
@@ -75,13 +80,39 @@ def test_latex_compiles_with_booktabs_alone_and_fits_the_page(quick, fail, tmp_p
     assert all(float(points) < 90 for points in wide)  # ten and twelve columns: within the margins
 
 
+def test_in_two_columns_a_table_stands_in_one_or_across_both_and_fits(quick, tmp_path):
+    """In columns of 229 points, side by side in 469."""
+    rows = [["constant", "5.09 ± 0.80 (n=9)"], ["one_cycle(rise=0.3)", "9.38 ± 0.97 (n=9)"]]
+    narrow = latex(
+        Table("tab:x", "A caption that is longer than a column is wide.", ["schedule", "error"], rows, 1, ["a note"])
+    )
+    assert "\\begin{table}[tbp]" in narrow
+    wide = [latex(table) for table in of(quick)]
+    assert all("\\begin{table*}[tbp]" in text and text.endswith("\\end{table*}\n") for text in wide)
+    words = "Between the tables there is text of some length. " * 90
+    log = compiled(tmp_path, words, narrow, words, *wide, words, columns="twocolumn")
+    assert "Overfull" not in log
+    assert "Float too large" not in log
+    assert "Overfull" in compiled(tmp_path, wide[0].replace("table*", "table"), columns="twocolumn"), "else nothing was tried"
+
+
+def test_tables_of_some_runs_have_labels_of_their_own(quick):
+    labels = {tables.accuracy(tables.judged(quick), quick).label}
+    for where in (("epochs<9",), ("epochs<=9",), ("epochs=9", "seed=0")):
+        quick.attrs = {"where": where, "left_out": 1}
+        label = tables.accuracy(tables.judged(quick), quick).label
+        assert re.fullmatch(r"tab:quick-epochs[a-z0-9-]*", label)
+        labels.add(label)
+    assert len(labels) == 4
+
+
 def test_of_a_table_that_is_wider_than_a_page_each_float_has_the_labels_and_some_results(tmp_path):
     header = ["hidden capsules", "squash", *(f"result {i}" for i in range(11))]
     rows = [[f"[{n}]", "efficient", *(f"0.{n}{i:02d} ± 0.0{i:02d}" for i in range(11))] for n in range(1, 4)]
     text = latex(Table("tab:x", "caption", header, rows, 2, ["a remark"]))
     wide = re.findall(r"Overfull .hbox .([\d.]+)pt", compiled(tmp_path, text))
     assert all(float(points) < 90 for points in wide)  # within the margins
-    floats = text.split("\\begin{table}[tbp]")[1:]
+    floats = floats_of(text)
     assert [text.count("hidden") for text in floats] == [1] * len(floats) == [1, 1]
     assert [(text.count("efficient"), text.count("a remark"), text.count("\\label")) for text in floats] == [
         (3, 0, 1),
@@ -116,7 +147,7 @@ def test_a_table_that_is_taller_than_a_page_goes_on_in_further_floats(make_runs,
     log = compiled(tmp_path, *map(latex, found))
     assert "Float too large" not in log
     for table in found:
-        floats = latex(table).split("\\begin{table}[tbp]")[1:]
+        floats = floats_of(latex(table))
         assert len(floats) > 1
         assert [text.count("Continued.") for text in floats] == [0] + [1] * (len(floats) - 1)
         assert [text.count("\\addtocounter{table}{-1}") for text in floats] == [0] + [1] * (len(floats) - 1)
@@ -132,7 +163,7 @@ def test_a_table_that_is_taller_than_a_page_goes_on_in_further_floats(make_runs,
 def test_a_small_table_is_one_float_whose_caption_has_room_above_the_rule(quick, tmp_path):
     for table in of(quick):
         text = latex(table)
-        assert text.count("\\begin{table}") == 1
+        assert len(floats_of(text)) == 1
         assert text.index("\\setlength{\\belowcaptionskip}{6pt}") < text.index("\\caption{") < text.index("\\toprule")
 
 

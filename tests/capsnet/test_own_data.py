@@ -361,6 +361,23 @@ def test_nothing_to_register_is_the_users_fault(tmp_path):
         lines(tmp_path / "mine.zip")
 
 
+@pytest.mark.parametrize("name", ["digits", "mnist.npz"])
+def test_the_name_of_another_data_set_is_refused(tmp_path, name):
+    """Of two equal keys in the registry Python takes the last, and would train on the other in silence."""
+    written(tmp_path / "digits")
+    arrays(tmp_path)
+    (tmp_path / "mine.npz").rename(tmp_path / "mnist.npz")
+    with pytest.raises(InputError, match=f"the name {name.removesuffix('.npz')} is taken by .*; rename {tmp_path / name}"):
+        lines(tmp_path / name)
+
+
+def test_lines_are_printed_again_of_a_data_set_that_is_registered(tmp_path, register):
+    written(tmp_path / "mine")
+    before = lines(tmp_path / "mine")
+    register(dataclasses.replace(GREY, loader="capsnet.own_data:mine"), image_folder)
+    assert lines(tmp_path / "mine") == before
+
+
 # ---- a loader written by hand
 
 
