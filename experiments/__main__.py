@@ -37,7 +37,7 @@ def plan(command: Plan) -> int:
     if command.workers < 0:
         raise InputError(f"--workers must be 0 or more, not {command.workers}")
     grid = read_grid(command.grid)
-    terminal.note(remarks(config for _, config in grid.configs))
+    terminal.note([*remarks(config for _, config in grid.configs), *grid.remarks])
     from experiments import catalog
     from experiments.journal import look
     from experiments.known import by_config
@@ -70,7 +70,7 @@ def run(command: Run) -> int:
     interrupts.install()
     shard, uri = Shard.parse(command.shard), stores.uri(command.mlruns)
     grid = read_grid(command.grid or _default("grid", "paper", (8, 0)))
-    terminal.note(remarks(config for _, config in grid.configs))
+    terminal.note([*remarks(config for _, config in grid.configs), *grid.remarks])
     if command.shard and stores.filesystem(stores.home(uri, command.mlruns)) in stores.NETWORK:
         stores.refuse_alone(uri, f"--shard {shard} shares it over a network file system, where SQLite loses data")
     with _engine(command, len(shard.of(list(grid.configs))), uri) as engine:

@@ -41,6 +41,21 @@ class Grid:
         for row in itertools.zip_longest(*(cell.configs for cell in self.cells)):
             yield from ((cell.label, config) for cell, config in zip(self.cells, row, strict=True))
 
+    @property
+    def remarks(self) -> list[str]:
+        """That cells train the same network, as those with uniform routing and with a single pass of dynamic routing do."""
+        alike: dict[RunConfig, list[Cell]] = {}
+        for cell in self.cells:
+            alike.setdefault(_computed(cell.configs[0]), []).append(cell)
+        twins = [f"{first.label} and {other.label}" for first, *others in alike.values() for other in others]
+        if not twins:
+            return []
+        more = f", and {len(twins) - 1} more pairs" if len(twins) > 2 else ", and one more pair" if len(twins) > 1 else ""
+        why = "uniform routing is dynamic routing with r = 1, and without reconstruction there is no decoder, of whatever sizes"
+        return [
+            f"the same network is trained twice, as {twins[0]}{more} ({why}); the grid's key exclude leaves out one of them"
+        ]
+
 
 def read_grid(name: str) -> Grid:
     """A shipped grid by its name, or any by its path.
@@ -127,6 +142,13 @@ def _labelled(cells: Sequence[tuple[RunConfig, ...]], place: str) -> tuple[Cell,
     if len(set(labels)) < len(labels):  # they differ behind the digits that are shown
         labels = [label(first, varying, digits=17) for first in firsts]
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
+
+
+def _computed(config: RunConfig) -> RunConfig:
+    """A config that stands for all that train the same network, to the bit."""
+    same: dict[str, object] = {"routing": "dynamic"} if config.routing == "uniform" else {}
+    same |= {"decoder_hidden": ()} if config.reconstruction_weight == 0 else {}
+    return counted(config).model_copy(update=same)
 
 
 def counted(config: RunConfig) -> RunConfig:

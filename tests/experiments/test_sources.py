@@ -94,6 +94,18 @@ def test_exclude_leaves_out_cells_that_have_all_that_an_entry_names() -> None:
     ]
 
 
+def test_cells_that_train_the_same_network_are_told_of() -> None:
+    text = SMALL + "axes: {routing: [dynamic, uniform], routing_iterations: [1, 3], batch_size: [8, 16, 32]}\n"
+    text += "exclude: [{routing: uniform, routing_iterations: 3}]\nseeds: 2"
+    [said] = parse_grid(text, "g", "g.yaml").remarks
+    pair = "batch_size=8 and routing=uniform routing_iterations=1 batch_size=8, and 2 more pairs (uniform routing is dynamic"
+    assert f"twice, as routing=dynamic routing_iterations=1 {pair}" in said
+    [said] = parse_grid(SMALL + "axes: {decoder_hidden: [[4], [8]], reconstruction_weight: [0, 1]}", "g", "g.yaml").remarks
+    assert "as decoder_hidden=[4] reconstruction_weight=0 and decoder_hidden=[8] reconstruction_weight=0 (uniform" in said
+    different = parse_grid(SMALL + "also: [{routing_iterations: 3}, {routing: uniform, routing_iterations: 1}]", "g", "g.yaml")
+    assert different.remarks == []
+
+
 def test_true_and_one_are_different_values_to_exclude() -> None:
     text = SMALL + "axes: {capsule_bias: [false, true], batch_size: [1, 2]}\nexclude: [{capsule_bias: 1}]"
     with pytest.raises(InputError, match=r"1 in exclude of g.yaml is no value of the axis capsule_bias; values: false, true"):
