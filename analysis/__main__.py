@@ -144,11 +144,16 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
 
     paths, skipped = plots.write(comparisons, found.runs, found.curves, folder)
     data, images = command.data or default_folder(), {}
-    for name, config in pooled.tested(comparisons).items():
+    for name, (config, digests) in pooled.tested(comparisons).items():
         try:
-            images[name] = read(config, data, torch.device("cpu")).test.images.numpy()
+            held = read(config, data, torch.device("cpu"))
         except InputError as fault:
             skipped.append(f"the pixels of mistaken images: {fault}")
+            continue
+        if digests <= {held.digest}:
+            images[name] = held.test.images.numpy()
+        else:
+            skipped.append(f"the pixels of mistaken images: the files of {name} in {data} are not those of the runs")
     more, left = mistakes.write(comparisons, images, folder)
     paths, skipped = [*paths, *more], [*skipped, *left]
     for store in found.stores.values():

@@ -38,8 +38,9 @@ def write(trained: Trained, data: Data, folder: Path) -> list[Path]:
     """All that can be made of the run: without a decoder, the figure of routing alone; without routing, those of the decoder.
 
     Raises:
-        InputError: its model has neither.
+        InputError: its model has neither, or the data are not those that it was trained on.
     """
+    trained.check_data(data)
     pictures = [] if trained.without_decoder else [reconstructions, perturbations, perturbation_gif]
     pictures += [routing] if "routing" not in trained.config.network.unread else []
     if not pictures:

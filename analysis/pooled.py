@@ -41,12 +41,13 @@ class Seen:
     measure: str = "length"
 
 
-def tested(comparisons: Comparisons) -> dict[str, RunConfig]:
-    """Data set -> a configuration that has its test images, of those with predictions."""
+def tested(comparisons: Comparisons) -> dict[str, tuple[RunConfig, set[str]]]:
+    """Data set -> a configuration that has its test images, of those with predictions, and their SHA-256 as far as known."""
     found = {}
     for name, part in comparisons.by_dataset.items():
         if any(part.images):
-            found[name] = config_of(seen(part).cells[0].runs.iloc[0])
+            cells = seen(part).cells
+            found[name] = config_of(cells[0].runs.iloc[0]), {digest for cell in cells for digest in cell.data.dropna()}
     return found
 
 

@@ -12,7 +12,7 @@ from analysis.fields import text_of
 from analysis.runs import read_runs
 from capsnet.answers import wrong
 from capsnet.config import FIELDS, RunConfig
-from capsnet.data import Split
+from capsnet.data import Data, Split
 from capsnet.errors import InputError, brief
 from capsnet.models import Network, make
 from capsnet.program import export
@@ -35,6 +35,7 @@ class Trained:
         network: with the weights that the run ended with.
         labels: of the test images, in the order of the test set; of two labels both, the first digit's first.
         predictions: what the run answered when it was tested: the class of the longest capsule, or of the two longest.
+        digest: SHA-256 of the data set that it was trained and tested on; empty if that is not known.
     """
 
     run_id: str
@@ -42,6 +43,7 @@ class Trained:
     network: Network
     labels: Int[Tensor, "images *labels"]
     predictions: Int[Tensor, "images *labels"]
+    digest: str = ""
 
     @classmethod
     def load(cls, store: "Store", run: "TrackedRun", folder: Path) -> "Trained":
@@ -71,7 +73,16 @@ class Trained:
                 f"the weights of run {run.run_id} don't fit the network of this version; use that of commit {commit} "
                 f"({brief(error, 120)})"
             ) from None
-        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"])
+        digest = run.data[0][1] if run.data else ""
+        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"], digest)
+
+    def check_data(self, data: Data) -> None:
+        """Raise an InputError if it is another edition of the data set than the run's: its pixels are not what the run saw."""
+        if self.digest not in ("", data.digest):
+            raise InputError(
+                f"run {self.run_id} is of {self.config.dataset} of SHA-256 {self.digest[:16]}, and the files there now "
+                f"have {data.digest[:16]}; --data names the folder of those it was trained with"
+            )
 
     def check(self, split: Split) -> None:
         """Raise an InputError if the images are not those that the run was tested on, as far as labels tell."""

@@ -111,6 +111,11 @@ class RunConfig(BaseModel):
         assert info.field_name
         return _known(info.field_name, value, CHOICES[info.field_name])
 
+    @field_validator("dropout", "reconstruction_weight", "stop_at_error", "weight_decay", "gradient_clip")
+    @classmethod
+    def _of_one_zero(cls, value: float) -> float:
+        return value + 0.0  # -0.0 equals 0.0, and its text doesn't
+
     @field_validator("test_sets")
     @classmethod
     def _known_test_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:

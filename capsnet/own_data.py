@@ -6,11 +6,12 @@ of this file, which names it, and one for ``DATASETS`` in :mod:`capsnet.registry
 
 import hashlib
 import json
+import keyword
 import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial  # noqa: F401  which the lines at the end are made with
+from functools import partial
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -252,8 +253,12 @@ def lines(place: Path) -> tuple[str, str]:
         raise InputError(f"the name {name} is taken by a data set of capsnet/registry.py; rename {place.resolve()}")
     loader = re.sub(r"\W|^(?=\d)", "_", name)
     parts, digest = _npz(place) if in_file else _folder(place), hashlib.sha256()
+    if parts[0][1].max() < 1:
+        raise InputError(f"{place.resolve()} has one class: there is nothing to tell apart")
     for arrays in parts:
         add_to_digest(digest, arrays)
+    if keyword.iskeyword(loader) or not isinstance(globals().get(loader, partial(npz)), partial):
+        loader += "_"  # a word of Python's, or a function of this file
     facts = facts_of(parts, f"capsnet.own_data:{loader}", digest.hexdigest(), () if in_file else _names(place))
     numbers = f"{facts.shape}, {facts.classes}, {facts.training_images:_}, {facts.test_images:_}"
     names = f", names=({', '.join(json.dumps(each, ensure_ascii=False) for each in facts.names)},)" if facts.names else ""

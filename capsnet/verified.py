@@ -20,6 +20,8 @@ MEND = "mend the files, or the data set's line in capsnet/registry.py"
 def whole(dataset: str, folder: Path) -> tuple[Arrays, Arrays, str]:
     """Training arrays, test arrays and digest, found to be what the registry says they are."""
     facts = DATASETS[dataset]
+    if facts.classes < 2:
+        raise InputError(f"the data set {dataset} has one class in capsnet/registry.py: there is nothing to tell apart")
     training, test = load(facts.loader)(folder)
     digest = hashlib.sha256()
     several = () if facts.labels == 1 else (facts.labels,)

@@ -109,8 +109,8 @@ def epochs_of(config: RunConfig, run: TrackedRun) -> int:
 
 
 def artifact_bytes(config: RunConfig, parameters: int) -> int:
-    """What a finished run leaves: weights in single precision; per test image two integers and a score for each class."""
-    return 4 * parameters + config.facts.test_images * (8 + 8 + 4 * config.facts.classes)
+    """What a finished run leaves: weights in single precision; per test image labels and answers, and a score of each class."""
+    return 4 * parameters + config.facts.test_images * (2 * 8 * config.facts.labels + 4 * config.facts.classes)
 
 
 def checkpoint_bytes(parameters: int) -> int:

@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -28,6 +29,7 @@ from capsnet.errors import InputError
 from capsnet.files import replaced, synced
 from capsnet.metrics import EpochMetrics
 from experiments.record import DataSource, Ending, Record
+from experiments.stores import is_locked
 
 if TYPE_CHECKING:  # a plan reads journals and needs no torch
     import torch
@@ -35,6 +37,7 @@ if TYPE_CHECKING:  # a plan reads journals and needs no torch
     from capsnet.state import Snapshot, TrainingState
 
 GONE = ".gone-"  # begins the name of a folder that is being deleted
+LOOK = 0.5  # seconds: more than a look at a lock takes
 TAIL = 8192  # bytes: some twenty epochs
 WEIGHTS, PREDICTIONS = FILES = ("weights.safetensors", "test_predictions.safetensors")
 
@@ -74,7 +77,7 @@ class Journal:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(handle)
             except BlockingIOError:
                 os.close(handle)
                 raise BusyError(f"another process is training this run (it holds {lock})") from None
@@ -84,6 +87,8 @@ class Journal:
             os.close(handle)  # whoever held it has just removed the journal, and this lock with it
         try:
             self._read()
+            for torn in self.folder.glob(".*.[0-9]*"):  # what a process that was killed was writing: capsnet/files.py
+                torn.unlink(missing_ok=True)
             self._held = True
             yield
         finally:
@@ -94,17 +99,7 @@ class Journal:
     @property
     def busy(self) -> bool:
         """Whether a process holds it now."""
-        try:
-            handle = os.open(self.folder / "lock", os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return is_locked(self.folder / "lock")
 
     @property
     def record(self) -> Record:
@@ -233,6 +228,18 @@ class Journal:
             kept = sum(len(line) + 1 for line in ended[: len(self.history)])
             if kept < lines.stat().st_size:  # a line that a power cut tore
                 os.truncate(lines, kept)
+
+
+def _take(handle: int) -> None:
+    """Lock a file for oneself; a BlockingIOError of another who holds it, and doesn't just look whether somebody does."""
+    until = time.monotonic() + LOOK
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(LOOK / 50)
 
 
 def folder_of(checkpoints: Path, config: RunConfig) -> Path:

@@ -1,5 +1,6 @@
 """Where the tracking store is, what it can do, and whether it is there: what can be known of it without mlflow."""
 
+import fcntl
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import url2pathname, urlopen
 
 import psutil
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from capsnet import files, terminal
 from capsnet.errors import InputError, brief
@@ -45,7 +46,7 @@ def studies(folder: Path, named: str) -> str:
 
 def shown(uri: str) -> str:
     """An address, or a text with addresses, without passwords."""
-    return re.sub(r"([?&](?:password|token|secret)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*):[^@\s]*@", r"\1:***@", uri))
+    return re.sub(r"([?&](?:password|token|secret)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*):[^\s]*@", r"\1:***@", uri))
 
 
 def browsing(uri: str) -> str:
@@ -147,11 +148,17 @@ def _is_launched(folder: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether somebody holds a lock."""
+    """Whether somebody holds a lock. Several may look at the same time; who takes the lock has to wait for a moment then."""
     try:
-        FileLock(path, blocking=False).acquire().lock.release()
-    except Timeout:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(handle)
     return False
 
 

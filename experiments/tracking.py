@@ -6,9 +6,9 @@ field as a parameter, a metric row per epoch, the final test error, and its weig
 
 import re
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -154,7 +154,7 @@ class Store:
         run = found or self.client.create_run(self.experiment_id, tags=tags, run_name=grid)
         run_id: str = run.info.run_id
         self.client.update_run(run_id, status="RUNNING")
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}"
+        stamp = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
         log(self.client, run_id, tags={LAUNCHED: stamp, NOTE: described})
         self.client.log_text(run_id, text, f"{kind}.yaml")
         if description and NOTE not in self.client.get_experiment(self.experiment_id).tags:

@@ -186,7 +186,9 @@ class _Trainer:
         device = choose_device(self.place.device)
         data = read(self.config, self.place.data, device)
         counts = {"training": len(data.training), "validation": len(data.validation), "test": len(data.test)}
-        self.journal.update(source=DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts))
+        source = DataSource(self.config.dataset, data.digest, str(self.place.data.resolve()), counts)
+        self._refuse_others(self.journal.record.source, source)
+        self.journal.update(source=source)
         state = self.journal.load(self.config, device) or TrainingState(self.config, device)
         self._train(state, data)
         steps = str(self.place.execution.settle(self.config, device))  # which a compiler that failed has changed
@@ -206,9 +208,18 @@ class _Trainer:
         """The error on a further test set, of which the journal is told; it lies on the device for no longer than that."""
         split, digest = further.read_test_set(name, self.place.data, state.device)
         source = DataSource(name, digest, str(self.place.data.resolve()), {"test": len(split)})
-        before = [each for each in self.journal.record.tested if each.name != name]  # as of a run that is tested again
-        self.journal.update(tested=[*before, source])
+        before = {each.name: each for each in self.journal.record.tested}  # as of a run that is tested again
+        self._refuse_others(before.get(name), source)
+        self.journal.update(tested=[*(before | {name: source}).values()])
         return evaluate(state.model, split, self.config.test_batch_size).error
+
+    def _refuse_others(self, before: DataSource | None, source: DataSource) -> None:
+        """Raise an InputError if the run has read other files than those that are there now: its record is of the first."""
+        if before and before.digest != source.digest:
+            raise InputError(
+                f"the run was begun with {before.name} of SHA-256 {before.digest[:16]}, and the files in {source.folder} have "
+                f"{source.digest[:16]}: put those back, or delete {self.journal.folder}, and it is trained from the beginning"
+            )
 
     def keep(self) -> None:
         """Save the last whole epoch of a run that is being stopped."""
@@ -219,11 +230,10 @@ class _Trainer:
         saved = time.monotonic()
         for metrics in train(state, data, execution=self.place.execution):
             state.history[-1] = self._written(metrics)
+            self.snapshot = state.snapshot()  # first: an interruption may come while a checkpoint is written
             if state.finished or time.monotonic() - saved >= self.place.checkpoint_every:
-                self.journal.save(state)
+                self.journal.save(self.snapshot)
                 self.snapshot, saved = None, time.monotonic()
-            else:
-                self.snapshot = state.snapshot()
             interrupts.check()
             if self.trial and self.trial.prunes([m.validation_error for m in state.history]) and not state.finished:
                 raise PrunedError(f"pruned at epoch {metrics.epoch} of {self.config.epochs}")

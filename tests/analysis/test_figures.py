@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import analysis.__main__
 from analysis import figures, routing_figure
 from analysis.figures import DELTAS, examples, perturbation_gif, perturbations, perturbed, reconstructions, write
 from analysis.figures_command import Figures, log, main
@@ -24,6 +25,7 @@ from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
 from capsnet.models import build
 from capsnet.state import stream
+from capsnet.verified import whole
 from experiments import catalog
 from experiments.journal import FILES
 from experiments.tracking import MissingError
@@ -599,6 +601,28 @@ def test_the_command_makes_what_can_be_made_and_says_what_can_not(mlruns, tmp_pa
     assert "routing.png" in said.out
     artifacts = choose(run.run_id, "", mlruns)[0].client.list_artifacts(run.run_id, "figures")
     assert {item.path for item in artifacts} == {f"figures/routing.{kind}" for kind in ("png", "pdf", "json")}
+
+
+def test_nothing_is_drawn_of_pixels_that_the_run_never_saw(mlruns, loaded, data, tmp_path, monkeypatch, capsys):
+    """Though they are as many, and their labels are the same."""
+    assert loaded.digest == data.digest
+    images, labels = loaded.config.facts.shape, data.test.labels.numpy()
+    other = np.zeros((1437, *images[1:]), np.uint8)
+    parts = ((other, np.arange(1437) % 10), (other[:360], labels))
+    monkeypatch.setattr("capsnet.datasets.digits", lambda _: parts)
+    whole.cache_clear()
+    try:
+        with pytest.raises(InputError, match=rf"run {loaded.run_id} is of digits of SHA-256 {data.digest[:16]}, and the files"):
+            main(Figures(loaded.run_id[:8], mlruns=mlruns, results=tmp_path / "results"))
+        monkeypatch.setattr(
+            sys, "argv", ["analysis", "pictures", "--mlruns", str(mlruns), "--results", str(tmp_path / "results")]
+        )
+        assert analysis.__main__.main() == 0
+    finally:
+        whole.cache_clear()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the pixels of mistaken images: the files of digits in data are not those of the runs" in said
+    assert "the figures of the best run: run" in said
 
 
 def test_the_command_refuses_what_is_not_there(tmp_path, monkeypatch):

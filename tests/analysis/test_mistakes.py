@@ -107,7 +107,7 @@ def test_other_data_sets_with_equal_labels_are_other_images(make_runs, judge):
     comparisons = judge(make_runs({"dataset": ["mnist", "fashion_mnist"]}), images=30)
     group = pooled.seen(comparisons)
     assert len(group.cells) == 1
-    assert {name: config.dataset for name, config in pooled.tested(comparisons).items()} == {
+    assert {name: config.dataset for name, (config, _) in pooled.tested(comparisons).items()} == {
         "fashion_mnist": "fashion_mnist",
         "mnist": "mnist",
     }

@@ -7,7 +7,9 @@ from analysis import ensembles, published, tables
 from analysis.cells import cells
 from analysis.formats import latex
 from analysis.frames import of_cells
+from capsnet.config import FIELDS
 from capsnet.errors import InputError
+from capsnet.registry import MODELS
 from experiments.sources import read_grid
 from tests.analysis.conftest import row
 
@@ -100,6 +102,19 @@ def test_a_field_that_no_entry_names_has_to_have_its_default():
     assert unnamed.is_of(config)
     assert unnamed.is_of({**config, "epochs": 9, "decoder_hidden": "[64]"})  # there is no decoder
     assert not unnamed.is_of({**config, "capsule_bias": True})
+
+
+@pytest.mark.parametrize(
+    "field", [name for name in FIELDS if name not in MODELS["capsnet"].unread and name not in ("dataset", "model")]
+)
+def test_training_alone_may_differ_and_nothing_else(field):
+    """Of an entry that names nothing of the field."""
+    entry = PUBLISHED[0].model_copy(update={"match": {"dataset": "mnist"}})
+    config = {**published.DEFAULTS, "reconstruction_weight": 5e-4}
+    assert entry.is_of(config)
+    free = {"epochs", "batch_size", "learning_rate", "lr_schedule", "precision", "test_batch_size", "test_sets"}
+    free |= {"test_routing_iterations", "seed", "validation_size"}
+    assert entry.is_of({**config, field: "another" if isinstance(config[field], str) else config[field] + 1}) == (field in free)
 
 
 def test_paper_columns_stand_beside_the_columns_they_belong_to(make_runs):

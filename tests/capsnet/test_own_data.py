@@ -361,6 +361,28 @@ def test_nothing_to_register_is_the_users_fault(tmp_path):
         lines(tmp_path / "mine.zip")
 
 
+@pytest.mark.parametrize("name", ["class", "npz", "lines", "DATASETS", "partial"])
+def test_a_name_that_python_or_the_module_has_gets_another_one(tmp_path, name):
+    written(tmp_path / name)
+    named, registered = lines(tmp_path / name)
+    assert named == f'{name}_ = partial(image_folder, "{name}")'
+    assert registered.startswith(f'"{name}": DatasetFacts((1, 6, 7), 2, 15, 3, "capsnet.own_data:{name}_", "')
+
+
+@pytest.mark.parametrize("kind", ["image_folder", "npz"])
+def test_one_class_is_nothing_to_tell_apart(tmp_path, register, kind):
+    if kind == "image_folder":
+        written(tmp_path / "mine", counts={"train": {"ant": 6}, "test": {"ant": 2}})
+    else:
+        arrays(tmp_path, train_labels=np.zeros(6, dtype=np.int64), test_labels=np.zeros(2, dtype=np.int64))
+    place = tmp_path / ("mine" if kind == "image_folder" else "mine.npz")
+    with pytest.raises(InputError, match=f"{place} has one class: there is nothing to tell apart"):
+        lines(place)
+    register(dataclasses.replace(GREY, classes=1, training_images=6, test_images=2), getattr(own_data, kind))
+    with pytest.raises(InputError, match="the data set mine has one class"):
+        capsnet.verified.whole("mine", tmp_path)
+
+
 @pytest.mark.parametrize("name", ["digits", "mnist.npz"])
 def test_the_name_of_another_data_set_is_refused(tmp_path, name):
     """Of two equal keys in the registry Python takes the last, and would train on the other in silence."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from capsnet.config import FIELDS, RunConfig
-from experiments.costs import Costs, artifact_bytes, checkpoint_bytes
+from experiments.costs import BEGINNING, Costs, artifact_bytes, checkpoint_bytes
 from experiments.jobs import Job, Place
 from experiments.journal import Journal, folder_of
 from experiments.record import TrackedRun
@@ -144,6 +144,17 @@ def test_runs_that_have_not_finished_tell_how_fast_they_train(status: str) -> No
     finished = Costs(known | {seeded(8): tracked(seeded(8), seconds=25.0)}).pace(seeded(9))
     assert finished is not None
     assert (finished.seconds, finished.runs, finished.whole) == (2.5, 1, True)
+
+
+def test_evaluation_may_take_twice_what_training_on_as_many_images_does() -> None:
+    """10 epochs of 1 s, and in evaluation at most as long: what is more stood still."""
+    config = BASE.model_copy(update={"validation_size": 10_000})
+    training = 10 * config.training_images / 1000
+    evaluation = (10 * 10_000 + 10_000) / 1000
+    for seconds, whole in ((2 * (training + evaluation) - 1, True), (2 * (training + evaluation) + BEGINNING + 1, False)):
+        pace = Costs({config: tracked(config, seconds=seconds)}).pace(config)
+        assert pace is not None
+        assert pace.whole == whole
 
 
 @pytest.mark.parametrize("seconds", [0.0, 4.0, 90_000.0])

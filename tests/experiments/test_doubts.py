@@ -1,9 +1,11 @@
 """Holes that a doubting user found, each closed."""
 
+import hashlib
 import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -239,6 +241,14 @@ def test_who_looks_on_sees_the_last_epoch_that_is_whole(tmp_path: Path, lines: b
     assert not journal.busy, "nobody ever held it"
 
 
+def test_a_journals_name_depends_on_what_differs_from_the_defaults_alone(tmp_path: Path) -> None:
+    """So that a field which is new, at its default, renames none."""
+    named = {"epochs": "2", "seed": "7"}
+    digest = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:20]
+    assert folder_of(tmp_path, RunConfig(epochs=2, seed=7)).name == digest
+    assert folder_of(tmp_path, RunConfig(reconstruction_weight=-0.0)) == folder_of(tmp_path, RunConfig(reconstruction_weight=0))
+
+
 def test_who_does_not_hold_a_journal_writes_nothing(tmp_path: Path) -> None:
     """Neither before, nor after it has been let go of, as a thread may that waited for a server."""
     journal, record = Journal(tmp_path / "j"), Record({}, "r", "", {})
@@ -370,9 +380,75 @@ def test_bad_input_is_refused_in_a_line(tmp_path: Path, arguments: list[str], wo
     assert not list(tmp_path.iterdir())
 
 
+def test_who_looks_whether_a_journal_is_held_is_in_nobodys_way(tmp_path: Path) -> None:
+    journal, ended, seen = Journal(tmp_path / "j"), threading.Event(), []
+    with journal.held():
+        pass
+
+    def look() -> None:
+        while not ended.is_set():
+            seen.append(Journal(tmp_path / "j").busy)
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(300):
+            with Journal(tmp_path / "j").held():
+                pass
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert len(seen) > 300
+    with journal.held(), pytest.raises(BusyError), Journal(tmp_path / "j").held():
+        pass
+
+
+def test_who_looks_whether_an_experiment_is_launched_is_in_nobodys_way(tmp_path: Path) -> None:
+    launchers, ended, seen = Launchers(tmp_path, "e", "key"), threading.Event(), []
+    with launchers.only(ALL):
+        pass
+
+    def look() -> None:
+        while not ended.is_set():
+            seen.append(stores.is_locked(tmp_path / "locks" / "key" / "1-of-1.lock"))
+
+    threads = [threading.Thread(target=look) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(100):
+            with launchers.only(ALL):
+                assert list(launchers.held()) == [ALL]
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+    assert len(seen) > 100
+    assert set(seen) == {False, True}
+
+
+def test_what_a_killed_process_was_writing_is_swept_away(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j")
+    with journal.held():
+        journal.begin(Record(config_of(ONE).to_params(), "r", "", {}))
+    code = (
+        "import os, sys; from pathlib import Path; from capsnet.files import replaced\n"
+        "with replaced(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(journal.last)], check=False)
+    assert len(list(journal.folder.glob(".*"))) == 1
+    with journal.held():
+        assert list(journal.folder.glob(".*")) == []
+        assert journal.begun
+
+
 def test_passwords_are_not_shown_wherever_they_stand() -> None:
     assert stores.shown("postgresql://h:1/db?user=u&password=topsecret&x=1") == "postgresql://h:1/db?user=u&password=***&x=1"
     assert "topsecret" not in stores.shown("API request to http://me:topsecret@h:1/api failed")
+    assert stores.shown("http://me:p@ss/w0rd@host:5000 or http://h:1") == "http://me:***@host:5000 or http://h:1"
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////a/b.db", "sqlite+pysqlite:////a/b.db", "sqlite:////a/b.db?timeout=5"])

@@ -102,6 +102,41 @@ def test_it_gives_signs_of_life_and_takes_them_back(shared: Path, monkeypatch: p
     assert not noted(store, parent)
 
 
+def test_it_goes_on_to_give_signs_of_life_after_the_store_was_away(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "BEAT", 0.05)
+    store, away, tried = opened(shared), threading.Event(), []
+    parent, launchers = begun(store, shared)
+    real = Store.tag
+
+    def tag(self: Store, run_id: str, tags: dict[str, str]) -> None:
+        if away.is_set():
+            tried.append(run_id)
+            raise ConnectionError("nobody is there")
+        real(self, run_id, tags)
+
+    monkeypatch.setattr(Store, "tag", tag)
+    with leases.held(store, parent, launchers):
+        away.set()
+        for _ in range(200):
+            if len(tried) > 1:
+                break
+            threading.Event().wait(0.05)
+        away.clear()
+        [name] = noted(store, parent)
+        store.untag(parent, name)
+        for _ in range(200):
+            if noted(store, parent):
+                break
+            threading.Event().wait(0.05)
+        assert [*noted(store, parent)] == [name]
+
+
+@pytest.mark.parametrize(("age", "lives"), [(0, True), (80, True), (100, False), (-80, True), (-100, False), (-1e6, False)])
+def test_a_note_is_news_for_some_seconds_by_either_clock(age: float, lives: bool) -> None:
+    """One of the future, by a clock that was wrong, would be in the way until then."""
+    assert leases.Note("", "", age, "", "").is_news == lives
+
+
 def test_a_shard_that_ends_leaves_the_others_their_notes(shared: Path, tmp_path: Path) -> None:
     store = opened(shared)
     parent, launchers = begun(store, shared)

@@ -9,14 +9,21 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
-from capsnet.state import TrainingState
+from capsnet import interrupts, own_data
+from capsnet.datasets import digits
+from capsnet.metrics import EpochMetrics
+from capsnet.registry import DATASETS, DatasetFacts
+from capsnet.state import Snapshot, TrainingState
+from capsnet.verified import whole
 from experiments import worker
 from experiments.journal import Journal, folder_of
 from experiments.locks import ALL, Launchers
@@ -75,16 +82,17 @@ def assert_equal_to_the_bit(one: Store, other: Store) -> None:
 
 def test_runs_that_were_given_long_names_are_found_and_gone_on_with(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a version before names were short: one is finished, one was interrupted after its first epoch, others are new."""
-    real = TrainingState.save
+    real, came = Snapshot.save, []
 
-    def dies(self: TrainingState, path: Path) -> None:
+    def dies(self: Snapshot, path: Path) -> None:
         real(self, path)
-        if self.config.routing_iterations == 3 and len(self.history) == 1:
+        if self.config.routing_iterations == 3 and not came:
+            came.append(len(self.history))
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(worker, "brief_label", lambda text: text)
-        patch.setattr(TrainingState, "save", dies)
+        patch.setattr(Snapshot, "save", dies)
         with pytest.raises(KeyboardInterrupt):
             launched(mlruns, TINY.replace("seeds: 2", "seeds: 1"))
     store = opened(mlruns)
@@ -180,6 +188,109 @@ def test_ctrl_c_and_sigterm_end_within_seconds_and_lose_no_checkpoint(
     [run] = opened(mlruns).runs()
     assert run.status == "KILLED"
     assert checkpoints(mlruns)
+
+
+ONE = TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]").replace("epochs: 2", "epochs: 4")
+
+
+def epochs_written(mlruns: Path) -> int:
+    return sum(len(path.read_bytes().splitlines()) for path in (mlruns / "checkpoints").rglob("history.jsonl"))
+
+
+def interrupted_at(
+    epoch: int, monkeypatch: pytest.MonkeyPatch, mlruns: Path, *, every: float, writing: bool = False, text: str = ONE
+) -> None:
+    """Launch one run, with Ctrl-C when an epoch is done with, or while its checkpoint is being written."""
+    check, save, came = interrupts.check, Journal.save, []
+
+    def after() -> None:
+        if not writing and epochs_written(mlruns) == epoch:
+            raise KeyboardInterrupt
+        check()
+
+    def torn(self: Journal, state: TrainingState) -> None:
+        if writing and len(state.history) == epoch and not came:
+            came.append(True)
+            if self.last.exists():
+                self.last.replace(self.before)
+            raise KeyboardInterrupt
+        save(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(interrupts, "check", after)
+        patch.setattr(Journal, "save", torn)
+        with pytest.raises(KeyboardInterrupt):
+            launched(mlruns, text, checkpoint_every=every)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "every", "writing"),
+    [(1, 0.0, False), (3, 0.0, False), (1, 1e9, False), (3, 1e9, False), (1, 0.0, True), (3, 0.0, True), (4, 1e9, True)],
+)
+def test_who_is_stopped_saves_its_last_whole_epoch(
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, every: float, writing: bool
+) -> None:
+    interrupted_at(epoch, monkeypatch, mlruns, every=every, writing=writing)
+    [last] = checkpoints(mlruns)
+    assert len(TrainingState.load(last, torch.device("cpu")).history) == epoch
+    assert launched(mlruns, ONE).finished == 1
+
+
+def test_checkpoints_are_so_far_apart_as_is_asked_for(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of epochs that take two seconds, by a clock of its own, every second one is saved if three seconds are asked for."""
+    saved, seconds, save = [], iter(range(0, 1000, 2)), Journal.save
+
+    def noted(self: Journal, state: TrainingState) -> None:
+        saved.append(len(state.history))
+        save(self, state)
+
+    class Clock:
+        now = 0.0
+
+        @staticmethod
+        def monotonic() -> float:
+            return Clock.now
+
+    def ticking(self: Journal, metrics: EpochMetrics) -> EpochMetrics:
+        Clock.now = next(seconds) + 2.0
+        return append(self, metrics)
+
+    append = Journal.append
+    monkeypatch.setattr(Journal, "save", noted)
+    monkeypatch.setattr(Journal, "append", ticking)
+    monkeypatch.setattr(worker, "time", Clock)
+    launched(mlruns, ONE.replace("epochs: 4", "epochs: 7"), checkpoint_every=3.0)
+    assert saved == [2, 4, 6, 7]
+
+
+def test_a_run_goes_on_with_the_files_that_it_was_begun_with_alone(
+    mlruns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a data set whose digest the registry doesn't know: MLflow has the one of the first files, and keeps it."""
+    parts = [array for part in digits(tmp_path) for array in part]
+    facts = DatasetFacts((1, 16, 16), 10, 1437, 360, "capsnet.own_data:mine")
+    monkeypatch.setitem(DATASETS, "mine", facts)
+    monkeypatch.setattr(own_data, "mine", partial(own_data.npz, "mine"), raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("nowhere").mkdir()  # where launched() looks for data
+    text = ONE.replace("dataset: digits", "dataset: mine")
+
+    def put(shift: int) -> None:
+        changed = [np.roll(array, shift, axis=2) if array.ndim == 3 else array for array in parts]
+        np.savez("nowhere/mine.npz", **dict(zip(own_data.ARRAYS, changed, strict=True)))
+        whole.cache_clear()
+
+    put(0)
+    interrupted_at(1, monkeypatch, mlruns, every=0.0, text=text)
+    [before] = opened(mlruns).runs()
+    put(1)
+    [line] = launched(mlruns, text).failed
+    assert f"the run was begun with mine of SHA-256 {before.data[0][1][:16]}, and the files in {tmp_path}/nowhere have" in line
+    assert str(checkpoints(mlruns)[0].parent) in line
+    put(0)
+    assert launched(mlruns, text).finished == 1
+    [after] = opened(mlruns).runs()
+    assert (after.run_id, after.data, after.status) == (before.run_id, before.data, "FINISHED")
 
 
 @pytest.mark.parametrize("damage", ["rotten", "torn", "missing"])

@@ -568,6 +568,34 @@ def test_a_study_of_another_experiment_is_refused(mlruns: Path, tmp_path: Path) 
         searched(other, GRIDLESS, url=url)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "error", "crowned"),
+    [("digits", "5.1", True), ("digits", "5.0", True), ("digits", "4.9", False), ("mnist", "0.1", True)],
+)
+def test_a_model_reigns_unless_a_better_one_of_its_data_set_does(mlruns: Path, monkeypatch, dataset, error, crowned) -> None:
+    from experiments import champion
+    from tests.experiments.conftest import TINY, launched
+
+    launched(mlruns, TINY.replace("seeds: 2", "seeds: 1").replace("[1, 3]", "[1]"))
+    store = opened(mlruns)
+    [run] = store.runs()
+    client = store.client
+    monkeypatch.setattr(champion, "_register", registered)
+    client.create_registered_model("capsnet")
+    tags = {"dataset": dataset, "validation_error": error}
+    reigning = client.create_model_version("capsnet", f"runs:/{run.run_id}/model", None, tags=tags)
+    client.set_registered_model_alias("capsnet", "champion", reigning.version)
+    champion.crown(store, run, run.config, {"validation_error": "5.0"})
+    assert (client.get_model_version_by_alias("capsnet", "champion").version != reigning.version) == crowned
+
+
+def registered(store, run, config, tags):
+    """A version without the model itself, of which the export takes seconds."""
+    return store.client.create_model_version(
+        "capsnet", f"runs:/{run.run_id}/model", run.run_id, tags={"dataset": config.dataset, **tags}
+    )
+
+
 @pytest.mark.slow
 def test_a_worse_or_older_model_dethrones_nobody(mlruns: Path) -> None:
     from experiments import champion

@@ -14,7 +14,7 @@ from analysis.runs import read_runs
 from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.further import read_test_set
-from capsnet.state import TrainingState
+from capsnet.state import Snapshot, TrainingState
 from capsnet.training import evaluate
 from experiments import worker
 from experiments.costs import Costs, epochs_of
@@ -111,14 +111,14 @@ def test_a_run_that_is_killed_before_or_at_its_stop_goes_on_to_the_bit(
     class Killed(BaseException):
         pass
 
-    def dies(self: TrainingState, path: Path) -> None:
+    def dies(self: Snapshot, path: Path) -> None:
         save(self, path)
         if len(self.history) == stops["0"] - at:
             raise Killed
 
-    save = TrainingState.save
+    save = Snapshot.save
     with monkeypatch.context() as patch:
-        patch.setattr(TrainingState, "save", dies)
+        patch.setattr(Snapshot, "save", dies)
         with pytest.raises(Killed):
             launched(mlruns, text)
     assert TrainingState.load(folder / "last.safetensors", torch.device("cpu")).finished == (at == 0)
