@@ -85,8 +85,9 @@ def main() -> int:
     comparisons = tables.judged(found.runs, found.stores, reference=command.reference)
     for fault in (*comparisons.faults, *comparisons.doubts):
         terminal.warn("missing", fault)
-    # what is chosen by a filter is no result of the experiment as a whole, and must not take its place
-    folder = command.results / folder_name(*found.stores, where=command.where)
+    # what is chosen by a filter, or compared to another cell, is not the experiment's own result, and must not take its place
+    folder = command.results / folder_name(*found.stores, where=command.where, reference=command.reference)
+    found.runs.attrs["reference"] = command.reference
     written: list[Path] = []
     try:
         if command.only in ("tables", "all"):

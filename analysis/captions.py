@@ -131,7 +131,7 @@ def title_of(name: str) -> str:
 
 
 def in_brackets(fields: Iterable[str]) -> str:
-    """`` (r: routing_iterations.)``, of those fields that have a short name; or nothing."""
+    """`` (r: routing iterations.)``, of those fields that have a short name; or nothing."""
     names = legend(dict.fromkeys(fields))
     return f" ({names}.)" if names else ""
 
@@ -144,8 +144,8 @@ def _filter(runs: pd.DataFrame) -> list[str]:
 
 
 def slug(runs: pd.DataFrame) -> str:
-    """The experiments' names as a part of a label, and what the runs were chosen by, as a paper may have both tables."""
-    chosen = runs.attrs.get("where", ())
+    """The experiments' names as a part of a label, with what the runs were chosen by and compared to: a paper may have both."""
+    chosen = (*runs.attrs.get("where", ()), *filter(None, [runs.attrs.get("reference")]))
     name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join([_experiments(runs), *chosen])).strip("-").lower()
     return f"{name}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:6]}" if chosen else name
 

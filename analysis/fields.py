@@ -26,8 +26,8 @@ def name_of(field: str) -> str:
 
 
 def legend(fields: Iterable[str]) -> str:
-    """Says which fields stand behind names that don't tell it: ``r: routing_iterations``."""
-    return ", ".join(f"{NAMES[field]}: {field}" for field in fields if field in NAMES)
+    """Says what is behind names that don't tell it: ``r: routing iterations``."""
+    return ", ".join(f"{NAMES[field]}: {field.replace('_', ' ')}" for field in fields if field in NAMES)
 
 
 def text_of(value: Any) -> str:

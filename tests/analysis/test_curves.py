@@ -42,7 +42,7 @@ def test_the_legend_says_what_lines_and_bands_are(quick, make_curves, fail):
     fail(quick, [0])
     [figure] = curves.errors(quick, make_curves(quick))
     title = figure.legends[0].get_title().get_text()
-    assert title.split("\n") == [curves.SAID, "r: routing_iterations"]
+    assert title.split("\n") == [curves.SAID, "r: routing iterations"]
     assert legend_of(figure) == [
         "r 1, reconstruction weight 0 (by panel: n=2 of 3; 1 diverged | n=3 | n=3)",
         "r 1, reconstruction weight 0.0005 (n=3)",

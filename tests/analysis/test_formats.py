@@ -156,7 +156,7 @@ def test_a_table_that_is_taller_than_a_page_goes_on_in_further_floats(make_runs,
         pieces = len({text.split("\\toprule")[1].split("\\midrule")[0] for text in floats})  # of one that is wide, too
         assert sum(map(len, bodies)) == len(table.rows) * pieces
         assert max(map(len, bodies)) < 4 * min(map(len, bodies)), "no page with a row or two"
-        assert all(("routing\\_iterations" in text) == (i == 0) for i, text in enumerate(floats)), "the caption's legend"
+        assert all(("(r: routing iterations" in text) == (i == 0) for i, text in enumerate(floats)), "the caption's legend"
         assert floats[-1].count("\\footnotesize") == len(table.notes) + latex(table).count("\\footnotesize\\setlength")
 
 

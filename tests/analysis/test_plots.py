@@ -170,7 +170,7 @@ def test_an_interval_does_not_take_twins_of_one_seed_for_repetitions(make_runs):
 def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     fail(quick, [0, 1])
     [figure] = plots.by_axis(cells(quick))
-    assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations", "reconstruction weight", "lr schedule"]
+    assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing iterations", "reconstruction weight", "lr schedule"]
     assert "each the mean over the other axes" in texts(figure)
     # two seeds of one setting didn't finish with r = 1: the third there would be another mean than it is beside them
     assert table(figure.axes[0])[1:] == [["1", "3", "15 of 18"], ["3", "3", "15 of 18"]]
@@ -245,7 +245,7 @@ def test_only_axes_that_were_varied_alone_have_a_panel(make_runs):
     # beside them, one cell that differs from the first in r alone
     more = grid[(grid["learning_rate"] == 1e-3) & (grid["batch_size"] == 16)]
     [figure] = plots.by_axis(cells(pd.concat([searched, more]).drop_duplicates(["run_id"])))
-    assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing_iterations"]
+    assert [table(panel)[0][0] for panel in figure.axes] == ["r: routing iterations"]
     assert "without batch size and learning rate, not varied alone" in " ".join(texts(figure).split())
     [whole] = plots.by_axis(cells(grid))
     assert len(whole.axes) == 3

@@ -250,6 +250,11 @@ def test_what_has_other_names_has_other_folders() -> None:
     }
     assert len(folders | {folder_name("a", "b")}) == 5 * len(names) + 1
     assert folder_name("a", "b", where=["r=1", "s=0"]) == "a+b_where_r=1_where_s=0"
+    assert folder_name("a", where=["s=0"], reference="r=1") == "a_where_s=0_against_r=1"
+    assert folder_name("a", reference="r=1 s=0") not in (
+        folder_name("a", reference="r=1_s=0"),
+        folder_name("a_against_r=1 s=0"),
+    )
     assert folder_name("a/b") == folder_name("a/b"), "whenever it is asked"
 
 
