@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.text import Text
@@ -53,16 +54,20 @@ def draw(study: Study, folder: Path) -> list[str]:
             drawn[name + suffix] = partial(plot, study.study, target=target, target_name=NAMES[objective])
     if len(objectives) in (2, 3):
         drawn["pareto_front"] = partial(plots.plot_pareto_front, study.study, target_names=[NAMES[name] for name in objectives])
+    pruned = len(study.study.get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+    told = f"{len(trials)} complete trials" + (
+        f"; without {pruned} that {'were' if pruned > 1 else 'was'} pruned" if pruned else ""
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    return [name for name, plot in drawn.items() if _save(plot, folder / name, parameters)]
+    return [name for name, plot in drawn.items() if _save(plot, folder / name, parameters, told)]
 
 
 def _value(i: int, trial: FrozenTrial) -> float:
     return float(trial.values[i])
 
 
-def _save(plot: Callable[[], Any], stem: Path, parameters: Sequence[str]) -> bool:
-    """Whether there was something to draw."""
+def _save(plot: Callable[[], Any], stem: Path, parameters: Sequence[str], told: str) -> bool:
+    """Whether there was something to draw; ``told`` says of which trials."""
     from matplotlib import pyplot as plt
 
     before = mpl.get_backend()
@@ -73,7 +78,7 @@ def _save(plot: Callable[[], Any], stem: Path, parameters: Sequence[str]) -> boo
             figure = plt.gcf()
             if stem.name.startswith("parallel"):
                 _with_whole_names(figure.axes[0], parameters)
-            _fit(figure, stem.name)
+            _fit(figure, stem.name, told)
             box = None if figure.get_layout_engine() else "tight"
             figure.savefig(f"{stem}.png", dpi=150, bbox_inches=box, metadata={"Software": None})
             figure.savefig(f"{stem}.pdf", bbox_inches=box, metadata={"CreationDate": None})
@@ -85,21 +90,22 @@ def _save(plot: Callable[[], Any], stem: Path, parameters: Sequence[str]) -> boo
     return True
 
 
-def _fit(figure: Figure, name: str) -> None:
+def _fit(figure: Figure, name: str, told: str) -> None:
     """Optuna's figure as wide as a page, with letters of 7 points, dark on white, and no label over another."""
     panels = [panel for panel in figure.axes if panel.get_label() != "<colorbar>"]
     figure.set_size_inches(PAGE, 3.6)
     if name.startswith("slice") and len(panels) > 1:
         _in_rows(figure, panels)
+        figure.suptitle(f"Slice Plot ({told}; the darker, the later the trial)")
+    else:
+        panels[0].set_title(f"{panels[0].get_title('left') or panels[0].get_title()} ({told})")
+        panels[0].set_title("", loc="left")
     if len(panels) == len(figure.axes):  # the layout can't place the bar of a figure that was made without it
         figure.set_layout_engine("constrained")
     for panel in figure.axes:
         panel.set_facecolor("white")
-        for axis in (panel.xaxis, panel.yaxis):
-            if axis.get_scale() == "log":
-                axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-                axis.set_minor_formatter(NullFormatter())
+        _tick(panel.xaxis)
+        _tick(panel.yaxis)
     for panel in panels:
         if name.startswith("parallel"):  # whose labels lie on the lines
             texts = [label.get_text() for label in panel.get_yticklabels()]
@@ -115,6 +121,15 @@ def _fit(figure: Figure, name: str) -> None:
             panel.legend(loc="best")
     for text in figure.findobj(Text):
         text.set_fontsize(7)
+
+
+def _tick(axis: Axis) -> None:
+    """Plain numbers on a logarithmic axis, no more than fit."""
+    if axis.get_scale() == "log":
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _with_whole_names(panel: Axes, parameters: Sequence[str]) -> None:
@@ -143,4 +158,3 @@ def _in_rows(figure: Figure, panels: Sequence[Axes]) -> None:
         panel.set_subplotspec(grid[i // ACROSS, i % ACROSS])
         panel.tick_params(labelleft=i % ACROSS == 0)
         panel.set_ylabel(panels[0].get_ylabel() if i % ACROSS == 0 else "")
-    figure.suptitle("Slice Plot (the darker, the later the trial)")

@@ -7,6 +7,7 @@ from typing import Any, cast
 import optuna
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from experiments import study_figures
 from experiments.study import Study
@@ -31,17 +32,38 @@ def study() -> Study:
     return cast("Study", SimpleNamespace(study=made, search=SimpleNamespace(objectives=("validation_error",))))
 
 
-def test_parallel_coordinates_have_whole_names_inside_the_picture(
-    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    saved: dict[str, Figure] = {}
+@pytest.fixture
+def saved(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures that are saved, by name."""
+    found: dict[str, Figure] = {}
     real = Figure.savefig
 
     def savefig(self: Figure, name: str, **given: Any) -> None:
-        saved[Path(name).stem] = self
+        found[Path(name).stem] = self
         real(self, name, **given)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
+    return found
+
+
+@pytest.mark.parametrize(("pruned", "said"), [(0, ""), (1, "; without 1 that was pruned"), (3, "; without 3 that were pruned")])
+def test_each_figure_says_of_which_trials_it_is(
+    study: Study, saved: dict[str, Figure], tmp_path: Path, pruned: int, said: str
+) -> None:
+    for _ in range(pruned):
+        trial = study.study.ask()
+        trial.suggest_int("class_dim", 8, 24, step=8)
+        study.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    names = study_figures.draw(study, tmp_path)
+    assert {"history", "importances", "slice"} <= set(names)
+    for name in names:
+        words = " ".join(text.get_text() for text in saved[name].findobj(Text))
+        assert f" (8 complete trials{said}" in words
+
+
+def test_parallel_coordinates_have_whole_names_inside_the_picture(
+    study: Study, saved: dict[str, Figure], tmp_path: Path
+) -> None:
     assert "parallel_coordinates" in study_figures.draw(study, tmp_path)
     figure = saved["parallel_coordinates"]
     names = figure.axes[0].get_xticklabels()
