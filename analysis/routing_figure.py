@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.style import COLUMN, note, save, scale, style
@@ -26,7 +26,7 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Entropy of the coupling and change of the logits, pass by pass, and the greatest length of every capsule; and as JSON.
 
     Of routings other than dynamic and uniform there are the lengths, of em and of random and static coupling the entropy, and a
-    word in the other panels.
+    word in the other panel.
 
     Raises:
         InputError: the images are not those that the run was tested on.
@@ -35,33 +35,37 @@ def routing(trained: Trained, split: Split, folder: Path) -> list[Path]:
     config = trained.config
     routed = config.routing == "dynamic" and config.routing_iterations > 1
     found = diagnose(trained.network, Split(split.images[:MOST], split.labels[:MOST]), PASSES if routed else 0)
+    followed, name = len(found.entropy) > 0, config.variant("routing").name  # without its parameters, which the note has
     with style():
-        figure = Figure(figsize=(COLUMN, 3.9), layout="constrained")
-        above, below = np.asarray(figure.subfigures(2, 1))
-        entropy, change = above.subplots(1, 2)
-        # without its parameters, which the note has
-        why = _why(config.variant("routing").name, followed=len(found.entropy) > 0)
-        _passes(entropy, found.relative_entropy.tolist(), found.iterations, why)
-        entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {found.outlets})")
-        _passes(change, found.change.tolist(), found.iterations - 1, why)
-        change.set(xlabel="after pass", ylabel="mean |change\nof the logits|")
-        histogram, types = below.subplots(1, 2, sharey=True, width_ratios=[1, 2])
+        figure = Figure(figsize=(COLUMN, 3.9 if followed else 2.4), layout="constrained")
+        parts = figure.subfigures(1 + followed, 1, squeeze=False)[:, 0]
+        said = [] if followed else [f"{name} routing is not followed"]
+        if followed:
+            _both(parts[0], found, name)
+            said += ["above: routing of the last hidden layer's capsules to the class capsules"] * bool(config.hidden_capsules)
+            said += ["hollow: passes that the network does not make"] * (len(found.entropy) > found.iterations)
+        histogram, types = parts[-1].subplots(1, 2, sharey=True, width_ratios=[1, 2])
         _histogram(histogram, found)
         _by_type(types, found)
-        above_them = ["above: routing of the last hidden layer's capsules to the class capsules"] * bool(config.hidden_capsules)
-        beyond = ["hollow: passes that the network does not make"] * (len(found.entropy) > found.iterations)
-        note(figure, *above_them, *beyond, _dead(found, len(split)), trained.title)
+        note(figure, *said, _dead(found, len(split)), trained.title)
         paths = save(figure, folder / "routing")
     numbers = folder / "routing.json"
     numbers.write_text(json.dumps({"run_id": trained.run_id, **_numbers(found)}, indent=1) + "\n", encoding="utf-8")
     return [*paths, numbers]
 
 
-def _why(routing: str, *, followed: bool) -> str:
-    """Why there are no changes of logits, or nothing of passes at all, in lines that fit in a panel."""
-    if not followed:
-        why = f"{routing} routing is not followed"
-    elif routing == "em":
+def _both(figure: SubFigure, found: Diagnosis, routing: str) -> None:
+    """Entropy and change, pass by pass."""
+    entropy, change = figure.subplots(1, 2)
+    _passes(entropy, found.relative_entropy.tolist(), found.iterations, "")
+    entropy.set(xlabel="pass", ylabel=f"coupling entropy\n(share of log {found.outlets})")
+    _passes(change, found.change.tolist(), found.iterations - 1, _why(routing))
+    change.set(xlabel="after pass", ylabel="mean |change\nof the logits|")
+
+
+def _why(routing: str) -> str:
+    """Why there are no changes of logits, in lines that fit in a panel."""
+    if routing == "em":
         why = "em routing has no logits"
     else:
         why = "one pass: the logits stay 0" if routing in ("dynamic", "uniform") else f"one pass: {routing} coupling"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from capsnet.config import make_config
+from capsnet.config import FIELDS, make_config
 from capsnet.errors import InputError, is_text, unknown
 from capsnet.variants import Variant, parse
 from experiments.documents import read_document, read_mapping, read_named
@@ -104,7 +104,7 @@ def _check_corners(search: Search, place: str) -> None:
         try:
             config = make_config({**search.base, **values}, place)
         except InputError as error:
-            faults |= dict.fromkeys(str(error).splitlines())
+            faults |= dict.fromkeys(line + _left_out(search, values, line) for line in str(error).splitlines())
             continue
         epochs = max(epochs, config.epochs)
         if PRUNED_BY in search.objectives and not config.validation_size:
@@ -117,6 +117,13 @@ def _check_corners(search: Search, place: str) -> None:
     if faults:
         more = [f"and {len(faults) - MESSAGES} more, of other points of the space"] if len(faults) > MESSAGES else []
         raise InputError("\n".join([*itertools.islice(faults, MESSAGES), *more]))
+
+
+def _left_out(search: Search, values: Mapping[str, Any], line: str) -> str:
+    """What a field that the fault names has at this point, if it is one whose condition doesn't hold there: nobody wrote it."""
+    names = [each.name for each in search.space.parameters if each.when and each.name not in values and each.name in line]
+    told = (f"{name} is {search.base.get(name, FIELDS[name].default)}" for name in names)
+    return f"; where its condition (when) doesn't hold, {', '.join(told)}: base can say another value" if names else ""
 
 
 class _Reader:

@@ -181,6 +181,13 @@ BAD: dict[str, tuple[dict[str, str], list[str]]] = {
         {"space": "{routing: [dynamic], epochs: {low: 3, high: 1, when: {routing: dynamic}}}"},
         ["epochs in space of s.yaml", "low must be below high"],
     ),
+    "what is left where a condition doesn't hold": (
+        {"space": "{routing: [dynamic, attention], routing_iterations: {low: 1, high: 4, when: {routing: dynamic}}}"},
+        [
+            "routing attention has one weighted sum: routing_iterations must be 1 (in s.yaml); where its condition (when) "
+            "doesn't hold, routing_iterations is 3: base can say another value"
+        ],
+    ),
     "0 trials": ({"trials": "0"}, ["trials of s.yaml", "1 or more", "not 0"]),
     "negative trials": ({"trials": "-3"}, ["trials of s.yaml", "1 or more", "not -3"]),
     "half a trial": ({"trials": "1.5"}, ["trials of s.yaml", "whole number", "not 1.5"]),
