@@ -19,7 +19,7 @@ from capsnet.errors import InputError, unknown
 from capsnet.metrics import LISTS, EpochMetrics
 from capsnet.registry import TEST_SETS
 from experiments import catalog
-from experiments.known import by_config, read_grids, state
+from experiments.known import read_grids, sorted_out, state
 from experiments.record import (
     BEFORE,
     CODE,
@@ -132,7 +132,7 @@ def read_runs(experiments: str | Sequence[str], folder: Path, where: Sequence[st
     stores = _open([experiments] if isinstance(experiments, str) else experiments, folder)
     there = _Tracked(stores)
     planned = there.planned
-    known, alien = by_config(there.runs)
+    known, alien = sorted_out(there.runs)
     # a search's trials are no results: what selection has seen is too good to be true, and its best are confirmed by a grid
     trials = sum(TRIAL in run.tags for run in known.values())
     known = {config: run for config, run in known.items() if config in planned or TRIAL not in run.tags}

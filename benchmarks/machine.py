@@ -1,14 +1,14 @@
 """What the numbers were measured on, and with."""
 
-import hashlib
 import os
 import platform
 import re
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+from capsnet.origin import git_commit, processor
 
 
 def describe(device: torch.device) -> dict[str, str | int | float]:
@@ -22,7 +22,7 @@ def describe(device: torch.device) -> dict[str, str | int | float]:
         "load": os.getloadavg()[0],  # processes that wanted a core in the minute before: what else the machine did
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "commit": commit(),
+        "commit": git_commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     if device.type == "cuda":
@@ -38,16 +38,6 @@ def name(device: torch.device) -> str:
 def slug(text: str) -> str:
     """A name as one of a file: ``Intel(R) Xeon(R) Processor, 2 threads`` is ``intel-xeon-processor-2-threads``."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text.lower())).strip("-")
-
-
-def processor() -> str:
-    """The processor's name, as Linux has it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def cores() -> int:
@@ -66,18 +56,3 @@ def memory(of: str = "/proc/meminfo") -> dict[str, int]:
 def free(device: torch.device) -> int:
     """Bytes that new processes could still take."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else memory()["MemAvailable"]
-
-
-def commit() -> str:
-    """The commit of this code, with ``-dirty-`` and a digest if it was changed since; ``unknown`` outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        here = Path(__file__).parent
-        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=30)
-        return done.stdout.strip()
-
-    try:
-        found, changes = git("rev-parse", "HEAD"), git("diff", "HEAD", "--no-ext-diff")
-        return found + (f"-dirty-{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"

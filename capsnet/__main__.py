@@ -72,7 +72,7 @@ def main() -> int:
     command: Command = cli.parse(Command, prog, DESCRIPTION, words)
     if command.log_interval < 0:
         raise InputError(f"--log-interval must be 0 or more, not {command.log_interval}")
-    config = make_config(asdict(command.config), "the flags", "{}")
+    config = make_config(asdict(command.config), "the flags")
     execution = Execution(command.compile, command.graph)
 
     import torch

@@ -217,13 +217,12 @@ FIELDS = RunConfig.model_fields
 BOUNDS = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
 
 
-def make_config(values: Mapping[Any, Any], place: str, spelling: str = "{}") -> RunConfig:
+def make_config(values: Mapping[Any, Any], place: str) -> RunConfig:
     """A validated config, or one error that lists everything wrong with the values.
 
     Args:
         values: field -> value; what is missing takes its default.
         place: where the values stand, such as ``base of grids/paper.yaml``.
-        spelling: how a field is written there, such as ``--{}``.
 
     Raises:
         InputError: an unknown field, a wrong type, a value out of range, or parts that don't fit together.
@@ -232,7 +231,7 @@ def make_config(values: Mapping[Any, Any], place: str, spelling: str = "{}") -> 
     try:
         return RunConfig.model_validate(listed)
     except ValidationError as error:
-        raise InputError("\n".join(_message(e, place, spelling) for e in error.errors())) from None
+        raise InputError("\n".join(_message(e, place) for e in error.errors())) from None
 
 
 def from_params(params: Mapping[str, str], differing: Collection[str] | None = None) -> RunConfig:
@@ -278,7 +277,7 @@ def _known(what: str, value: str, choices: Mapping[str, Any]) -> str:
     return value
 
 
-def _message(error: ErrorDetails, place: str, spelling: str) -> str:
+def _message(error: ErrorDetails, place: str) -> str:
     name = str(error["loc"][0]) if error["loc"] else ""
     if error["type"] == "extra_forbidden":
         return unknown("key", name, FIELDS, place)
@@ -288,4 +287,4 @@ def _message(error: ErrorDetails, place: str, spelling: str) -> str:
         return f"{error['ctx']['error']} (in {place})"
     said = error["msg"].replace("Input should be", "must be").replace("a valid", "of type")
     why = f"; {name} is: {FIELDS[name].description}" if error["type"] in BOUNDS else ""
-    return f"{spelling.format(name)} {said}, not {error['input']!r} (in {place}){why}"
+    return f"{name} {said}, not {error['input']!r} (in {place}){why}"

@@ -48,7 +48,7 @@ def plan(command: Plan) -> int:
 
     name = command.experiment or grid.name
     store = Store.open(name, command.mlruns, create=False)
-    known = by_config(store.runs())[0] if store else {}
+    known = by_config(store.runs()) if store else {}
     checkpoints = command.mlruns / "checkpoints" / store.key if store else command.mlruns
     planned = plan_grid(
         grid,
@@ -56,7 +56,7 @@ def plan(command: Plan) -> int:
         lambda config: look(checkpoints, config),
         git_commit(),
         command.workers,
-        elsewhere=lambda: by_config(catalog.runs_beside(name, command.mlruns))[0],
+        elsewhere=lambda: by_config(catalog.runs_beside(name, command.mlruns)),
         digest=code(),
     )
     if grid.description:

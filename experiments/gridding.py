@@ -118,7 +118,7 @@ def _run(todo: Sequence[Job], old: Old, summary: Summary, place: Place, engine: 
 
 def _look(configs: list[tuple[str, RunConfig]], place: Place, wish: Wish) -> tuple[list[Job], Summary, Old]:
     """What there is to do, what is known already, and the runs of other code that speak until they are replaced."""
-    known, old = _without_other_code(configs, place.store) if wish.fresh else (by_config(place.store.runs())[0], {})
+    known, old = _without_other_code(configs, place.store) if wish.fresh else (by_config(place.store.runs()), {})
     due = [(cell, config) for cell, config in configs if _is_due(known.get(config), wish.retry_failed)]
     todo = [make_job(cell, config, known, place, fresh=wish.fresh) for cell, config in due]
     settled = [found for _, config in configs if (found := known.get(config)) and not _is_due(found, wish.retry_failed)]
@@ -147,7 +147,7 @@ def _without_other_code(configs: list[tuple[str, RunConfig]], store: Store) -> t
     wanted, runs = {config for _, config in configs}, list(store.runs())
     old: Old = defaultdict(list)
     while True:
-        known, _ = by_config(runs)
+        known = by_config(runs)
         mine = {config: found for config, found in known.items() if config in wanted}
         other = {config: found for config, found in mine.items() if _is_other(found.tags)}
         if not other:
@@ -204,7 +204,7 @@ def _end(grid: Grid, launchers: Launchers, place: Place, shard: Shard, summary: 
 
 def _status(grid: Grid, store: Store) -> str:
     """What the runs of a grid come to: FINISHED, FAILED, or KILLED if some have not ended."""
-    known, _ = by_config(store.runs())
+    known = by_config(store.runs())
     states = {state(known.get(config)) for _, config in grid.configs}
     if states == {"finished"}:
         return "FINISHED"

@@ -28,7 +28,12 @@ def read_grids(store: Store, *, running: bool = False) -> tuple[dict[str, Grid],
     return grids, unread
 
 
-def by_config(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
+def by_config(runs: Iterable[TrackedRun]) -> Known:
+    """The run that speaks for each config."""
+    return sorted_out(runs)[0]
+
+
+def sorted_out(runs: Iterable[TrackedRun]) -> tuple[Known, dict[str, str]]:
     """The run that speaks for each config, and (run id -> reason) of runs that are of no config of this version.
 
     A config is its own identity: it is rebuilt whole from the logged parameters and compared, not its name. The first run

@@ -178,7 +178,7 @@ def _chosen(search: Search, trial: Trial) -> str:
 
 def _drop(grid: Grid, place: Place) -> None:
     """Forget runs that were to confirm what later trials have beaten, if they were cut off; those that finished are results."""
-    known, _ = by_config(place.store.runs())
+    known = by_config(place.store.runs())
     wanted = {config for _, config in grid.configs}
     for config, found in known.items():
         if found.tags.get(GRID) == grid.name and found.status != "FINISHED" and config not in wanted:
@@ -191,7 +191,7 @@ def _drop(grid: Grid, place: Place) -> None:
 def _crown(search: Search, grid: Grid, place: Place) -> None:
     """Print the confirmed table, and register the best model: the test set chooses nothing."""
     with answering(place.store.uri):
-        known, _ = by_config(place.store.runs())
+        known = by_config(place.store.runs())
         wide().print(_table(grid, known))
         finished = {cell: _finished(cell, known) for cell in grid.cells}
         most = max(len(runs) for runs in finished.values())

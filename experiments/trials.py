@@ -161,7 +161,7 @@ class _Known:
 
     def __init__(self, search: str, place: Place) -> None:
         self.search, self.store, self.checkpoints = search, place.store, place.checkpoints
-        self.runs, _ = by_config(self.store.runs())
+        self.runs = by_config(self.store.runs())
         self.outcomes: dict[RunConfig, Outcome] = {}
         self.trials = {config: run.tags[TRIAL] for config, run in self.runs.items() if TRIAL in run.tags}  # "3, 17"
 

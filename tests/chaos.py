@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file
 
 from capsnet.config import FIELDS
-from experiments.known import by_config, read_grids
+from experiments.known import read_grids, sorted_out
 from experiments.sources import parse_grid
 from experiments.tracking import Store
 from experiments.watch import connected
@@ -203,7 +203,7 @@ class SearchChaos(Chaos):
         states = Counter(trial.state.name for trial in trials)
         assert states.keys() <= {"COMPLETE", "PRUNED"}, states
         tracked = [run for run in store.runs() if "superseded" not in run.tags]
-        known, strangers = by_config(tracked)
+        known, strangers = sorted_out(tracked)
         assert len(known) == len(tracked), "a config has two runs"
         assert not strangers, strangers
         for run in tracked:
@@ -258,7 +258,7 @@ def _contents(store: Store) -> dict:
     """Config -> weights and rows of each metric of its finished run; every run is finished and of another config."""
     runs = [run for run in store.runs() if "superseded" not in run.tags]
     assert {run.status for run in runs} == {"FINISHED"}, Counter(run.status for run in runs)
-    known, strangers = by_config(runs)
+    known, strangers = sorted_out(runs)
     assert len(known) == len(runs), "a config was finished twice"
     assert not strangers, strangers
     found = {}

@@ -13,7 +13,7 @@ import torch
 
 from experiments import gridding
 from experiments.gridding import Summary, Wish
-from experiments.known import by_config, state
+from experiments.known import by_config, sorted_out, state
 from experiments.provenance import hardware
 from experiments.tracking import Store
 from tests.experiments.conftest import launched as launched_named
@@ -58,13 +58,13 @@ def test_runs_of_a_branch_with_more_fields_are_known_unless_they_used_them(mlrun
     """A branch adds a field whose default changes nothing, and logs it with every run."""
     _, store = launched(mlruns, tiny.read_text())
     runs = [replace(run, params={**run.params, "temperature": "1.0"}) for run in store.runs()]
-    assert len(by_config(runs)[0]) == len(runs) > 1
+    assert len(by_config(runs)) == len(runs) > 1
     used = [replace(run, tags={**run.tags, "differing": f"{run.tags['differing']} temperature"}) for run in runs]
-    known, strangers = by_config(used)
+    known, strangers = sorted_out(used)
     assert not known
     assert set(strangers.values()) == {"this version has no temperature: another branch, or another version, logged it"}
     older = [replace(run, tags={}) for run in runs]  # of before that was logged
-    assert not by_config(older)[0]
+    assert not by_config(older)
 
 
 def test_a_larger_grid_trains_only_what_is_new(mlruns: Path, tiny: Path) -> None:
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_cleanly_and_the_same_command_goes_on(mlruns: Path, tiny: Pa
     assert process.returncode == 130
     assert "1 of 2 runs are settled; the same command goes on" in " ".join(errors.split())
     assert "Traceback" not in errors
-    known, _ = by_config(store.runs())
+    known = by_config(store.runs())
     assert sorted(map(state, known.values())) == ["finished", "interrupted"]
     [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'grid'")
     assert parent.info.status == "KILLED"

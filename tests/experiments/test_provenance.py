@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import provenance
+from capsnet import origin
 
 GIT = ["git", "-c", "user.name=n", "-c", "user.email=e", "-c", "init.defaultBranch=m"]
 
@@ -18,7 +18,7 @@ def repository(tmp_path: Path) -> Path:
     """A small one, with a text in another encoding than UTF-8."""
     for name in ("capsnet", "experiments"):
         (tmp_path / name).mkdir()
-    shutil.copy(provenance.__file__, tmp_path / "experiments")
+    shutil.copy(origin.__file__, tmp_path / "capsnet")
     (tmp_path / "notes.txt").write_bytes("Zürich".encode("latin-1"))
     (tmp_path / ".gitignore").write_text("ignored.py\n__pycache__\n")
     for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
@@ -27,9 +27,9 @@ def repository(tmp_path: Path) -> Path:
 
 
 def commit(repository: Path) -> str:
-    code = "import provenance; print(provenance.git_commit())"
+    code = "import origin; print(origin.git_commit())"
     words = [sys.executable, "-c", code]
-    done = subprocess.run(words, cwd=repository / "experiments", capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=repository / "capsnet", capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
 

@@ -79,7 +79,7 @@ def test_shards_on_a_fresh_folder_share_one_parent_and_one_database(tiny: Path, 
     store = opened(folder)
     runs = list(store.runs())
     assert [run.status for run in runs] == ["FINISHED"] * 4
-    known, _ = by_config(runs)
+    known = by_config(runs)
     assert len(known) == 4  # each config once
     [parent] = store.client.search_runs([store.experiment_id], "tags.kind = 'grid'")
     assert parent.info.status == "FINISHED"
@@ -122,7 +122,7 @@ def test_fresh_trains_again_what_other_code_trained_and_the_old_run_stays(
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
     runs = list(opened(mlruns).runs())
     assert len(runs) == 4
-    assert {run.tags["git_commit"] for run in by_config(runs)[0].values()} == {"another"}
+    assert {run.tags["git_commit"] for run in by_config(runs).values()} == {"another"}
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 0
 
 
@@ -137,7 +137,7 @@ def test_fresh_replaces_all_that_other_code_finished(mlruns: Path, monkeypatch: 
             monkeypatch.setattr(module, "code", lambda commit=commit: commit)
         assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 2
         store = opened(mlruns)
-        assert {run.tags["git_commit"] for run in by_config(store.runs())[0].values()} == {commit}
+        assert {run.tags["git_commit"] for run in by_config(store.runs()).values()} == {commit}
         if commit == "second":
             for run in store.runs():
                 if SUPERSEDED in run.tags:
@@ -165,11 +165,11 @@ def test_an_old_result_speaks_until_its_replacement_is_there(mlruns: Path, monke
         monkeypatch.setattr(module, "code", lambda: "another")
     with pytest.raises(KeyboardInterrupt):
         launched(mlruns, text, wish=Wish(fresh=True), engine=Engine(_Stopped()))
-    known, _ = by_config(opened(mlruns).runs())
+    known = by_config(opened(mlruns).runs())
     assert [run.status for run in known.values()] == ["FINISHED"] * 2
     assert sorted(run.tags["git_commit"] == "another" for run in known.values()) == [False, True]
     assert launched(mlruns, text, wish=Wish(fresh=True)).finished == 1
-    known, _ = by_config(opened(mlruns).runs())
+    known = by_config(opened(mlruns).runs())
     assert {run.tags["git_commit"] for run in known.values()} == {"another"}
 
 

@@ -159,7 +159,7 @@ def test_stopping_changes_no_epoch_before_it(mlruns: Path, target: tuple[float, 
 def test_costs_are_of_the_epochs_that_were_trained(mlruns: Path, target: tuple[float, dict[str, int]]) -> None:
     error, stops = target
     launched(mlruns, stopping(error).replace("seeds: 2", "seeds: 1"))
-    known, _ = by_config(opened(mlruns).runs())
+    known = by_config(opened(mlruns).runs())
     for config, run in known.items():
         assert epochs_of(config, run) == stops[str(config.seed)]
     pace = Costs(known).pace(next(iter(known)))

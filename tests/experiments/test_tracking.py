@@ -25,7 +25,7 @@ from experiments.client import answering, log
 from experiments.gridding import make_job
 from experiments.jobs import Job, Place
 from experiments.journal import Journal, folder_of
-from experiments.known import by_config, is_settled, state
+from experiments.known import by_config, is_settled, sorted_out, state
 from experiments.locks import ALL, Launchers
 from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
@@ -156,7 +156,7 @@ def test_who_dies_before_mlflow_knows_the_parameters_leaves_no_second_run(
         journal.begin(Record(config.to_params(), "r", "", {"cell": cell}))
         with pytest.raises(KeyboardInterrupt):
             RunLog(store, journal, monitored=False).push()
-    run(make_job(cell, config, by_config(store.runs())[0], place), place)
+    run(make_job(cell, config, by_config(store.runs()), place), place)
     [only] = store.runs()
     assert (only.status, only.params["seed"]) == ("FINISHED", str(config.seed))
 
@@ -265,13 +265,13 @@ def test_what_is_known_of_a_config(mlruns: Path) -> None:
     nameless = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id  # of somebody else ...
     alien = store.client.create_run(store.experiment_id, tags={"kind": "run"}).info.run_id
     store.client.log_param(alien, "alien", "1")  # ... or of another version
-    known, strangers = by_config(store.runs())
+    known, strangers = sorted_out(store.runs())
     assert [state(known.get(c)) for c in (first, second, third, fourth)] == ["finished", "diverged", "interrupted", "new"]
     assert [is_settled(known.get(c)) for c in (first, second, third, fourth)] == [True, True, False, False]
     assert strangers.keys() == {nameless, alien}
     assert "this version has no alien" in strangers[alien]
     store.supersede(finished)
-    assert state(by_config(store.runs())[0].get(first)) == "interrupted"
+    assert state(by_config(store.runs()).get(first)) == "interrupted"
 
 
 def test_a_finished_run_is_found_by_its_id_in_any_experiment(mlruns: Path) -> None:
