@@ -198,15 +198,14 @@ def _checkpoint(folder: Path, epoch: int) -> Path:
 
 
 def _state(config: RunConfig, command: Command, device: "torch.device") -> "TrainingState":
-    """A new state, or the last checkpoint's if there are any of the same config."""
+    """A new state, or that of the last checkpoint which is whole, if there are any of the same config."""
     from capsnet.state import TrainingState
 
     files = command.checkpoints.iterdir() if command.checkpoints else []
     found = {int(name[1]): path for path in files if (name := re.fullmatch(r"epoch-(\d+)\.safetensors", path.name))}
     if not found:
         return TrainingState(config, device)
-    last = found[max(found)]
-    state = TrainingState.load(last, device)
+    last, state = _last_whole([found[epoch] for epoch in sorted(found, reverse=True)], device)
     before, now = state.config.to_params(), config.to_params()
     differ = [name for name in now if getattr(state.config, name) != getattr(config, name)]
     if differ:
@@ -216,6 +215,18 @@ def _state(config: RunConfig, command: Command, device: "torch.device") -> "Trai
         )
     terminal.say(f"going on after epoch {len(state.history)} of {last}")
     return state
+
+
+def _last_whole(paths: Sequence[Path], device: "torch.device") -> "tuple[Path, TrainingState]":
+    """The first checkpoint that is whole; those before it are told of."""
+    from capsnet.state import DamagedError, TrainingState
+
+    for path in paths:
+        try:
+            return path, TrainingState.load(path, device)
+        except DamagedError as fault:
+            terminal.warn("damaged", fault)
+    raise InputError(f"no checkpoint in {paths[0].parent} is whole; delete them, or name another folder, to start anew")
 
 
 def script() -> NoReturn:

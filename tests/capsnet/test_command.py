@@ -143,7 +143,7 @@ def test_the_last_checkpoint_is_the_one_of_the_highest_epoch(command, tiny_flags
         (tmp_path / name).write_bytes(b"")
     code, _, err = command(*tiny_flags, "--checkpoints", tmp_path)
     assert code == 2
-    assert "epoch-10000.safetensors can't be read as a checkpoint" in err
+    assert err.index("epoch-10000.safetensors can't be read") < err.index("epoch-9999.safetensors can't be read")
 
 
 def test_a_checkpoint_of_another_config_is_refused_with_the_difference(command, tiny_flags, tmp_path):
@@ -153,13 +153,23 @@ def test_a_checkpoint_of_another_config_is_refused_with_the_difference(command, 
     assert "is of another config: class_dim (4 there, 3 here); seed (0 there, 5 here)" in err
 
 
-def test_a_torn_checkpoint_is_refused(command, tiny_flags, tmp_path):
-    assert command(*tiny_flags, "--epochs", 1, "--checkpoints", tmp_path)[0] == 0
-    path = tmp_path / "epoch-0001.safetensors"
-    path.write_bytes(path.read_bytes()[:-1])
-    code, out, err = command(*tiny_flags, "--epochs", 1, "--checkpoints", tmp_path)
+def test_of_torn_checkpoints_the_last_whole_one_serves(command, tiny_flags, tmp_path):
+    flags = [*tiny_flags, "--epochs", 3, "--checkpoints", tmp_path]
+    code, whole, _ = command(*flags)
+    assert code == 0
+    for epoch in (3, 2):
+        path = tmp_path / f"epoch-000{epoch}.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+    code, out, err = command(*flags)
+    assert code == 0
+    assert f"damaged: {path} can't be read as a checkpoint" in err
+    assert f"going on after epoch 1 of {tmp_path / 'epoch-0001.safetensors'}" in out
+    assert without_clock(out).splitlines()[-3:] == without_clock(whole).splitlines()[-3:], "epochs 2 and 3, test error"
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    code, out, err = command(*flags)
     assert (code, out) == (2, "")
-    assert f"{path} can't be read as a checkpoint" in err
+    assert f"no checkpoint in {tmp_path} is whole; delete them, or name another folder, to start anew" in err
 
 
 VALUES = {
