@@ -133,14 +133,15 @@ def _valid(
 def _labelled(cells: Sequence[tuple[RunConfig, ...]], place: str) -> tuple[Cell, ...]:
     firsts = [cell[0] for cell in cells]
     varying = [name for name in FIELDS if len({getattr(first, name) for first in firsts}) > 1]
-    labels = [label(first, varying) for first in firsts]
+    named = [[name for name in varying if name not in first.network.unread] for first in firsts]
+    labels = [label(*each) for each in zip(firsts, named, strict=True)]
     before: dict[RunConfig, int] = {}
     for i, first in enumerate(firsts):
         if (same := before.setdefault(counted(first), i)) != i:
             which = f"{place} has two equal cells, the {same + 1}. and the {i + 1}.: {labels[i]}"
             raise InputError(which if first == firsts[same] else f"{which} trains on the same images as {labels[same]}")
     if len(set(labels)) < len(labels):  # they differ behind the digits that are shown
-        labels = [label(first, varying, digits=17) for first in firsts]
+        labels = [label(first, names, digits=17) for first, names in zip(firsts, named, strict=True)]
     return tuple(Cell(*pair) for pair in zip(labels, cells, strict=True))
 
 

@@ -154,6 +154,13 @@ def test_a_label_holds_what_differs_and_nothing_else() -> None:
     assert parse_grid(SMALL, "g", "g.yaml").cells[0].label == "base"
 
 
+def test_a_label_names_nothing_that_the_cells_model_does_not_read() -> None:
+    text = SMALL + "axes: {routing_iterations: [1, 3], capsule_bias: [false, true]}\nalso: [{model: cnn_matched}]"
+    labels = [cell.label for cell in parse_grid(text, "g", "g.yaml").cells]
+    assert labels[0] == "model=capsnet capsule_bias=false routing_iterations=1"
+    assert labels[4] == "model=cnn_matched capsule_bias=false"
+
+
 def test_a_label_spells_values_as_yaml_does() -> None:
     """So that they can be written into a grid as they are shown."""
     text = SMALL + (
