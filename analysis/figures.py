@@ -4,7 +4,8 @@ Each function takes a run and its test images, writes files that are the same to
 paths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -34,14 +35,24 @@ FRAME = 100  # milliseconds
 ORANGE = sns.color_palette("colorblind")[3]
 
 
-def write(trained: Trained, data: Data, folder: Path) -> list[Path]:
+def write(trained: Trained, data: Data, folder: Path, image: int | None = None) -> list[Path]:
     """All that can be made of the run: without a decoder, the figure of routing alone; without routing, those of the decoder.
 
+    Args:
+        trained: the run.
+        data: that it was trained and tested on.
+        folder: to write to.
+        image: number of the test image whose capsule is perturbed; None is the first that is recognised.
+
     Raises:
-        InputError: its model has neither, or the data are not those that it was trained on.
+        InputError: its model has neither, or the data are others; or the image that is named isn't there, or can't be decoded.
     """
     trained.check_data(data)
-    pictures = [] if trained.without_decoder else [reconstructions, perturbations, perturbation_gif]
+    if image is not None:
+        trained.check_decoder(data.test)
+    pictures: list[Callable[[Trained, Split, Path], list[Path]]] = []
+    if not trained.without_decoder:
+        pictures += [reconstructions, partial(perturbations, image=image), partial(perturbation_gif, image=image)]
     pictures += [routing] if "routing" not in trained.config.network.unread else []
     if not pictures:
         raise InputError(f"there is nothing to picture: {trained.without_decoder}, and no routing")

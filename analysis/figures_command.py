@@ -48,6 +48,14 @@ class Figures:
         str,
         tyro.conf.arg(metavar="NAME", help="whose best run is taken", help_behavior_hint="(default: the one launched last)"),
     ] = ""
+    image: Annotated[
+        int | None,
+        tyro.conf.arg(
+            metavar="NUMBER",
+            help="test image whose capsule figure 4 perturbs",
+            help_behavior_hint="(default: the first that is recognised)",
+        ),
+    ] = None
     data: Annotated[
         Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
     ] = None
@@ -65,7 +73,7 @@ def main(command: Figures) -> int:
     for store, run in choose_all(command.run_id, command.experiment, command.mlruns):
         folder = command.results / folder_name(store.name)
         try:
-            paths = _drawn(store, run, command.data or default_folder(), folder)
+            paths = _drawn(store, run, command.data or default_folder(), folder, command.image)
         except OSError as error:
             raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
         for path in paths:
@@ -97,7 +105,7 @@ def _place(results: Path, run_id: str) -> Path:
     return results / "figures" / run_id[:SHORT]
 
 
-def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path) -> list[Path]:
+def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path, image: int | None = None) -> list[Path]:
     """The figures, drawn and logged: all or none, so that those that are there are whole."""
     import torch
 
@@ -115,7 +123,7 @@ def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path) -> list
         with terminal.console.status(
             "drawing; to follow routing on all test images takes a CPU minutes for the full-size network"
         ):
-            paths = figures.write(trained, found, Path(drawn))
+            paths = figures.write(trained, found, Path(drawn), image)
         folder.mkdir(exist_ok=True)
         paths = [path.replace(folder / path.name) for path in paths]
     if trained.without_decoder:

@@ -626,6 +626,18 @@ def test_nothing_is_drawn_of_pixels_that_the_run_never_saw(mlruns, loaded, data,
     assert "the figures of the best run: run" in said
 
 
+def test_the_command_perturbs_the_image_that_is_named(mlruns, loaded, data, drawn, tmp_path):
+    write(loaded, data, tmp_path, image=7)
+    assert "test image 7 and its reconstruction" in texts(drawn["perturbations"])
+    folders = {"mlruns": mlruns, "results": tmp_path / "results"}
+    with pytest.raises(InputError, match="no test image 360 of digits: choose 0 to 359"):
+        main(Figures(loaded.run_id[:8], image=360, **folders))
+    bare = next(run for run in choose("", "pictures", mlruns)[0].runs() if run.params["routing"] == "uniform")
+    with pytest.raises(InputError, match="was trained without reconstruction"):
+        main(Figures(bare.run_id[:8], image=7, **folders))
+    assert not (tmp_path / "results" / "pictures" / "figures" / bare.run_id[:8]).exists()
+
+
 def test_the_command_refuses_what_is_not_there(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folders = {"mlruns": tmp_path / "none", "results": tmp_path / "results"}
