@@ -133,7 +133,7 @@ def test_every_name_leads_back_to_its_field():
     names = [name_of(field) for field in FIELDS]
     assert len(set(names)) == len(names)
     for field, name in zip(FIELDS, names, strict=True):
-        assert name.replace(" ", "_") == field or legend([field]) == f"{name}: {field}"
+        assert name.replace(" ", "_") == field or legend([field]) == f"{name}: {field}".replace("_", " ")
 
 
 def test_a_rows_config_is_the_one_it_was_made_of(make_runs):

@@ -30,7 +30,7 @@ def test_a_row_is_the_mean_of_the_finished_runs(make_runs, fail, tmp_path):
         ["2", "96.0 ± 1.0", "0.020 ± 0.010", "3.0 ± 3.0", "0.875", "0.20 ± 0.10", "3"],
         ["3", "85.0 ± 7.1", "0.50 ± 0.14", "4", "0.875", "0.150 ± 0.071", "2"],
     ]
-    assert "routing_iterations" in table.caption
+    assert "r: routing iterations" in table.caption
     assert {"diagnostics.md", "diagnostics.tex", "diagnostics.html"} <= {
         path.name for path in tables.write(judged(runs), runs, tmp_path)
     }
