@@ -47,6 +47,9 @@ TOLD: Mapping[str, Mapping[str, str]] = {
         "attention": "Efficient-CapsNet's",
         "em": "of matrix capsules",
     },
+    "mask": MASKS,
+    "routing_gradient": GRADIENTS,
+    "precision": PRECISIONS,
     "squash": {"paper": "equation 1", "efficient": "1 - 1/e^|s|", "half": "0.5 for equation 1's 1"},
 }
 """What a field's description says of a choice beside its name. One of which nothing is said here is named all the same."""

@@ -70,7 +70,7 @@ class RunConfig(BaseModel):
     none_of_the_above: bool = Field(
         False, description="a further class without capsule, of logit 0, takes a share of the coupling (dynamic, static)"
     )
-    routing_gradient: str = Field("full", description="through every pass (full) or the last weighted sum alone (detached)")
+    routing_gradient: str = Field("full", description=f"which way gradients take: {listed('routing_gradient')}")
     test_routing_iterations: tuple[Count, ...] = Field(
         (), description="further r, rising, at which the trained network is tested after its last epoch"
     )
@@ -81,7 +81,7 @@ class RunConfig(BaseModel):
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
     )
-    mask: str = Field("label", description="capsule that the decoder is fed in training: label, prediction, or none (all)")
+    mask: str = Field("label", description=f"what the decoder is fed: {listed('mask')}")
     loss: str = Field("margin", description=f"of the class scores, averaged over the batch: {listed('loss')}")
 
     epochs: Count = Field(50, description="passes over the training images, at most if stop_at_error is set")
@@ -100,7 +100,7 @@ class RunConfig(BaseModel):
         "exponential(gamma=0.96, every=2000, floor=0.001)",
         description=f"counted in steps: {listed('lr_schedule')}",
     )
-    precision: str = Field("fp32", description="of what matrix products multiply: fp32, tf32 (CUDA only) or bf16")
+    precision: str = Field("fp32", description=f"what matrix products multiply: {listed('precision')}")
     seed: int = Field(
         0, ge=0, lt=2**31, description="of initialisation, shuffling, augmentation, dropout and pairing, each its own stream"
     )

@@ -97,9 +97,9 @@ MASKS = {
 """What the decoder is fed; all other capsules are set to 0."""
 
 PRECISIONS = {
-    "fp32": "float32 throughout",
-    "tf32": "matrix products of float32 numbers rounded to 10 bits (CUDA only)",
-    "bf16": "matrix products of numbers rounded to bfloat16",
+    "fp32": "float32",
+    "tf32": "float32 rounded to 10 bits, CUDA only",
+    "bf16": "bfloat16",
 }
 """What matrix products and convolutions multiply. They sum in float32, and weights, routing, losses and Adam are float32."""
 

@@ -225,7 +225,7 @@ def interrupted_at(
 
 @pytest.mark.parametrize(
     ("epoch", "every", "writing"),
-    [(1, 0.0, False), (3, 0.0, False), (1, 1e9, False), (3, 1e9, False), (1, 0.0, True), (3, 0.0, True), (4, 1e9, True)],
+    [(3, 0.0, False), (3, 1e9, False), (1, 0.0, True), (3, 0.0, True), (4, 1e9, True)],
 )
 def test_who_is_stopped_saves_its_last_whole_epoch(
     mlruns: Path, monkeypatch: pytest.MonkeyPatch, epoch: int, every: float, writing: bool
