@@ -145,9 +145,9 @@ def _filter(runs: pd.DataFrame) -> list[str]:
 
 def slug(runs: pd.DataFrame) -> str:
     """The experiments' names as a part of a label, with what the runs were chosen by and compared to: a paper may have both."""
-    chosen = (*runs.attrs.get("where", ()), *filter(None, [runs.attrs.get("reference")]))
+    chosen = (*runs.attrs.get("where", ()), runs.attrs.get("reference", ""))
     name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join([_experiments(runs), *chosen])).strip("-").lower()
-    return f"{name}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:6]}" if chosen else name
+    return f"{name}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:6]}" if any(chosen) else name
 
 
 def _short(commit: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis import statistics
 from analysis.axes import followers
-from analysis.blocks import by_seed, complete, held, paired, rows_beside, settings_of
+from analysis.blocks import by_seed, complete, held, paired, rows_beside, settings_of, whole_blocks
 from analysis.cells import Cell, grouped
 from analysis.fields import name_of
 from analysis.statistics import Estimate
@@ -54,21 +54,31 @@ def axes_of(cells: Sequence[Cell]) -> list[str]:
     return [axis for axis in cells[0].setting if axis != "dataset" and axis not in following] if cells else []
 
 
-def held_note(cells: Sequence[Cell]) -> str:
+def held_note(cells: Sequence[Cell], *, pairs: bool = False) -> str:
     """Says of which axes the effect is at a single value of another axis, though that has several, and at which.
 
-    ``routing: with r = 1 alone``; empty if each is over whatever the others vary in.
+    ``routing: with r = 1 alone``; empty if each is over whatever the others vary in. With ``pairs`` also of each two axes,
+    as far as it doesn't hold for one of the two.
     """
-    axes, said = axes_of(cells), []
-    for axis in axes:
-        [levels], _ = complete(cells, (axis,))
-        rows = rows_beside(cells, (axis,))
-        counted = [row for row in rows if all((value,) in row and row[value,].error.n for value in levels)]
-        others = (other for other in axes if other != axis)
-        alone = held(settings_of(counted, (axis,)), settings_of(rows, (axis,)), others)
-        if len(levels) > 1 and alone:
-            said.append(f"{name_of(axis)}: with {setting_text(alone, ' = ')} alone")
-    return "; ".join(said)
+    alone: dict[tuple[str, ...], dict[str, Any]] = {(axis,): _held(cells, (axis,)) for axis in axes_of(cells)}
+    if pairs:
+        for one, other in itertools.combinations(axes_of(cells), 2):
+            own = alone[one,] | alone[other,]
+            alone[one, other] = {axis: v for axis, v in _held(cells, (one, other)).items() if axis not in own}
+    return "; ".join(
+        f"{' × '.join(map(name_of, axes))}: with {setting_text(at, ' = ')} alone" for axes, at in alone.items() if at
+    )
+
+
+def _held(cells: Sequence[Cell], axes: tuple[str, ...]) -> dict[str, Any]:
+    """The other axes that have one value in all settings over which the effect of these is, though not in all there are."""
+    levels, _ = complete(cells, axes)
+    if not levels or min(map(len, levels)) < 2:
+        return {}
+    rows, wanted = rows_beside(cells, axes), list(itertools.product(*levels))
+    counted = [row for row in rows if whole_blocks([row], wanted)]
+    others = (axis for axis in axes_of(cells) if axis not in axes)
+    return held(settings_of(counted, axes), settings_of(rows, axes), others)
 
 
 def _effects(cells: Sequence[Cell], axes: tuple[str, ...]) -> list[Effect]:

@@ -23,7 +23,7 @@ from analysis.pictures import ACROSS, examples_in_lines, mosaic, show, side
 from analysis.routing_figure import routing
 from analysis.style import COLUMN, LINE, note, save, style, wrapped
 from analysis.trained import Trained
-from analysis.wording import classes_text
+from analysis.wording import class_text, classes_text
 from capsnet.data import Data, Split
 from capsnet.errors import InputError
 
@@ -141,7 +141,7 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
     """
     image = _image(trained, split, image)
     rows, capsule = perturbed(trained, split, image), longest(trained, split, image)
-    called = trained.config.facts.called
+    called = partial(class_text, trained.config.dataset)
     with style():
         figure = Figure(figsize=(COLUMN, side(split.images, len(DELTAS)) * (len(rows) + 1) + 1.05), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=[1, len(rows)])
@@ -166,7 +166,7 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
     Arguments and errors are those of :func:`perturbations`.
     """
     image = _image(trained, split, image)
-    rows, called = perturbed(trained, split, image), trained.config.facts.called
+    rows, called = perturbed(trained, split, image), partial(class_text, trained.config.dataset)
     dims, across = len(rows), int(np.ceil(np.sqrt(len(rows))))
     blank = rows.new_ones(-dims % across, *rows.shape[1:])
     tiles = torch.cat([rows, blank]).unflatten(0, (-1, across))  # [down, across, deltas, channels, height, width]
@@ -218,7 +218,7 @@ def longest(trained: Trained, split: Split, image: int) -> int:
 
 
 def _of_image(trained: Trained, image: int, capsule: int) -> str:
-    called = trained.config.facts.called
+    called = partial(class_text, trained.config.dataset)
     told = (trained.labels[image], trained.predictions[image])
     label, prediction = (" and ".join(map(called, classes.reshape(-1).tolist())) for classes in told)
     if trained.labels.ndim == 1:

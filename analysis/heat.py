@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis.axes import axes_read, followers
 from analysis.blocks import held
 from analysis.cells import Cell
-from analysis.effects import interactions
+from analysis.effects import held_note, interactions
 from analysis.fields import in_order, legend, name_of, named, text_of, value_text
 from analysis.statistics import Estimate, t_interval
 from analysis.style import (
@@ -156,7 +156,7 @@ def of_interactions(cells: Sequence[Cell]) -> list[Figure]:
     note = "percentage points of test error beyond the two main effects, "
     over = "over n seeds" if len(counts) > 1 else f"over n={counts[0]} seeds"
     note += f"± half of the 95% Student-t interval {over}" if counts[-1] > 1 else "of one seed, so without an interval"
-    note += "; orange: higher error, purple: lower"
+    note += "; orange: higher error, purple: lower" + (f"; {said}" if (said := held_note(cells, pairs=True)) else "")
     return draw(fields, DIVERGING.reversed(), Normalize(-largest or -1.0, largest or 1.0), note)
 
 

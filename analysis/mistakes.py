@@ -16,8 +16,7 @@ from analysis.cells import dataset_of
 from analysis.comparisons import Comparisons, Images
 from analysis.pooled import NO_PREDICTIONS, Seen, answers_to, classes_beside, most_mistaken, seen
 from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, by_dataset, wrapped, write_all
-from analysis.wording import classes_text, setting_text
-from capsnet.registry import DATASETS
+from analysis.wording import class_text, classes_text, setting_text
 
 ACROSS, DOWN = 5, 3  # test images on a page
 
@@ -90,7 +89,7 @@ def confusion(comparisons: Comparisons) -> list[Figure]:
             "the column of what was answered in its place; if both are missed, half in each of two columns"
         )
         axes = ("class in the image", "found, or answered in its place")
-    names = list(map(DATASETS[dataset_of(cell)].called, numbers))
+    names = [class_text(dataset_of(cell), label) for label in numbers]
     field = heat.Field(title, axes, names, list(map(str, numbers)), values.tolist(), texts, pad=0.035)
     largest = float(np.nanmax(values, initial=0))
     return heat.draw([field], SEQUENTIAL, Normalize(0, largest or 1), note)

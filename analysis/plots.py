@@ -119,10 +119,11 @@ def by_axis(cells: Sequence[Cell]) -> list[Figure]:
     rows = [row for group in groups.values() for row in group.rows]
     pooled = ", each the mean over the other axes" if len(axes) > 1 else ""
     if axes and any(row.texts[-1] != str(len(row.points)) for row in rows):
-        pooled += "; only of settings and seeds all of whose runs finished"
+        pooled += "; only of settings that have all values, and of seeds that finished there"
     lacking = {"not varied alone": [axis for axis in axes if axis not in alone]}
     lacking["for want of a seed that finished with every value"] = [axis for axis in alone if axis not in groups]
     pooled += "".join(f"; without {' and '.join(map(name_of, names))}, {why}" for why, names in lacking.items() if names)
+    pooled += f"; {at}" if (at := held_note(cells)) else ""
     said = Said(ERROR, "one run", f"{_told(row.estimate for row in rows)} over n seeds{pooled}")
     return draw(list(groups.values()), said, least=0.0)
 

@@ -82,7 +82,7 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     absent = [name_of(axis) for axis in possible if (axis,) not in known]
     without = f" Without {', '.join(absent)}, for want of a complete design." if absent else ""
     follow = dict.fromkeys(followers_note([cell.setting for cell in part.cells]) for part in comparisons.by_dataset.values())
-    alone = dict.fromkeys(held_note(part.cells) for part in comparisons.by_dataset.values())
+    alone = dict.fromkeys(held_note(part.cells, pairs=True) for part in comparisons.by_dataset.values())
     without += "".join(f" {said[0].upper()}{said[1:]}." for said in (*follow, *alone) if said)
     header = [*map(name_of, several), "axis", "value", "effect (points)", "95% interval", "n"]
     return Table(f"tab:{slug(runs)}-effects", caption, header, body, 2 + len(several), [note + without, footer(runs)])

@@ -29,6 +29,8 @@ def beside_the_grid(runs: pd.DataFrame) -> int:
 def chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
     """Which rows have, in each column that is named, one of the values wanted (=), and fulfil all else that is said of it.
 
+    A row without a value, as a failed run has no test error, is none of those below or above a number, and is not equal to it.
+
     Raises:
         InputError: a condition is none, or has no such column; or its value is none of the column's type, or no run has it.
     """

@@ -12,10 +12,17 @@ from capsnet.registry import DATASETS
 from experiments.significance import ALPHA, decimals_of
 
 
+def class_text(dataset: str, label: int) -> str:
+    """A class in a figure: ``3 (cat)``; a name's dollars are none of matplotlib's, which begin mathematics."""
+    return DATASETS[dataset].called(label).replace("$", r"\$")
+
+
 def classes_text(dataset: str, labels: Iterable[int]) -> str:
     """``classes: 0 (cat), 3 (dog)`` of those labels; nothing of a data set whose classes have no names."""
     facts = DATASETS[dataset]
-    called = [facts.called(label).replace(" ", "\xa0") for label in sorted(set(labels))]  # so that no line ends within one
+    called = [
+        class_text(dataset, label).replace(" ", "\xa0") for label in sorted(set(labels))
+    ]  # so that no line ends within one
     return f"classes: {', '.join(called)}" if facts.names else ""
 
 

@@ -4,6 +4,7 @@
 of this file, which names it, and one for ``DATASETS`` in :mod:`capsnet.registry`. ``docs/extend.md`` does it step by step.
 """
 
+import builtins
 import hashlib
 import json
 import keyword
@@ -251,19 +252,32 @@ def lines(place: Path) -> tuple[str, str]:
     name, kind = (place.stem, "npz") if in_file else (place.resolve().name, "image_folder")
     if (known := DATASETS.get(name)) and not known.loader.startswith("capsnet.own_data:"):
         raise InputError(f"the name {name} is taken by a data set of capsnet/registry.py; rename {place.resolve()}")
-    loader = re.sub(r"\W|^(?=\d)", "_", name)
     parts, digest = _npz(place) if in_file else _folder(place), hashlib.sha256()
     if parts[0][1].max() < 1:
         raise InputError(f"{place.resolve()} has one class: there is nothing to tell apart")
     for arrays in parts:
         add_to_digest(digest, arrays)
-    if keyword.iskeyword(loader) or not isinstance(globals().get(loader, partial(npz)), partial):
-        loader += "_"  # a word of Python's, or a function of this file
+    loader = _loader(name)
     facts = facts_of(parts, f"capsnet.own_data:{loader}", digest.hexdigest(), () if in_file else _names(place))
     numbers = f"{facts.shape}, {facts.classes}, {facts.training_images:_}, {facts.test_images:_}"
     names = f", names=({', '.join(json.dumps(each, ensure_ascii=False) for each in facts.names)},)" if facts.names else ""
-    registered = f'"{name}": DatasetFacts({numbers}, "{facts.loader}", "{facts.digest}"{names}),'
-    return f'{loader} = partial({kind}, "{name}")', registered
+    quoted = json.dumps(name, ensure_ascii=False)
+    registered = f'{quoted}: DatasetFacts({numbers}, "{facts.loader}", "{facts.digest}"{names}),'
+    return f"{loader} = partial({kind}, {quoted})", registered
+
+
+def _loader(name: str) -> str:
+    """What this module calls the loader of a data set: a name that Python, the module and other data sets don't have."""
+    word = re.sub(r"\W|^(?=\d)", "_", name, flags=re.ASCII)
+    taken = {facts.loader for own, facts in DATASETS.items() if own != name}
+    while (
+        keyword.iskeyword(word)
+        or hasattr(builtins, word)
+        or f"capsnet.own_data:{word}" in taken
+        or not isinstance(globals().get(word, partial(npz)), partial)
+    ):
+        word += "_"
+    return word
 
 
 def main() -> int:

@@ -52,17 +52,36 @@ def left(product: Sequence[Cell], exclusions: Iterable[Exclusion], place: str, f
     return cells
 
 
-def way_out(bad: Sequence[Cell], good: Sequence[Cell], axes: Axes) -> str:
-    """The entry that leaves out these cells and no good one, as YAML; nothing where a value never fits."""
+def proposal(bad: Iterable[Sequence[Cell]], good: Sequence[Cell], axes: Axes, present: Sequence[Exclusion]) -> str:
+    """The key ``exclude`` that leaves out bad cells and no good one; nothing if there is no such entry.
+
+    Args:
+        bad: for each fault, the cells that have it.
+        good: the cells without any.
+        axes: of the grid.
+        present: the entries that it has already.
+    """
+    found: list[Exclusion] = []
+    for cells in bad:
+        entry = _entry(cells, good, axes)
+        if entry and not all(any(_covers(other, cell) for other in found) for cell in cells):
+            found.append(entry)
+    return f"exclude: [{', '.join(map(_flow, (*present, *found)))}]" if found else ""
+
+
+def _entry(bad: Sequence[Cell], good: Sequence[Cell], axes: Axes) -> Exclusion:
+    """What leaves out these cells and no good one, of as few axes as do; nothing where a value never fits."""
     found = {axis: [value for value in values if any(same(value, cell[axis]) for cell in bad)] for axis, values in axes.items()}
     for axis in axes:
         rest = {other: values for other, values in found.items() if other != axis}
-        if rest and not any(_covers(rest, cell) for cell in good):
+        if not any(_covers(rest, cell) for cell in good):
             found = rest
-    if len(found) < 2 or any(_covers(found, cell) for cell in good):
-        return ""
-    texts = {axis: _written(values[0] if len(values) == 1 else values) for axis, values in found.items()}
-    return f"exclude: [{{{', '.join(f'{axis}: {text}' for axis, text in texts.items())}}}]"
+    return found if len(found) > 1 and not any(_covers(found, cell) for cell in good) else {}
+
+
+def _flow(exclusion: Exclusion) -> str:
+    texts = {axis: _written(values[0] if len(values) == 1 else list(values)) for axis, values in exclusion.items()}
+    return f"{{{', '.join(f'{axis}: {text}' for axis, text in texts.items())}}}"
 
 
 def _covers(exclusion: Exclusion, cell: Cell) -> bool:
@@ -77,5 +96,5 @@ def _written(value: Any) -> str:
     """As a flow of YAML has it."""
     if isinstance(value, list):
         return f"[{', '.join(map(_written, value))}]"
-    plain = isinstance(value, str) and re.fullmatch(r"[a-z]\w*(\([\w=.+-]*\))?", value)
+    plain = isinstance(value, str) and re.fullmatch(r"[a-z]\w*(\([\w=.+-]*\))?", value)  # a comma would end it
     return str(value) if plain else json.dumps(value, ensure_ascii=False, default=str)

@@ -10,7 +10,7 @@ from typing import Any
 from capsnet.config import FIELDS, RunConfig, make_config
 from capsnet.errors import InputError, is_text
 from experiments.documents import read_document, read_list, read_mapping, read_named, refuse
-from experiments.exclusions import left, read_exclusion, way_out
+from experiments.exclusions import left, proposal, read_exclusion
 from experiments.labels import label
 
 SHIPPED = Path(__file__).parent / "grids"
@@ -47,14 +47,18 @@ class Grid:
         alike: dict[RunConfig, list[Cell]] = {}
         for cell in self.cells:
             alike.setdefault(_computed(cell.configs[0]), []).append(cell)
-        twins = [f"{first.label} and {other.label}" for first, *others in alike.values() for other in others]
-        if not twins:
+        several = [members for members in alike.values() if len(members) > 1]
+        if not several:
             return []
-        more = f", and {len(twins) - 1} more pairs" if len(twins) > 2 else ", and one more pair" if len(twins) > 1 else ""
-        why = "uniform routing is dynamic routing with r = 1, and without reconstruction there is no decoder, of whatever sizes"
-        return [
-            f"the same network is trained twice, as {twins[0]}{more} ({why}); the grid's key exclude leaves out one of them"
-        ]
+        first, second, *_ = several[0]
+        more = sum(map(len, several)) - len(several)
+        others = f", and so on: {more} cells more than there are networks" if more > 1 else ""
+        uniform = any(cell.configs[0].routing == "uniform" for members in several for cell in members)
+        why = ["uniform routing is dynamic routing with r = 1"] * uniform
+        decoders = any(len({cell.configs[0].decoder_hidden for cell in members}) > 1 for members in several)
+        why += ["without reconstruction there is no decoder, of whatever sizes"] * decoders
+        told = f" ({' and '.join(why)})" if why else ""
+        return [f"the same network is trained twice, as {first.label} and {second.label}{others}{told}; one of them can go"]
 
 
 def read_grid(name: str) -> Grid:
@@ -92,8 +96,11 @@ def parse_grid(text: str, name: str, place: str) -> Grid:
     refuse(faults)
     combined = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     product = left(combined, exclusions, where, faults) if axes or not also else []
-    refuse(faults)
-    cells = _valid([{**base, **cell} for cell in (*product, *also)], seeds, place, product, axes)
+    cells, spoilt = _read([{**base, **cell} for cell in (*product, *also)], seeds, place)
+    bad = [[cell for i, cell in enumerate(product) if i in those] for those in spoilt.values()]
+    good = [cell for i, cell in enumerate(product) if not any(i in those for those in spoilt.values())]
+    way = proposal(bad, good, axes, exclusions)
+    refuse([*faults, *spoilt, *([f"to leave out what can't be: {way}"] if way else [])])
     return Grid(name, description.strip(), text, _labelled(cells, place))
 
 
@@ -105,29 +112,18 @@ def make_grid(name: str, description: str, cells: Sequence[Mapping[str, Any]], s
     return parse_grid(text, name, f"grid {name}")
 
 
-def _valid(
-    chosen: Sequence[Mapping[str, Any]],
-    seeds: Sequence[int],
-    place: str,
-    product: Sequence[Mapping[str, Any]],
-    axes: Mapping[str, Sequence[Any]],
-) -> list[tuple[RunConfig, ...]]:
-    """The configs of each cell, of which the product's come first; with its faults, how the grid can leave them out."""
-    faults: dict[str, set[int]] = {}  # which cells have it: one wrong value spoils many
-    cells = []
+def _read(
+    chosen: Sequence[Mapping[str, Any]], seeds: Sequence[int], place: str
+) -> tuple[list[tuple[RunConfig, ...]], dict[str, set[int]]]:
+    """The configs of each cell, and what is wrong -> the cells that it is wrong with: one wrong value spoils many."""
+    cells, faults = [], dict[str, set[int]]()
     for i, values in enumerate(chosen):
         try:
             cells.append(tuple(make_config({**values, "seed": seed}, place) for seed in seeds))
         except InputError as error:
             for line in str(error).splitlines():
                 faults.setdefault(line, set()).add(i)
-    good = [cell for i, cell in enumerate(product) if not any(i in those for those in faults.values())]
-    told = []
-    for line, those in faults.items():
-        way = way_out([cell for i, cell in enumerate(product) if i in those], good, axes)
-        told.append(f"{line}; to leave out what can't be: {way}" if way else line)
-    refuse(told)
-    return cells
+    return cells, faults
 
 
 def _labelled(cells: Sequence[tuple[RunConfig, ...]], place: str) -> tuple[Cell, ...]:

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from optuna.trial import FrozenTrial, TrialState
 
 from experiments.search import OBJECTIVES
@@ -127,7 +127,8 @@ def _tick(axis: Axis) -> None:
     """Plain numbers on a logarithmic axis, no more than fit."""
     if axis.get_scale() == "log":
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
+        narrow = MaxNLocator(nbins=3)  # where a decade has two ticks at most, and matplotlib would take whatever fits a line
+        axis.set_major_locator(narrow if high < 5 * low else LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,)))
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.set_minor_formatter(NullFormatter())
 

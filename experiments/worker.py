@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -229,8 +230,9 @@ class _Trainer:
     def _train(self, state: TrainingState, data: Data) -> None:
         saved = time.monotonic()
         for metrics in train(state, data, execution=self.place.execution):
+            self.snapshot = state.snapshot()  # first: an interruption may come at any moment
             state.history[-1] = self._written(metrics)
-            self.snapshot = state.snapshot()  # first: an interruption may come while a checkpoint is written
+            self.snapshot = replace(self.snapshot, history=tuple(state.history))
             if state.finished or time.monotonic() - saved >= self.place.checkpoint_every:
                 self.journal.save(self.snapshot)
                 self.snapshot, saved = None, time.monotonic()

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,11 +21,13 @@ from analysis.figures_command import Figures, log, main
 from analysis.pictures import mosaic
 from analysis.routing_figure import routing
 from analysis.trained import Trained, best_run, choose
+from analysis.wording import class_text
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split, read
 from capsnet.diagnostics import diagnose
 from capsnet.errors import InputError
 from capsnet.models import build
+from capsnet.registry import DATASETS
 from capsnet.state import stream
 from capsnet.verified import whole
 from experiments import catalog
@@ -183,6 +186,13 @@ def test_a_figure_says_which_class_of_those_in_it_has_which_name(made_up, drawn,
     assert "test image 11 and its reconstruction: label 1 (trouser), prediction 9 (ankle boot)" in words
     assert "dimension of the capsule of class 9 (ankle boot)" in words
     assert inside(drawn["perturbations"])
+
+
+def test_a_dollar_in_a_name_begins_no_mathematics(made_up, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASETS, "digits", replace(DATASETS["digits"], names=tuple(f"US${i} $\\foo$" for i in range(10))))
+    trained, split = made_up(20, 3, **SMALL)
+    assert [path.suffix for path in (*reconstructions(trained, split, tmp_path), *perturbations(trained, split, tmp_path))]
+    assert class_text("digits", 3) == "3 (US\\$3 \\$\\foo\\$)"
 
 
 # figure 4

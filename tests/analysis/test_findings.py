@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import contrasts, findings, robustness, statistics, tables
+from analysis import contrasts, findings, heat, robustness, statistics, tables
 from analysis.effects import held_note
 from analysis.findings import find
 from analysis.sentences import count, listed, some
+from analysis.style import style
 from analysis.wording import interval_text, p_text, signed_text
 from experiments.significance import ALPHA, seeds_needed, smallest_p
 
@@ -364,8 +365,33 @@ def test_effects_say_at_which_value_of_another_axis_they_are(routings):
     notes = " ".join(tables.effects(made, routings).notes)
     assert "Routing: with r = 1 alone; r: with routing = dynamic alone." in notes
     assert held_note(made.cells) == "routing: with r = 1 alone; r: with routing = dynamic alone"
+    assert held_note(made.cells, pairs=True) == held_note(made.cells), "what holds for one of two axes is said of it"
     whole = routings[routings["routing"] == "dynamic"]
     assert held_note(tables.judged(whole, published=()).cells) == ""
+
+
+def test_interactions_say_at_which_value_of_a_third_axis_they_are(make_runs):
+    """Of a product that lacks one corner: each pair of axes has all four only at one value of the third."""
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [5, 9], "batch_size": [20, 100]}, seeds=9, base=BASE)
+    corner = (runs["routing_iterations"] == 3) & (runs["epochs"] == 9) & (runs["batch_size"] == 100)
+    runs = runs[~corner].reset_index(drop=True)
+    made = tables.judged(runs, published=())
+    assert held_note(made.cells) == ""
+    assert held_note(made.cells, pairs=True) == (
+        "r × epochs: with batch size = 20 alone; r × batch size: with epochs = 5 alone; epochs × batch size: with r = 1 alone"
+    )
+    assert "R × epochs: with batch size = 20 alone;" in " ".join(tables.effects(made, runs).notes)
+    with style():
+        [figure] = heat.of_interactions(made.cells)
+    assert "r × epochs: with batch size = 20 alone" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_what_counts_is_whole_blocks_of_seeds(make_runs, fail):
+    """At r = 3 both numbers of epochs have finished, but none of the seeds with both."""
+    runs = make_runs({"routing_iterations": [1, 3], "epochs": [5, 9]}, seeds=4, base=BASE)
+    at_3 = [i for i in runs.index if runs.loc[i, "routing_iterations"] == 3]
+    fail(runs, [i for i in at_3 if (runs.loc[i, "seed"] < 2) == (runs.loc[i, "epochs"] == 5)])
+    assert held_note(tables.judged(runs, published=()).cells) == "epochs: with r = 1 alone"
 
 
 def test_means_over_settings_with_unlike_seeds_say_so(make_runs, fail):

@@ -103,7 +103,12 @@ def test_tables_of_some_runs_have_labels_of_their_own(quick):
         label = tables.accuracy(tables.judged(quick), quick).label
         assert re.fullmatch(r"tab:quick-epochs[a-z0-9-]*", label)
         labels.add(label)
-    assert len(labels) == 4
+    quick.attrs = {"where": ("epochs=9", "seed=0"), "left_out": 1, "reference": ""}
+    labels.remove(tables.accuracy(tables.judged(quick), quick).label)  # the same
+    for where, reference in ((("epochs=9", "seed=0"), "r=1"), (("epochs=9", "seed=0", "r=1"), "")):
+        quick.attrs = {"where": where, "left_out": 1, "reference": reference}
+        labels.add(tables.accuracy(tables.judged(quick), quick).label)
+    assert len(labels) == 5
 
 
 def test_of_a_table_that_is_wider_than_a_page_each_float_has_the_labels_and_some_results(tmp_path):

@@ -174,7 +174,7 @@ def test_every_axis_has_a_panel_that_says_what_it_averages(quick, fail):
     assert "each the mean over the other axes" in texts(figure)
     # two seeds of one setting didn't finish with r = 1: the third there would be another mean than it is beside them
     assert table(figure.axes[0])[1:] == [["1", "3", "15 of 18"], ["3", "3", "15 of 18"]]
-    assert "only of settings and seeds all of whose runs finished" in " ".join(texts(figure).split())
+    assert "only of settings that have all values, and of seeds that finished there" in " ".join(texts(figure).split())
 
 
 def test_a_run_that_read_other_data_is_no_point_of_an_axis(make_runs, make_curves, judge):

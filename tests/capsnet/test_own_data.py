@@ -207,6 +207,9 @@ def test_what_the_registry_says_otherwise_is_named_with_what_prints_the_right_li
     assert f"python -m capsnet.own_data {tmp_path / 'mine'} prints" in message
     register(dataclasses.replace(GREY, names=("ant", "wasp")), image_folder)
     assert "says of mine: names ('ant', 'bee'), not ('ant', 'wasp'); " in refused(image_folder, tmp_path)
+    register(dataclasses.replace(HELD, names=("ant", "wasp")), npz)  # whose arrays tell no names
+    arrays(tmp_path)
+    assert len(npz("mine", tmp_path)) == 2
     register(dataclasses.replace(GREY, shape=(2, 6, 7)), image_folder)
     assert "1 or 3 channels, and the registry says 2" in refused(image_folder, tmp_path)
 
@@ -361,7 +364,27 @@ def test_nothing_to_register_is_the_users_fault(tmp_path):
         lines(tmp_path / "mine.zip")
 
 
-@pytest.mark.parametrize("name", ["class", "npz", "lines", "DATASETS", "partial"])
+@pytest.mark.parametrize("name", ['quo"te', "back\\slash", "x\u00b2", "two\nlines", "caf\u00e9", "3d"])
+def test_the_lines_of_any_name_are_python(tmp_path, name):
+    written(tmp_path / name)
+    named, registered = lines(tmp_path / name)
+    held = {"partial": partial, "image_folder": image_folder, "DatasetFacts": DatasetFacts}
+    exec(named, held)
+    facts = eval("{" + registered + "}", held)[name]
+    assert held[facts.loader.removeprefix("capsnet.own_data:")].args == (name,)
+
+
+def test_two_names_that_differ_in_signs_alone_get_two_loaders(tmp_path, register):
+    register(dataclasses.replace(GREY), image_folder)  # mine
+    DATASETS["my-set"] = dataclasses.replace(GREY, loader="capsnet.own_data:my_set")
+    try:
+        written(tmp_path / "my_set")
+        assert lines(tmp_path / "my_set")[0] == 'my_set_ = partial(image_folder, "my_set")'
+    finally:
+        del DATASETS["my-set"]
+
+
+@pytest.mark.parametrize("name", ["class", "npz", "lines", "DATASETS", "partial", "map", "sorted"])
 def test_a_name_that_python_or_the_module_has_gets_another_one(tmp_path, name):
     written(tmp_path / name)
     named, registered = lines(tmp_path / name)

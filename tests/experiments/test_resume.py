@@ -236,6 +236,28 @@ def test_who_is_stopped_saves_its_last_whole_epoch(
     assert launched(mlruns, ONE).finished == 1
 
 
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_an_epoch_that_stands_in_the_history_is_in_a_checkpoint(
+    mlruns: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    """Even if Ctrl-C comes as soon as its line is written."""
+    append = Journal.append
+
+    def dies(self: Journal, metrics: EpochMetrics) -> EpochMetrics:
+        found = append(self, metrics)
+        if metrics.epoch == epoch:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "append", dies)
+        with pytest.raises(KeyboardInterrupt):
+            launched(mlruns, ONE)
+    assert epochs_written(mlruns) == epoch
+    [last] = checkpoints(mlruns)
+    assert len(TrainingState.load(last, torch.device("cpu")).history) == epoch
+
+
 def test_checkpoints_are_so_far_apart_as_is_asked_for(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of epochs that take two seconds, by a clock of its own, every second one is saved if three seconds are asked for."""
     saved, seconds, save = [], iter(range(0, 1000, 2)), Journal.save

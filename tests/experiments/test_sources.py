@@ -98,10 +98,10 @@ def test_cells_that_train_the_same_network_are_told_of() -> None:
     text = SMALL + "axes: {routing: [dynamic, uniform], routing_iterations: [1, 3], batch_size: [8, 16, 32]}\n"
     text += "exclude: [{routing: uniform, routing_iterations: 3}]\nseeds: 2"
     [said] = parse_grid(text, "g", "g.yaml").remarks
-    pair = "batch_size=8 and routing=uniform routing_iterations=1 batch_size=8, and 2 more pairs (uniform routing is dynamic"
-    assert f"twice, as routing=dynamic routing_iterations=1 {pair}" in said
+    pair = "batch_size=8 and routing=uniform routing_iterations=1 batch_size=8, and so on: 3 cells more than there are networks"
+    assert f"twice, as routing=dynamic routing_iterations=1 {pair} (uniform routing is dynamic routing with r = 1);" in said
     [said] = parse_grid(SMALL + "axes: {decoder_hidden: [[4], [8]], reconstruction_weight: [0, 1]}", "g", "g.yaml").remarks
-    assert "as decoder_hidden=[4] reconstruction_weight=0 and decoder_hidden=[8] reconstruction_weight=0 (uniform" in said
+    assert "as decoder_hidden=[4] reconstruction_weight=0 and decoder_hidden=[8] reconstruction_weight=0 (without" in said
     different = parse_grid(SMALL + "also: [{routing_iterations: 3}, {routing: uniform, routing_iterations: 1}]", "g", "g.yaml")
     assert different.remarks == []
 
@@ -121,10 +121,24 @@ def test_the_entry_that_an_error_proposes_makes_the_grid_valid_and_leaves_out_no
     text = f"{SMALL}axes: {{{axes}}}"
     with pytest.raises(InputError, match="must be 1") as caught:
         parse_grid(text, "g", "g.yaml")
-    [message] = str(caught.value).splitlines()
-    entry = message.partition("to leave out what can't be: ")[2]
+    _, message = str(caught.value).splitlines()
+    entry = message.removeprefix("to leave out what can't be: ")
     cells = parse_grid(f"{text}\n{entry}", "g", "g.yaml").cells
     assert len(cells) == 4 * (1 + len(json.loads(iterations)))
+
+
+def test_what_is_proposed_holds_the_entries_that_are_there_and_can_be_pasted() -> None:
+    """Also of two models and several faults at once; texts with commas are quoted."""
+    schedule = "step(gamma=0.5, every=2)"
+    axes = f"model: [capsnet, cnn_matched], routing: [dynamic, uniform], lr_schedule: [constant, '{schedule}']"
+    axes = f"axes: {{{axes}, routing_iterations: [1, 3]}}"
+    text = f"{SMALL}{axes}\nexclude: [{{model: cnn_matched, lr_schedule: '{schedule}'}}]"
+    with pytest.raises(InputError) as caught:
+        parse_grid(text, "g", "g.yaml")
+    proposed = str(caught.value).splitlines()[-1].removeprefix("to leave out what can't be: ")
+    assert proposed.startswith(f'exclude: [{{model: cnn_matched, lr_schedule: "{schedule}"}}, {{')
+    found = parse_grid(f"{SMALL}{axes}\n{proposed}", "g", "g.yaml").cells
+    assert len(found) == 2 * 3 + 1
 
 
 @pytest.mark.parametrize(
@@ -242,6 +256,10 @@ BAD = {
         "axes: {epochs: [2, 3]}\nexclude: [{epochs: [3, 4]}]",
         ["4 in exclude", "axis epochs; values: 2, 3"],
     ),
+    "an entry without effect, and what else is wrong": (
+        "axes: {epochs: [2, 3], routing: [dynamic, bogus]}\nexclude: [{epochs: 2}, {epochs: 2}]\nalso: [{epochs: -3}]",
+        ["the 2. entry of exclude", "unknown routing 'bogus'", "epochs must be greater than or equal to 1, not -3"],
+    ),
     "all that is wrong at once": (
         "axes: {epochs: 3}\nexclude: [{epochs: 3, routing: me, colour: 1}]\nseeds: 0",
         ["axis epochs of g.yaml must be a list", "routing in exclude of g.yaml is no axis", "'colour' in exclude", "seeds of"],
@@ -285,6 +303,7 @@ def test_a_bad_grid_is_refused_with_what_is_needed_to_mend_it(text: str, words: 
         parse_grid(text, "g", "g.yaml")
     for word in words:
         assert word in str(caught.value)
+    assert "no value of the axis epochs" not in str(caught.value) or "axis epochs of g.yaml must be" not in str(caught.value)
 
 
 def test_everything_wrong_is_said_at_once_and_once() -> None:
