@@ -80,31 +80,21 @@ def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     columns = [(i, labels[i]) for i in right]
     columns += [(i, r) for i in wrong for r in ([predictions[i]] if whole else [predictions[i], labels[i]])]
 
-    def head(column: tuple[int, int]) -> str:
-        image, decoded = column
-        return f"({labels[image]}, {predictions[image]}" + (")" if whole else f", {decoded})")
-
     named = [label for image, decoded in columns for label in (labels[image], predictions[image], decoded)]
     key = wrapped(classes_text(trained.config.dataset, named), COLUMN)
+    heads = "(l, p): label, prediction; all capsules are decoded"
+    heads = heads if whole else "(l, p, r): label, prediction, class whose capsule is decoded"
     with style():
         figure = examples_in_lines(
             columns,
             lambda line: _pair(trained, split, line),
-            head,
+            lambda column: f"({labels[column[0]]}, {predictions[column[0]]}" + (")" if whole else f", {column[1]})"),
             lambda column: ORANGE if column[0] in wrong else "black",
             tall=2 * side(split.images, ACROSS) + 0.25,
             foot=0.8 + LINE * len(key.splitlines()),
         )
-        note(
-            figure,
-            "(l, p): label, prediction; all capsules are decoded"
-            if whole
-            else "(l, p, r): label, prediction, class whose capsule is decoded",
-            "black: of each class, its first image that is recognised",
-            _failures(len(wrong), int(trained.wrong.sum()), len(split)),
-            key,
-            trained.title,
-        )
+        black = "black: of each class, its first image that is recognised"
+        note(figure, heads, black, _failures(len(wrong), int(trained.wrong.sum()), len(split)), key, trained.title)
         return save(figure, folder / "reconstructions")
 
 

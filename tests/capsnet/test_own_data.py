@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import capsnet.verified
-from capsnet import own_data
+from capsnet import own_data, own_files
 from capsnet.config import RunConfig
 from capsnet.data import read
 from capsnet.errors import InputError
@@ -265,7 +265,7 @@ def test_a_broken_file_is_named(tmp_path, register):
     single = tmp_path / "one.npy"
     np.save(single, np.zeros(3))
     flipped = content[:first] + bytes([content[first] ^ 1]) + content[first + 1 :]
-    np.savez_compressed(tmp_path / "packed.npz", **{name: np.zeros((6, 5), np.uint8) for name in own_data.ARRAYS})
+    np.savez_compressed(tmp_path / "packed.npz", **{name: np.zeros((6, 5), np.uint8) for name in own_files.ARRAYS})
     packed = (tmp_path / "packed.npz").read_bytes()
     start = packed.index(b"train_images.npy") + 40
     packed = packed[:start] + b"\x07" * 3 + packed[start + 3 :]

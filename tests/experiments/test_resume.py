@@ -18,7 +18,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file, save_file
 
-from capsnet import interrupts, own_data
+from capsnet import interrupts, own_data, own_files
 from capsnet.datasets import digits
 from capsnet.metrics import EpochMetrics
 from capsnet.registry import DATASETS, DatasetFacts
@@ -299,7 +299,7 @@ def test_a_run_goes_on_with_the_files_that_it_was_begun_with_alone(
 
     def put(shift: int) -> None:
         changed = [np.roll(array, shift, axis=2) if array.ndim == 3 else array for array in parts]
-        np.savez("nowhere/mine.npz", **dict(zip(own_data.ARRAYS, changed, strict=True)))
+        np.savez("nowhere/mine.npz", **dict(zip(own_files.ARRAYS, changed, strict=True)))
         whole.cache_clear()
 
     put(0)
