@@ -360,6 +360,14 @@ def test_an_axis_whose_values_stand_beside_each_other_at_one_value_of_another_is
     assert ", with r = 1, changes by" in strongest or ", with routing = dynamic, changes by" in strongest
 
 
+def test_of_a_single_setting_the_answer_names_no_value_of_another_axis(routings):
+    """The sentence of the axis itself does."""
+    alone = routings[(routings["epochs"] == 5) & (routings["reconstruction_weight"] == 0)].reset_index(drop=True)
+    found = find(tables.judged(alone, published=()))
+    assert "for routing no difference can be claimed on average" in found.answer
+    assert "r = 3 against 1, all else as in the reference, lowers" in found.answer
+
+
 def test_effects_say_at_which_value_of_another_axis_they_are(routings):
     made = tables.judged(routings, published=())
     notes = " ".join(tables.effects(made, routings).notes)

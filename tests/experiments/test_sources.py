@@ -102,6 +102,8 @@ def test_cells_that_train_the_same_network_are_told_of() -> None:
     assert f"twice, as routing=dynamic routing_iterations=1 {pair} (uniform routing is dynamic routing with r = 1);" in said
     [said] = parse_grid(SMALL + "axes: {decoder_hidden: [[4], [8]], reconstruction_weight: [0, 1]}", "g", "g.yaml").remarks
     assert "as decoder_hidden=[4] reconstruction_weight=0 and decoder_hidden=[8] reconstruction_weight=0 (without" in said
+    counted = "also: [{routing: uniform, routing_iterations: 1, train_size: 0}, {routing_iterations: 1, train_size: 1337}]"
+    assert len(parse_grid(SMALL + counted, "g", "g.yaml").remarks) == 1, "all images, and as many"
     different = parse_grid(SMALL + "also: [{routing_iterations: 3}, {routing: uniform, routing_iterations: 1}]", "g", "g.yaml")
     assert different.remarks == []
 
