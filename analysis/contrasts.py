@@ -32,7 +32,7 @@ class Contrast:
         comparison: paired by seed, of means over the settings that the seed has finished.
         rows: the cells at each setting of the other axes that counts; none if no seed has finished all that is compared.
         seeds: how many each of these settings has.
-        held: the other axes that have a single value in all of these settings, with it.
+        held: the other axes that have a single value in all of these settings, though not wherever the axes vary, with it.
         p_holm: corrected for all contrasts of the axis, or for all of two axes.
     """
 

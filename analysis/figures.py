@@ -131,7 +131,6 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
     """
     image = _image(trained, split, image)
     rows, capsule = perturbed(trained, split, image), longest(trained, split, image)
-    called = partial(class_text, trained.config.dataset)
     with style():
         figure = Figure(figsize=(COLUMN, side(split.images, len(DELTAS)) * (len(rows) + 1) + 1.05), layout="constrained")
         above, below = figure.subplots(2, 1, height_ratios=[1, len(rows)])
@@ -141,9 +140,9 @@ def perturbations(trained: Trained, split: Split, folder: Path, image: int | Non
         _text(above, _of_image(trained, image, capsule), 2)
         show(below, rows, [_signed(delta) for delta in DELTAS], range(1, len(rows) + 1), rotation=90)
         if len(rows) < LABELLED:
-            below.set_title(f"added to one dimension, a row, of the capsule of class {called(capsule)}")
+            below.set_title(f"added to one dimension, a row, of the capsule of class {_called(trained, capsule)}")
         else:
-            below.set_ylabel(f"dimension of the capsule of class {called(capsule)}")
+            below.set_ylabel(f"dimension of the capsule of class {_called(trained, capsule)}")
             below.set_title("added to one dimension")
         beside = ["all other capsules are decoded, too, as they are"] if trained.config.mask == "none" else []
         note(figure, *beside, trained.title)
@@ -156,7 +155,7 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
     Arguments and errors are those of :func:`perturbations`.
     """
     image = _image(trained, split, image)
-    rows, called = perturbed(trained, split, image), partial(class_text, trained.config.dataset)
+    rows = perturbed(trained, split, image)
     dims, across = len(rows), int(np.ceil(np.sqrt(len(rows))))
     blank = rows.new_ones(-dims % across, *rows.shape[1:])
     tiles = torch.cat([rows, blank]).unflatten(0, (-1, across))  # [down, across, deltas, channels, height, width]
@@ -166,7 +165,7 @@ def perturbation_gif(trained: Trained, split: Split, folder: Path, image: int | 
         starts = range(1, dims + 1, across)
         show(above, tiles[:, :, 0], sides=[f"{start}–{min(start + across - 1, dims)}" for start in starts])
         above.set_ylabel("dimensions")
-        above.set_title(f"test image {image}, capsule of class {called(longest(trained, split, image))}")
+        above.set_title(f"test image {image}, capsule of class {_called(trained, longest(trained, split, image))}")
         [slider] = below.plot([0], [0], "D", color="black", clip_on=False)
         below.set(xlim=(DELTAS[0], DELTAS[-1]), xticks=[DELTAS[0], 0, DELTAS[-1]], yticks=[], xlabel="added")
         figure.draw_without_rendering()
@@ -208,12 +207,17 @@ def longest(trained: Trained, split: Split, image: int) -> int:
 
 
 def _of_image(trained: Trained, image: int, capsule: int) -> str:
-    called = partial(class_text, trained.config.dataset)
     told = (trained.labels[image], trained.predictions[image])
-    label, prediction = (" and ".join(map(called, classes.reshape(-1).tolist())) for classes in told)
+    label, prediction = (" and ".join(map(partial(_called, trained), classes.reshape(-1).tolist())) for classes in told)
     if trained.labels.ndim == 1:
         return f"test image {image} and its reconstruction:\nlabel {label}, prediction {prediction}"
-    return f"test image {image} and its capsule of {called(capsule)}, decoded:\nlabels {label}, prediction {prediction}"
+    return (
+        f"test image {image} and its capsule of {_called(trained, capsule)}, decoded:\nlabels {label}, prediction {prediction}"
+    )
+
+
+def _called(trained: Trained, label: int) -> str:
+    return class_text(trained.config.dataset, label)
 
 
 def _pair(

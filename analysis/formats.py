@@ -14,9 +14,8 @@ from markupsafe import Markup
 
 # points of LaTeX's article at 10 pt: a table that fits there, fits a page of any conference
 TEXT_WIDTH, TEXT_HEIGHT = 345, 550
-COLUMN = (
-    219  # points of the narrowest of two columns, those of ACL; a wider table spans both: table* is table where there is one
-)
+# points of the narrowest of two columns, those of ACL; a wider table spans both: table* is table where there is one
+COLUMN = 219
 MARGINS = 140  # points that a table may stand out into both of them, as SIZES has it; letters are narrower: they are 90
 SIZES = {  # up to so many columns -> points of a letter, of the gap between columns and of a line, and how LaTeX is told
     4: (5.1, 12, 12, ""),

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def begun(store: Store, folder: Path) -> tuple[str, Launchers]:
 def noted(store: Store, parent: str) -> dict[str, str]:
     tags = store.client.get_run(parent).data.tags
     return {name: value for name, value in tags.items() if name.startswith(LEASE)}
+
+
+def appears(what: Callable[[], object]) -> None:
+    """Wait for it, ten seconds at most."""
+    for _ in range(200):
+        if what():
+            break
+        threading.Event().wait(0.05)
 
 
 def test_a_launch_with_another_folder_is_refused_while_this_one_lives(shared: Path, tmp_path: Path) -> None:
@@ -93,10 +102,7 @@ def test_it_gives_signs_of_life_and_takes_them_back(shared: Path, monkeypatch: p
     with leases.held(store, parent, launchers):
         [name] = noted(store, parent)
         store.untag(parent, name)
-        for _ in range(200):
-            if noted(store, parent):
-                break
-            threading.Event().wait(0.05)
+        appears(lambda: noted(store, parent))
         assert [*noted(store, parent)] == [name]
     threading.Event().wait(0.2)
     assert not noted(store, parent)
@@ -117,17 +123,11 @@ def test_it_goes_on_to_give_signs_of_life_after_the_store_was_away(shared: Path,
     monkeypatch.setattr(Store, "tag", tag)
     with leases.held(store, parent, launchers):
         away.set()
-        for _ in range(200):
-            if len(tried) > 1:
-                break
-            threading.Event().wait(0.05)
+        appears(lambda: len(tried) > 1)
         away.clear()
         [name] = noted(store, parent)
         store.untag(parent, name)
-        for _ in range(200):
-            if noted(store, parent):
-                break
-            threading.Event().wait(0.05)
+        appears(lambda: noted(store, parent))
         assert [*noted(store, parent)] == [name]
 
 
