@@ -27,6 +27,7 @@ from torch import Tensor
 
 from capsnet import agreement_triton
 from capsnet.layers import Routing, squash
+from capsnet.products import add_products, products
 from capsnet.routing import dynamic, uniform
 
 CACHE = 2**22  # bytes of a buffer that is filled, used and filled again; the paper's network has 4.7 MB for one class
@@ -105,11 +106,11 @@ class _Passes(torch.autograd.Function):
         u, w, *rest = ctx.saved_tensors
         sums, coefficients = rest[: ctx.iterations], rest[ctx.iterations :]
         product = _Classes(u, w, ctx.count)
-        of_u, of_w = torch.zeros_like(u), torch.zeros_like(w)
+        of_u, of_w = torch.zeros_like(u), product.room_for_gradient()
         of_logits = torch.zeros_like(coefficients[0])
         of_offset = torch.zeros_like(sums[0])
         for total, coupling, earlier in zip(sums[:0:-1], coefficients[::-1], sums[-2::-1], strict=True):
-            of_total = _squash_gradient(gradient, total)
+            of_total = _squash_gradient(gradient, total).contiguous()
             of_offset += of_total
             of_coupling = product.add_outer(coupling, of_total, of_u, of_w, agreement=True)
             of_logits += coupling * (of_coupling - (coupling * of_coupling).sum(dim=0))  # through the softmax
@@ -136,10 +137,7 @@ class _Classes:
 
     def weighted_sums(self, coefficients: Float[Tensor, "classes batch inputs"]) -> Float[Tensor, "classes batch dim"]:
         """The votes times the coefficients, summed over the inputs."""
-        totals = self.w.new_empty(len(self.w), len(self.flat), self.w.shape[2])
-        for chunk in self.chunks:
-            torch.bmm(self._scaled(coefficients[chunk]), self.w[chunk], out=totals[chunk])
-        return totals
+        return torch.cat([products(self._scaled(coefficients[chunk]), self.w[chunk]) for chunk in self.chunks])
 
     def add_outer(
         self,
@@ -164,16 +162,19 @@ class _Classes:
             if agreement:
                 torch.sum(back.mul_(self.u), dim=2, out=found[chunk])
             scaled = self._scaled(coefficients[chunk])
-            of_w[chunk].baddbmm_(scaled.transpose(1, 2), vectors[chunk])
+            add_products(of_w[chunk].transpose(1, 2), vectors[chunk].transpose(1, 2), scaled)
             if not agreement:
-                torch.bmm(scaled, self.w[chunk], out=found[chunk])
+                found[chunk] = products(scaled, self.w[chunk])
         return found
 
+    def room_for_gradient(self) -> Float[Tensor, "classes components dim"]:
+        """Zeros for that of the matrices; large ones are added to faster in their columns' order."""
+        large = len(self.chunks) > 1
+        return self.w.new_zeros(self.w.transpose(1, 2).shape).transpose(1, 2) if large else torch.zeros_like(self.w)
+
     def _back(self, vectors: Float[Tensor, "chunk batch dim"], chunk: slice) -> Float[Tensor, "chunk batch input_dim inputs"]:
-        """The vectors taken back through the matrices, in the buffer."""
-        buffer = self.buffer[: len(vectors)]
-        torch.bmm(vectors, self.w[chunk].transpose(1, 2), out=buffer)
-        return buffer.unflatten(2, (-1, self.count))
+        """The vectors taken back through the matrices, to be used before the buffer is."""
+        return products(vectors, self.w[chunk].transpose(1, 2), self.buffer[: len(vectors)]).unflatten(2, (-1, self.count))
 
     def _scaled(self, coefficients: Float[Tensor, "chunk batch inputs"]) -> Float[Tensor, "chunk batch components"]:
         """The inputs times the coefficients, in the buffer."""

@@ -30,7 +30,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from capsnet.products import product
+
 PIECE = 128  # images worked on at once where no gradient is wanted
+GAP = 17 * 64  # bytes between what would be a power of two of them apart, and so meet in a few sets of the cache
 
 
 @dataclass(frozen=True)
@@ -157,8 +160,8 @@ def tiles(
     """The hidden layer, phase by phase."""
     patches = _patches(images.to(dtype), first.kernel_size[0], geometry)
     assert first.bias is not None
-    hidden = torch.addmm(first.bias.to(dtype), patches.flatten(0, 2), first.weight.to(dtype).flatten(1).t())
-    return hidden.relu_().view(*patches.shape[:2], -1)
+    hidden: Tensor = _Hidden.apply(patches.flatten(0, 2), first.weight.to(dtype).flatten(1), first.bias.to(dtype))
+    return hidden.view(*patches.shape[:2], -1)
 
 
 def _patches(
@@ -171,6 +174,23 @@ def _patches(
     images = torch.nn.functional.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
     windows = images.unfold(2, kernel, 1).unfold(3, kernel, 1).unflatten(3, (columns, stride)).unflatten(2, (rows, stride))
     return windows.permute(2, 4, 0, 3, 5, 1, 6, 7).reshape(rows * columns, len(images), stride**2, -1)
+
+
+class _Hidden(torch.autograd.Function):
+    """From [places, fan_in], [channels, fan_in] and [channels] to [places, channels]: a linear layer and its ReLU."""
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        hidden = product(patches, weight.t(), bias).relu_()
+        ctx.save_for_backward(patches, hidden)
+        return hidden
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        patches, hidden = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, hidden, 0)
+        return None, (patches.t() @ gradient).t(), gradient.sum(dim=0)
 
 
 class _Convolution(torch.autograd.Function):
@@ -189,21 +209,23 @@ class _Convolution(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         pixels, taps = ctx.saved_tensors
         by = transforms(ctx.geometry, taps.device, taps.dtype)
-        products = (by.outputs.t() @ gradient.to(taps.dtype).flatten(1)).unflatten(1, gradient.shape[1:])
-        of_taps = torch.bmm(products.transpose(1, 2), pixels)
-        of_kernel = (by.taps.t() @ of_taps.flatten(1)).unflatten(1, of_taps.shape[1:])
+        products = _mixed(by.outputs.t(), gradient.to(taps.dtype))
+        of_kernel = _mixed(by.taps.t(), torch.bmm(products.transpose(1, 2), pixels))
         of_weight = _from_phases(of_kernel, ctx.geometry, ctx.shape).to(ctx.dtype)
-        of_pixels = torch.bmm(products, taps)
-        return (by.pixels.t() @ of_pixels.flatten(1)).unflatten(1, of_pixels.shape[1:]), of_weight, None
+        return _mixed(by.pixels.t(), torch.bmm(products, taps)), of_weight, None
 
 
 def _products(
     tiles: Float[Tensor, "positions batch channels"], taps: Float[Tensor, "rank maps channels"], by: Transforms
 ) -> tuple[Float[Tensor, "outputs batch maps"], Float[Tensor, "rank batch channels"]]:
     """The convolution of the tiles, and their transforms."""
-    pixels = (by.pixels @ tiles.flatten(1)).unflatten(1, tiles.shape[1:])
-    products = torch.bmm(pixels, taps.transpose(1, 2))
-    return (by.outputs @ products.flatten(1)).unflatten(1, products.shape[1:]), pixels
+    pixels = _mixed(by.pixels, tiles)
+    return _mixed(by.outputs, torch.bmm(pixels, taps.transpose(1, 2))), pixels
+
+
+def _mixed(matrix: Float[Tensor, "rows count"], arrays: Float[Tensor, "count *shape"]) -> Float[Tensor, "rows *shape"]:
+    """Weighted sums of arrays, with a row of the matrix as the weights of each."""
+    return product(matrix, arrays.flatten(1)).unflatten(1, arrays.shape[1:])
 
 
 def spectrum(
@@ -211,7 +233,7 @@ def spectrum(
 ) -> Float[Tensor, "rank maps mixed"]:
     """The transformed kernels."""
     kernel = _to_phases(weight.to(dtype), geometry)  # [taps, maps, phases * channels]
-    return (transforms(geometry, weight.device, dtype).taps @ kernel.flatten(1)).unflatten(1, kernel.shape[1:])
+    return _mixed(transforms(geometry, weight.device, dtype).taps, kernel)
 
 
 def _to_phases(weight: Tensor, geometry: Geometry) -> Tensor:
@@ -228,7 +250,8 @@ def _to_phases(weight: Tensor, geometry: Geometry) -> Tensor:
 def _from_phases(made: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
     stride, taps = geometry.stride, geometry.taps
     source = made.unflatten(0, (taps, taps)).unflatten(3, (stride, stride, -1))
-    target = made.new_empty(*shape[2:], *shape[:2])
+    pairs = math.prod(shape[:2])
+    target = made.new_empty(math.prod(shape[2:]), pairs + GAP // made.element_size())[:, :pairs].view(*shape[2:], *shape[:2])
     for y in range(stride):
         for x in range(stride):
             part = target[y::stride, x::stride]

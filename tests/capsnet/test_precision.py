@@ -5,7 +5,7 @@ import torch
 
 from capsnet.errors import InputError
 from capsnet.models import build, lengths
-from capsnet.precision import float32_products, remarks, require
+from capsnet.precision import cost_of_bf16, float32_products, remarks, require
 from capsnet.state import TrainingState
 from capsnet.step import step_losses
 from capsnet.training import evaluate, train
@@ -44,22 +44,33 @@ def test_a_step_is_as_close_to_float64_as_the_precision_lets_it(tiny, precision,
 
 
 @pytest.mark.parametrize(
-    ("precision", "device", "able", "told"),
-    [
-        ("bf16", "cpu", {"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
-        ("bf16", "cpu", {"architecture": "x86_64"}, True),
-        ("bf16", "cpu", {"architecture": "x86_64", "avx512_bf16": True}, True),
-        ("bf16", "cpu", {"architecture": "x86_64", "amx_bf16": True}, False),
-        ("bf16", "cpu", {"architecture": "arm64"}, False),  # of which nothing was measured
-        ("bf16", "cuda", {"architecture": "x86_64"}, False),
-        ("fp32", "cpu", {"architecture": "x86_64"}, False),
-    ],
+    ("precision", "device", "ratio", "told"),
+    [("bf16", "cpu", 1.62, True), ("bf16", "cpu", 1.05, False), ("bf16", "cpu", 0.5, False)],
 )
-def test_a_cpu_that_is_slow_in_bf16_is_told_once(tiny, precision, device, able, told, monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+def test_a_cpu_that_is_slow_in_bf16_is_told_once(tiny, precision, device, ratio, told, monkeypatch):
+    monkeypatch.setattr("capsnet.precision.cost_of_bf16", lambda: ratio)
     found = remarks([tiny(), tiny(precision=precision), tiny(precision=precision, seed=1)], torch.device(device))
     assert len(found) == told
-    assert all("bf16 will be slower than fp32" in line for line in found)
+    assert all("bf16 will be slower than fp32" in line and "1.6 times" in line for line in found)
+
+
+@pytest.mark.parametrize(("precision", "device"), [("bf16", "cuda"), ("fp32", "cpu")])
+def test_nothing_is_measured_where_no_cpu_multiplies_in_bf16(tiny, precision, device, monkeypatch):
+    monkeypatch.setattr("capsnet.precision.cost_of_bf16", lambda: pytest.fail("it was measured"))
+    assert remarks([tiny(precision=precision)], torch.device(device)) == []
+
+
+def test_what_bf16_costs_is_a_ratio_of_times(monkeypatch):
+    """Products in bfloat16 that take three times as long; the first round, which compiles, doesn't count."""
+    taken = []
+
+    def seconds(left, _):
+        taken.append(left.dtype)
+        return (100.0 if len(taken) == 2 else 3.0) if left.dtype == torch.bfloat16 else 1.0
+
+    monkeypatch.setattr("capsnet.precision._seconds", seconds)
+    assert cost_of_bf16() == 3
+    assert taken[:4] == [torch.float32, torch.bfloat16] * 2, "not in turn"
 
 
 def test_weights_moments_and_what_is_given_out_are_float32(tiny, cpu, data_of):
