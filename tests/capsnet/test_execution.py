@@ -1,6 +1,7 @@
 """Options of how steps are computed: what auto means, what is refused, and that numbers stay."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -155,3 +156,18 @@ def test_keeping_memory_twice_is_once():
     keep_freed_memory()
     keep_freed_memory()
     assert keep_freed_memory.cache_info().currsize == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="PyTorch has GNU's OpenMP on Linux")
+@pytest.mark.parametrize(
+    ("given", "policy", "spins"),
+    [({}, "PASSIVE", 1000), ({"GOMP_SPINCOUNT": "7"}, "PASSIVE", 7), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE", 30_000_000_000)],
+)
+def test_waiting_threads_spin_for_a_moment_unless_told_otherwise(given, policy, spins):
+    """As the OpenMP that runs them has read it."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    environment |= {"OMP_DISPLAY_ENV": "VERBOSE", **given}
+    command = [sys.executable, "-c", "import capsnet.layers"]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    assert f"OMP_WAIT_POLICY = '{policy}'" in said
+    assert f"GOMP_SPINCOUNT = '{spins}'" in said
