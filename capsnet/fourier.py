@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from capsnet.products import product
 
 PIECE = 128  # images worked on at once where no gradient is wanted
-GAP = 17 * 64  # bytes between what would be a power of two of them apart, and so meet in a few sets of the cache
+GAP = 17 * 64  # bytes: an odd number of cache lines
 
 
 @dataclass(frozen=True)
@@ -250,6 +250,7 @@ def _to_phases(weight: Tensor, geometry: Geometry) -> Tensor:
 def _from_phases(made: Tensor, geometry: Geometry, shape: torch.Size) -> Tensor:
     stride, taps = geometry.stride, geometry.taps
     source = made.unflatten(0, (taps, taps)).unflatten(3, (stride, stride, -1))
+    # rows that are a power of two of bytes apart share a few sets of the cache: to transpose them takes 8 ms instead of 2
     pairs = math.prod(shape[:2])
     target = made.new_empty(math.prod(shape[2:]), pairs + GAP // made.element_size())[:, :pairs].view(*shape[2:], *shape[:2])
     for y in range(stride):

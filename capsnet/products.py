@@ -1,8 +1,8 @@
 """Matrix products on a CPU, each by the library that is faster at it. None of them has a gradient.
 
-PyTorch has two libraries on x86: it gives products of float32 to MKL and others to oneDNN. For the large ones of the paper's
+PyTorch has two libraries on x86, and gives products of float32 to MKL, others to oneDNN. For the large ones of the paper's
 network, which are long and narrow (148 rows of 25 numbers by 25 of 262,144; 16 of 128 by 128 of 9,216), oneDNN takes a third to
-four fifths of MKL's time. The operator that reaches it is the one that torch.compile calls for a linear layer.
+four fifths of MKL's time in float32, too. The operator that reaches it is the one that torch.compile calls for a linear layer.
 """
 
 import torch
@@ -10,7 +10,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 LARGE = 2**24  # multiplications: of fewer than that, MKL's are as fast
-TYPES = (torch.float32, torch.bfloat16)
 
 
 def product(
@@ -42,7 +41,7 @@ def add_products(to: Float[Tensor, "n m p"], left: Float[Tensor, "n m k"], right
 
 def _by_onednn(left: Float[Tensor, "m k"], right: Float[Tensor, "k n"]) -> bool:
     """Whether oneDNN can be told to make it, instead of MKL, and is faster."""
-    if left.numel() * right.shape[1] < LARGE or left.device.type != "cpu" or left.dtype not in TYPES:
+    if left.numel() * right.shape[1] < LARGE or left.device.type != "cpu" or left.dtype != torch.float32:
         return False
     return _dense(left) and _dense(right) and _has_onednn()
 

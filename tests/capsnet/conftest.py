@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from capsnet import products
 from capsnet.config import RunConfig
 from capsnet.data import Data, read
 from tests.kernel_memory import watched_kernels
@@ -94,3 +95,19 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     with watched_kernels() if request.param == "cpu" else nullcontext():
         yield torch.device(request.param)
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of what oneDNN was asked for; none on a machine whose PyTorch hasn't got both libraries."""
+    if not products._has_onednn():
+        pytest.skip("this PyTorch has one library")
+    shapes: list[tuple[int, ...]] = []
+    operator = torch.ops.mkldnn._linear_pointwise
+
+    def recorded(left: torch.Tensor, weight: torch.Tensor, *rest: object) -> torch.Tensor:
+        shapes.append((*left.shape, len(weight)))
+        return operator(left, weight, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", recorded)
+    return shapes

@@ -158,3 +158,16 @@ def test_kernels_are_used_where_they_can_be_trusted_and_else_it_is_said_why_not(
         assert called == [(CLASSES, 3, bias)]
     torch.testing.assert_close(found.as_subclass(torch.Tensor), by_votes(inputs, weight, 3, bias), rtol=1e-12, atol=1e-13)
     agreement.agreement_triton._checked.cache_clear()
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("iterations", [2, 3, 4])
+def test_products_that_onednn_makes_change_nothing(leaves, iterations, with_bias, asked, monkeypatch):
+    """As those of the paper's network are, one class at a time."""
+    wanted = answer(lambda u, w, b: by_votes(u, w, iterations, b), leaves, with_bias)
+    monkeypatch.setattr(agreement, "CACHE", 0)
+    monkeypatch.setattr("capsnet.products.LARGE", 0)
+    found = answer(lambda u, w, b: route(u, w, CLASSES, iterations, b), leaves, with_bias, torch.float32)
+    assert len(asked) == (iterations - 1) * CLASSES * 7  # two of a pass, five of its way back
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert (mine.double() - theirs).norm() < ERRORS[torch.float32] * theirs.norm()

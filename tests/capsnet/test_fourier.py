@@ -48,6 +48,24 @@ def test_maps_and_gradients_are_the_plain_convolutions(geometry, dtype, generato
         assert relative(primary_maps(images.to(dtype), first, second, dtype), wanted) < ERRORS[dtype]
 
 
+def test_products_that_onednn_makes_change_nothing(generator, asked, monkeypatch):
+    """As those of the paper's network are: the hidden layer, and the transforms of pixels, taps and outputs, there and back."""
+    first, second = layers(9, 9, 2, generator, channels=1)
+    images = torch.rand(3, 1, 28, 28, generator=generator, dtype=torch.float64)
+    wanted = second(first(images).relu())
+    gradient = torch.randn(wanted.shape, generator=generator, dtype=torch.float64)
+    exact = torch.autograd.grad(wanted, [*first.parameters(), *second.parameters()], gradient)
+    first, second = first.float(), second.float()
+    monkeypatch.setattr("capsnet.products.LARGE", 0)
+    found = primary_maps(images.float(), first, second, torch.float32)
+    assert relative(found, wanted) < ERRORS[torch.float32]
+    for mine, theirs in zip(
+        torch.autograd.grad(found, [*first.parameters(), *second.parameters()], gradient.float()), exact, strict=True
+    ):
+        assert relative(mine, theirs) < ERRORS[torch.float32]
+    assert len(asked) == 1 + 3 + 3
+
+
 def test_rounded_operands_cost_what_rounding_costs(generator):
     """A number of 8 bits is off by 2**-9, and so is a sum of such products. The gradient of the first convolution sums what has
     either sign, and is off by many times that; how many, torch's own convolutions say."""

@@ -61,16 +61,23 @@ def test_nothing_is_measured_where_no_cpu_multiplies_in_bf16(tiny, precision, de
 
 
 def test_what_bf16_costs_is_a_ratio_of_times(monkeypatch):
-    """Products in bfloat16 that take three times as long; the first round, which compiles, doesn't count."""
+    """Of rounds that take 100, 1, 2, 3, 4 and 5 times as long in bfloat16; the first, which compiles, doesn't count."""
     taken = []
 
     def seconds(left, _):
         taken.append(left.dtype)
-        return (100.0 if len(taken) == 2 else 3.0) if left.dtype == torch.bfloat16 else 1.0
+        return (0.1, 0.001, 0.002, 0.003, 0.004, 0.005)[len(taken) // 2 - 1] if left.dtype == torch.bfloat16 else 0.001
 
     monkeypatch.setattr("capsnet.precision._seconds", seconds)
-    assert cost_of_bf16() == 3
+    assert cost_of_bf16() == pytest.approx(3)
     assert taken[:4] == [torch.float32, torch.bfloat16] * 2, "not in turn"
+
+
+def test_a_cpu_without_units_for_bf16_is_not_waited_for(monkeypatch):
+    taken = []
+    monkeypatch.setattr("capsnet.precision._seconds", lambda left, _: taken.append(1) or (1.0 if len(taken) % 2 == 0 else 0.01))
+    assert cost_of_bf16() == pytest.approx(100)
+    assert len(taken) == 2
 
 
 def test_weights_moments_and_what_is_given_out_are_float32(tiny, cpu, data_of):
