@@ -122,8 +122,8 @@ def _gpus() -> int:
 def _default(most: int, gpus: int, runs: int) -> int:
     """As many runs at once as suit this machine; a single one needs no other process.
 
-    On a CPU, runs with a thread each get more done than one run with all threads: quick took 74 s instead of 135 s on two
-    cores of a Xeon, measured on 2026-11-27.
+    On a CPU, runs with a thread each get more done than one run with all threads: quick took 71 s instead of 93 s on two
+    cores of an EPYC, measured on 2026-11-28.
     """
     number = min(most, runs) if gpus else min(most, runs, psutil.virtual_memory().total // MEMORY)
     return number if number > 1 else 0
