@@ -110,7 +110,7 @@ class _Passes(torch.autograd.Function):
         of_logits = torch.zeros_like(coefficients[0])
         of_offset = torch.zeros_like(sums[0])
         for total, coupling, earlier in zip(sums[:0:-1], coefficients[::-1], sums[-2::-1], strict=True):
-            of_total = _squash_gradient(gradient, total).contiguous()
+            of_total = _squash_gradient(gradient, total).contiguous()  # of views oneDNN has no fast code
             of_offset += of_total
             of_coupling = product.add_outer(coupling, of_total, of_u, of_w, agreement=True)
             of_logits += coupling * (of_coupling - (coupling * of_coupling).sum(dim=0))  # through the softmax

@@ -56,8 +56,7 @@ def test_onednn_makes_the_large_products(asked, generator):
 
 
 def test_it_is_not_asked_for_what_it_would_be_slow_at(asked, generator, monkeypatch):
-    """Small products; slices, of which it makes a plain loop; several at once; other types, which it gets or hasn't; and if it
-    is off."""
+    """Small products; slices, of which it makes a plain loop; several at once; other types; and if it is switched off."""
     large = torch.randn(32, 128, generator=generator), torch.randn(128, 9216, generator=generator)
     product(large[0], large[1][:, :8000])
     product(large[0][:, :100], large[1][:100])
