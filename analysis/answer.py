@@ -107,7 +107,7 @@ def _elsewhere(claimed: Sequence[Further], reference: Cell) -> str:
     if not claimed:
         return ""
     most = max(claimed, key=_size)
-    said = claim(f"On {most.called}, {against(most.cell.setting, reference.setting)}", most.comparison)
+    said = claim(f"On {most.kind.called}, {against(most.cell.setting, reference.setting)}", most.comparison)
     more = f"; {count(len(claimed) - 1, 'more difference')} on further test sets can be claimed" if len(claimed) > 1 else ""
     return f"{said}{more}."
 

@@ -125,6 +125,9 @@ def widest(runs: pd.DataFrame, axes: list[str]) -> str:
 
 
 def constants(runs: pd.DataFrame) -> dict[str, Any]:
-    """Fields with one value that has to be told: it is not the default, or no error can be judged without it."""
-    values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*_several(runs), "seed")}
+    """Fields with one value that has to be told: it is not the default, or no error can be judged without it.
+
+    Further test sets have tables of their own, which name them.
+    """
+    values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*_several(runs), "seed", "test_sets")}
     return {k: v for k, v in values.items() if k in ALWAYS_TOLD or not is_default(k, v)}

@@ -218,7 +218,9 @@ def _on_further_sets(found: Sequence[Further], reference: Cell) -> Chapter:
     corrected = f" p is corrected by Holm's method for {len(family)} comparisons." if len(family) > 1 else ""
     lead = f"Each cell against the reference, {setting(reference.setting)}, on test sets that are of another kind.{corrected}"
     said = [
-        finding_of(f"On {each.called}, {against(each.cell.setting, reference.setting)}", each.comparison, each.p_holm, family)
+        finding_of(
+            f"On {each.kind.called}, {against(each.cell.setting, reference.setting)}", each.comparison, each.p_holm, family
+        )
         for each in found
     ]
     return Chapter("Further test sets", f"{lead} {out_of_reach(family)}".strip(), said)

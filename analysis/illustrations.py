@@ -17,6 +17,7 @@ CAPTIONS = {
     "main_effects": "Main effect of each value of each axis, in points of test error.",
     "interactions": "Interactions: what both axes' main effects leave of a pair's mean, in points of test error.",
     "heat_map": "Mean test error by the values of two axes.",
+    "error_by_corruption": "Test error by how much the test images are corrupted: means over seeds, and their intervals.",
     "error_by_epoch": "Error by epoch: means over seeds, and their range.",
     "loss_by_epoch": "Training losses by epoch: means over seeds, and their range.",
     "learning_rate_by_step": "The learning rate that each schedule gave.",

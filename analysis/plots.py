@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import curves as by_epoch
-from analysis import heat
+from analysis import heat, robustness_figure
 from analysis.axes import followers_note, texts_of
 from analysis.blocks import Values, by_seed, complete, full, rows_beside, varied_alone
 from analysis.cells import Cell
@@ -46,6 +46,7 @@ def figures(comparisons: Comparisons, runs: pd.DataFrame, curves: pd.DataFrame) 
         "main_effects": lambda part, _: effects(part.cells),
         "interactions": lambda part, _: heat.of_interactions(part.cells),
         "heat_map": lambda part, _: heat.of_errors(part.cells),
+        "error_by_corruption": lambda part, _: robustness_figure.by_level(part.cells),
         "error_by_epoch": lambda _, own: by_epoch.errors(own, curves),
         "loss_by_epoch": lambda _, own: by_epoch.losses(own, curves),
         "learning_rate_by_step": lambda _, own: learning_rates(own, curves),

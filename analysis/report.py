@@ -19,7 +19,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from analysis import captions, diagnostics_table, ensembles, expenses, findings, robustness, table1, tables
+from analysis import captions, diagnostics_table, ensembles, expenses, findings, robustness_tables, table1, tables
 from analysis.accuracy_table import accuracy
 from analysis.comparisons import Comparisons
 from analysis.differences_table import differences
@@ -209,8 +209,8 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
         "other_r": tables.other_r(comparisons, found.runs),
         "ensembles": ensembles.table(comparisons, found.runs),
         "diagnostics": diagnostics_table.table(comparisons, found.runs),
-        "robustness": robustness.errors(comparisons, found.runs),
-        "robustness_differences": robustness.differences(comparisons, found.runs),
+        "robustness": robustness_tables.errors(comparisons, found.runs),
+        "robustness_differences": robustness_tables.differences(comparisons, found.runs),
         "effects": tables.effects(comparisons, found.runs),
         "cost": expenses.table(comparisons.cells, spent),
     }

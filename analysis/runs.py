@@ -13,11 +13,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.where import beside_the_grid, chosen
-from capsnet import terminal
+from capsnet import terminal, test_sets
 from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.metrics import LISTS, EpochMetrics
-from capsnet.registry import TEST_SETS
 from experiments import catalog
 from experiments.known import read_grids, sorted_out, state
 from experiments.record import (
@@ -28,12 +27,12 @@ from experiments.record import (
     FAILURE,
     FURTHER,
     HARDWARE,
-    OTHER_R,
     REASON,
     SUPERSEDED,
     TRIAL,
     VERSIONS,
     TrackedRun,
+    r_of,
 )
 from experiments.sources import Grid
 from experiments.tracking import Store
@@ -234,19 +233,14 @@ def _code(tags: Mapping[str, str]) -> str | None:
 
 def _is_extra(name: str) -> bool:
     """Whether a column is there only if a run has it: of other r or test sets, or one of several numbers of capsules."""
-    return name.startswith(OTHER_R) or name.removeprefix(FURTHER) in TEST_SETS or _place(name) > 0
+    further = name.startswith(FURTHER) and test_sets.is_known(name.removeprefix(FURTHER))
+    return further or r_of(name) > 0 or _place(name) > 0
 
 
 def _place(name: str) -> int:
     """Which of several numbers a metric is, from 1; 0 of one that stands alone."""
     stem, _, number = name.rpartition("_")
     return int(number) if stem in LISTS.values() and number.isdecimal() else 0
-
-
-def _in_order(name: str) -> tuple[str, int]:
-    """By name, and numbers by their size."""
-    stem = name.rstrip("0123456789")
-    return stem, int(name[len(stem) :] or 0)
 
 
 def numbered(runs: pd.DataFrame, stem: str) -> list[str]:
@@ -257,7 +251,7 @@ def numbered(runs: pd.DataFrame, stem: str) -> list[str]:
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
     types: dict[str, Any] = {name: TYPES.get(info.annotation, "str") for name, info in FIELDS.items()}
     types |= dict.fromkeys(("experiment", "run_id", "status", "failure", "reason", *TAGS, DATA), "str")
-    more = sorted((str(name) for name in frame if _is_extra(str(name))), key=_in_order)
+    more = sorted((str(name) for name in frame if _is_extra(str(name))), key=test_sets.place)
     types |= dict.fromkeys((*LAST, "seconds", EPOCHS, *more), "float64")
     others = [name for name in frame if name not in more]
     at = others.index("seconds")

@@ -33,7 +33,7 @@ DIVERGING: Colormap = mpl.colormaps["PuOr"]
 
 
 class NothingToDrawError(InputError):
-    """There is nothing that a figure could show; the message says why."""
+    """There is nothing that a figure could show; the message says why. It is empty where nobody can have expected one."""
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def write_all(figures: Mapping[str, Callable[[], Sequence[Figure]]], folder: Pat
         for path in {*folder.glob(f"{name}.p[nd][gf]"), *folder.glob(f"{name}-[0-9]*.p[nd][gf]")} - set(made):
             path.unlink()
         paths += made
-    return paths, [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return paths, [f"{', '.join(names)}: {reason}" for reason, names in reasons.items() if reason]
 
 
 def by_dataset(parts: Mapping[str, Callable[[], Sequence[Figure]]]) -> list[Figure]:
@@ -108,8 +108,9 @@ def by_dataset(parts: Mapping[str, Callable[[], Sequence[Figure]]]) -> list[Figu
             page.suptitle(name, fontsize=SMALL + 1, fontweight="bold")
         found += pages
     if not found:
+        told = {name: why for name, why in reasons.items() if why}
         same = set(reasons.values())
-        raise NothingToDrawError(same.pop() if len(same) == 1 else "; ".join(f"{name}: {why}" for name, why in reasons.items()))
+        raise NothingToDrawError(same.pop() if len(same) == 1 else "; ".join(f"{name}: {why}" for name, why in told.items()))
     return found
 
 

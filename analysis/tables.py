@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import diagnostics_table, ensembles, frames, robustness
+from analysis import diagnostics_table, ensembles, frames, robustness, robustness_tables
 from analysis.accuracy_table import MEASURE, accuracy
 from analysis.axes import followers_note, texts_of, varying
 from analysis.captions import faults_notes, footer, in_brackets, slug
@@ -20,7 +20,7 @@ from analysis.published import Published, load
 from analysis.statistics import t_interval
 from analysis.table1 import paper_form
 from analysis.wording import error_text, estimate_text, interval_text, partly, signed_text, spread_text
-from experiments.record import OTHER_R
+from experiments.record import r_of
 from experiments.tracking import Store
 
 
@@ -46,7 +46,7 @@ def ablation(comparisons: Comparisons, runs: pd.DataFrame) -> Table:
         + _ranked(comparisons, [count for count in seeds if count])
     ]
     caption = f"All cells: test error in %.{in_brackets(axes)}"
-    notes += [*robustness.stopping(comparisons.cells), *faults_notes(comparisons), footer(runs)]
+    notes += [*robustness_tables.stopping(comparisons.cells), *faults_notes(comparisons), footer(runs)]
     return Table(f"tab:{slug(runs)}-ablation", caption, header, body, len(axes), notes)
 
 
@@ -90,7 +90,7 @@ def effects(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
 
 def other_r(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """Test errors at an r other than that of training, of the same trained networks; None if nothing was tested so."""
-    columns = {int(str(name).removeprefix(OTHER_R)): str(name) for name in runs if str(name).startswith(OTHER_R)}
+    columns = {r: str(name) for name in runs if (r := r_of(str(name)))}
     found = [cell for cell in comparisons.cells if cell.runs[[*columns.values()]].notna().any(axis=None)]
     if not found:
         return None
@@ -145,8 +145,9 @@ OPTIONAL = {
     "other_r": other_r,
     "ensembles": ensembles.table,
     "diagnostics": diagnostics_table.table,
-    "robustness": robustness.errors,
-    "robustness_differences": robustness.differences,
+    "robustness": robustness_tables.errors,
+    "robustness_levels": robustness_tables.levels,
+    "robustness_differences": robustness_tables.differences,
 }
 
 

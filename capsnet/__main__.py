@@ -19,6 +19,7 @@ from capsnet.files import writable
 from capsnet.metrics import EpochMetrics
 from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
+from capsnet.test_sets import origin
 
 if TYPE_CHECKING:  # torch is loaded when the flags have been found good
     import torch
@@ -88,7 +89,7 @@ def main() -> int:
         writable(command.checkpoints, "--checkpoints")
     state = _state(config, command, device)
     folder = command.data or default_folder()
-    for name in config.test_sets:  # what can't be had is found out before any training
+    for name in [name for name in config.test_sets if name in TEST_SETS]:  # what can't be had is found out before any training
         further.read_test_set(name, folder, torch.device("cpu"))
     data = read(config, folder, device)
     parameters = sum(p.numel() for p in state.model.parameters())
@@ -132,9 +133,8 @@ def _tested(state: "TrainingState", data: "Data", folder: Path) -> list[str]:
     for r, percent in errors_at(state.model, data.test, size, config.test_routing_iterations).items():
         lines.append(f"test error at r = {r}, instead of {config.routing_iterations}: [bold]{percent:.2f} %[/]")
     for name in config.test_sets:  # one after the other: the largest has half a gigabyte
-        images, _ = further.read_test_set(name, folder, state.device)
-        origin = TEST_SETS[name].origin
-        lines.append(f"test error on {name} ({origin}): [bold]{evaluate(state.model, images, size).error:.2f} %[/]")
+        images, _ = further.split(name, folder, data.test)
+        lines.append(f"test error on {name} ({origin(name)}): [bold]{evaluate(state.model, images, size).error:.2f} %[/]")
     return lines
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
+from capsnet import test_sets
 from capsnet.augmentation import Augmentation
 from capsnet.choices import CHOICES, VARIANTS, listed
 from capsnet.errors import InputError, unknown
@@ -20,7 +21,6 @@ from capsnet.refusals import CHECKS
 from capsnet.registry import (
     DATASETS,
     MODELS,
-    TEST_SETS,
     DatasetFacts,
     ModelFacts,
 )
@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
     )
     test_sets: tuple[str, ...] = Field(
         (),
-        description="further test sets for the trained network, in alphabetical order: affnist, affnist_generated (mnist_40)",
+        description=f"further test sets for the trained network, in alphabetical order: {test_sets.listed()}",
     )
     reconstruction_weight: float = Field(
         5e-4, ge=0, description="times the squared error SUMMED over pixels, averaged over the batch; 0 = no decoder"
@@ -120,9 +120,9 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_test_sets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            _known("test set", name, TEST_SETS)
-        if list(value) != sorted(set(value)):
-            raise ValueError(f"test_sets must be in alphabetical order, each once, not {list(value)}")
+            test_sets.require(name)
+        if list(value) != (ordered := test_sets.in_order(value)):
+            raise ValueError(f"test_sets must be in alphabetical order, each once: {ordered}, not {list(value)}")
         return value
 
     @field_validator(*VARIANTS)

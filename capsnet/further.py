@@ -3,15 +3,42 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from capsnet.data import Split
+from capsnet.datasets import Arrays
 from capsnet.registry import TEST_SETS, load
+from capsnet.test_sets import corruption
 from capsnet.verified import add_to_digest, verify
+
+CHUNK = 1000  # images that are corrupted at once, on the CPU, so that all devices see the same
+
+
+def split(name: str, folder: Path, test: Split) -> tuple[Split, str]:
+    """A further test set on the device, and the SHA-256 of its images and labels, or of those that it is made of and its name.
+
+    Args:
+        name: of it.
+        folder: of all data sets.
+        test: the test images of the run's own data set, as its network sees them, on the device.
+
+    Raises:
+        InputError: its files are not there, or they are not what they should be.
+    """
+    device = test.images.device
+    if name in TEST_SETS:
+        return read_test_set(name, folder, device)
+    images, labels = test.images.cpu(), test.labels
+    # of what comes out it would be another on a machine that rounds otherwise, though nobody changed anything
+    digest = _digest((images.numpy(), labels.cpu().numpy()), name)
+    return Split(corrupted(images, name).to(device), labels), digest
 
 
 def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split, str]:
-    """A further test set on the device, and the SHA-256 of its images and labels.
+    """One of ``TEST_SETS`` on the device, and the SHA-256 of its images and labels.
 
     Raises:
         InputError: its files are not there, or they are not what they should be.
@@ -20,6 +47,20 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
     arrays = load(facts.loader)(folder)
     files = f"the files of test set {name} in {(folder / facts.folder).resolve()}"
     verify(arrays, facts.images, facts.shape, facts.classes, files, again=facts.again)
-    digest = hashlib.sha256()
+    return Split.of(arrays, device), _digest(arrays)
+
+
+def corrupted(images: UInt8[Tensor, "n c h w"], name: str) -> UInt8[Tensor, "n c h w"]:
+    """The images as ``rotated_30`` and the like have them. :mod:`capsnet.corruptions`."""
+    made = corruption(name)
+    assert made, name
+    kind, level = made
+    random = np.random.default_rng([*kind.apply.__name__.encode()])
+    parts = [kind.apply(part.float() / 255, level, random) for part in images.split(CHUNK)]
+    return torch.cat([(255 * part.clamp(0, 1)).round().to(torch.uint8) for part in parts])
+
+
+def _digest(arrays: Arrays, name: str = "") -> str:
+    digest = hashlib.sha256(name.encode())
     add_to_digest(digest, arrays)
-    return Split.of(arrays, device), digest.hexdigest()
+    return digest.hexdigest()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from capsnet.objectives import LOSSES
 from capsnet.registry import TEST_SETS
+from capsnet.test_sets import corruption
 
 if TYPE_CHECKING:
     from capsnet.config import RunConfig
@@ -23,10 +24,7 @@ def images(config: "RunConfig") -> None:
             f"training images of {config.dataset}"
         )
     for name in config.test_sets:
-        further, sees = TEST_SETS[name], (config.shape, config.facts.classes)
-        needs, has = (f"{shape} with {n} classes" for shape, n in ((further.shape, further.classes), sees))
-        if needs != has:
-            raise ValueError(f"test set {name} has images {needs}, which don't fit those of {config.dataset}: {has}")
+        fits(config, name)
     if config.augment.reach >= min(config.facts.shape[1:]):
         raise ValueError(f"augmentation {config.augmentation} can move the whole image of {config.dataset} out of sight")
     if config.augment.size:
@@ -36,6 +34,19 @@ def images(config: "RunConfig") -> None:
             f"conv_kernel {config.conv_kernel} and primary_kernel {config.primary_kernel} are too large for the "
             f"{height}x{width} {'patches' if config.augment.size else 'images'} of {config.dataset}"
         )
+
+
+def fits(config: "RunConfig", name: str) -> None:
+    """A further test set has images that the network can see, and something of them is left."""
+    if made := corruption(name):
+        kind, level = made
+        if kind.inside and level >= min(config.shape[1:]):
+            raise ValueError(f"test set {name} would leave nothing of the {config.shape[1]}x{config.shape[2]} images")
+        return
+    further, sees = TEST_SETS[name], (config.shape, config.facts.classes)
+    needs, has = (f"{shape} with {n} classes" for shape, n in ((further.shape, further.classes), sees))
+    if needs != has:
+        raise ValueError(f"test set {name} has images {needs}, which don't fit those of {config.dataset}: {has}")
 
 
 def patches(config: "RunConfig") -> None:

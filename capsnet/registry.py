@@ -181,7 +181,11 @@ TEST_SETS = {
         again=OFFICIAL,
     ),
 }
-"""Test sets beside a data set's own, on which a trained network can be tested, too. No name begins with r, as those of r do."""
+"""Test sets that have files, beside a data set's own, on which a trained network can be tested, too.
+
+No name is an r and a number, as errors at another r have them. Others are made of a data set's own test images, by
+:mod:`capsnet.corruptions`, and called by their kind and a number.
+"""
 
 
 def load(path: str) -> Any:

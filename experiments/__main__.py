@@ -10,6 +10,7 @@ from capsnet import cli, interrupts, terminal
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.execution import Execution
+from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
 from experiments import stores
 from experiments.executors import Engine, choose, is_here
@@ -168,7 +169,7 @@ def _require(configs: Sequence[RunConfig], execution: Execution, engine: Engine,
             precision.require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
         terminal.note(precision.remarks(configs, torch.device(engine.device)))
-    for test_set in dict.fromkeys(name for config in configs for name in config.test_sets):
+    for test_set in dict.fromkeys(name for config in configs for name in config.test_sets if name in TEST_SETS):
         further.read_test_set(test_set, folder, torch.device("cpu"))
     for config in {config.dataset: config for config in configs}.values():
         read(config, folder, torch.device("cpu"))

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
+from capsnet import test_sets
 from capsnet.config import RunConfig
-from capsnet.registry import TEST_SETS
 from experiments.record import EPOCHS, HARDWARE, TrackedRun
 
 # seed, votes_std: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums
@@ -137,7 +137,8 @@ def _wall(config: RunConfig, run: TrackedRun, rate: float) -> float | None:
     if run.status != "FINISHED" or run.end is None:
         return None
     wall = (run.end - run.start) / 1000
-    epochs, tested = epochs_of(config, run), config.facts.test_images + sum(TEST_SETS[name].images for name in config.test_sets)
+    epochs, further = epochs_of(config, run), sum(test_sets.images(name, config.facts) for name in config.test_sets)
+    tested = config.facts.test_images + further
     training = epochs * config.training_images / rate
     evaluation = (epochs * config.validation_size + tested) / rate
     return wall if training / 2 <= wall <= 2 * (training + evaluation) + BEGINNING else None

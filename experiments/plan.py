@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from capsnet import test_sets
 from capsnet.config import RunConfig
 from experiments.costs import Costs, Pace, artifact_bytes, checkpoint_bytes
 from experiments.journal import Progress
@@ -86,8 +87,11 @@ class GridPlan:
 
     @property
     def comparisons(self) -> int:
-        """Those, or as many on further test sets, which are corrected together, too, if they are more."""
-        tested = Counter((cell.dataset, name) for cell in self.cells for name in cell.test_sets)
+        """Those, or as many on further test sets, which are corrected together, too, if they are more.
+
+        All levels of one corruption are one comparison.
+        """
+        tested = Counter((cell.dataset, kind) for cell in self.cells for kind in {*map(test_sets.kind, cell.test_sets)})
         further: Counter[str] = Counter()
         for (dataset, _), cells in tested.items():
             further[dataset] += cells - 1

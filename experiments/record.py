@@ -26,10 +26,16 @@ OTHER_R = "test_error_r"
 """Begins the names of test errors at an r other than that of training."""
 
 FURTHER = "test_error_"
-"""Begins the names of test errors on further test sets, of which none begins with r."""
+"""Begins the names of test errors on further test sets, of which none is called by r and a number."""
 
 EPOCHS = "epochs_trained"
 """The epochs of a finished run, which may have stopped before the last."""
+
+
+def r_of(name: str) -> int:
+    """The r of ``test_error_r5``; 0 of a name that isn't so."""
+    r = name.removeprefix(OTHER_R)
+    return int(r) if name.startswith(OTHER_R) and r.isdecimal() else 0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from capsnet import further, interrupts
-from capsnet.data import Data, read
+from capsnet.data import Data, Split, read
 from capsnet.errors import InputError, brief
 from capsnet.files import replaced
 from capsnet.metrics import EpochMetrics
@@ -202,12 +202,12 @@ class _Trainer:
         results = {"test_error": result.error, "parameters": parameters, "train_seconds": seconds, EPOCHS: len(state.history)}
         others = errors_at(state.model, data.test, self.config.test_batch_size, self.config.test_routing_iterations)
         results |= {f"{OTHER_R}{r}": error for r, error in others.items()}
-        results |= {f"{FURTHER}{name}": self._tested(name, state) for name in self.config.test_sets}
+        results |= {f"{FURTHER}{name}": self._tested(name, state, data.test) for name in self.config.test_sets}
         return Ending("FINISHED", now(), results=results)
 
-    def _tested(self, name: str, state: TrainingState) -> float:
+    def _tested(self, name: str, state: TrainingState, test: Split) -> float:
         """The error on a further test set, of which the journal is told; it lies on the device for no longer than that."""
-        split, digest = further.read_test_set(name, self.place.data, state.device)
+        split, digest = further.split(name, self.place.data, test)
         source = DataSource(name, digest, str(self.place.data.resolve()), {"test": len(split)})
         before = {each.name: each for each in self.journal.record.tested}  # as of a run that is tested again
         self._refuse_others(before.get(name), source)

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
-from analysis import robustness, tables
+from analysis import plots, robustness, robustness_figure, robustness_tables, tables
 from analysis.cells import cells
 from analysis.formats import html, latex, markdown
 from analysis.published import load
+from analysis.style import NothingToDrawError
 from analysis.tables import judged, write
 from capsnet.registry import TEST_SETS
 
@@ -40,7 +41,7 @@ def runs(make_runs):
 
 
 def test_each_cell_has_its_errors_and_how_much_higher_they_are(runs):
-    table = robustness.errors(judged(runs, published=()), runs)
+    table = robustness_tables.errors(judged(runs, published=()), runs)
     columns = ["r", "epochs trained", "validation error (%)", "test error (%)"]
     for name in ("affnist", "affnist_generated"):
         columns += [f"{name} (%)", "95% over seeds", "difference (points)", "95% over seeds"]
@@ -61,7 +62,7 @@ def test_who_did_not_reach_the_error_is_named(runs):
     comparisons = judged(runs, published=())
     said = "Runs were to stop at the validation error stop_at_error: "
     said += "never reached it, and are counted as they ended: 1 of 3 (r 1)."
-    for table in (robustness.errors(comparisons, runs), tables.ablation(comparisons, runs)):
+    for table in (robustness_tables.errors(comparisons, runs), tables.ablation(comparisons, runs)):
         assert said in table.notes
     runs["validation_error"] = 0.77
     notes = tables.ablation(judged(runs, published=()), runs).notes
@@ -75,20 +76,20 @@ def test_without_such_a_wish_nothing_is_said_of_it(make_runs):
     plain = make_runs({"routing_iterations": [1, 3]})
     comparisons = judged(plain, published=())
     assert not any("stop_at_error" in note for note in tables.ablation(comparisons, plain).notes)
-    assert robustness.errors(comparisons, plain) is None
-    assert robustness.differences(comparisons, plain) is None
+    assert robustness_tables.errors(comparisons, plain) is None
+    assert robustness_tables.differences(comparisons, plain) is None
 
 
 def test_a_failed_run_has_no_errors_anywhere(runs, fail):
     fail(runs, [3])
-    table = robustness.errors(judged(runs, published=()), runs)
+    table = robustness_tables.errors(judged(runs, published=()), runs)
     assert table.rows[0][4] == "35.50 ± 0.71 (n=2)"
     assert "(n=2 of 3; 1 diverged)" in table.rows[0][3] or table.rows[0][3].endswith("(n=2)")
 
 
 def test_generated_test_sets_are_called_so_in_every_table(runs):
     comparisons = judged(runs, published=())
-    for table in (robustness.errors(comparisons, runs), robustness.differences(comparisons, runs)):
+    for table in (robustness_tables.errors(comparisons, runs), robustness_tables.differences(comparisons, runs)):
         for text in (markdown(table), latex(table), html(table)):
             assert "generated here from MNIST" in text
             assert "not affNIST" in text
@@ -96,13 +97,13 @@ def test_generated_test_sets_are_called_so_in_every_table(runs):
 
 def test_a_generated_test_set_of_another_name_is_called_so_too(runs, monkeypatch):
     monkeypatch.setitem(TEST_SETS, "affnist", replace(TEST_SETS["affnist"], origin="generated here"))
-    table = robustness.errors(judged(runs, published=()), runs)
+    table = robustness_tables.errors(judged(runs, published=()), runs)
     assert "affnist (generated) (%)" in table.header
 
 
 def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
     comparisons = judged(runs, published=())
-    table = robustness.differences(comparisons, runs)
+    table = robustness_tables.differences(comparisons, runs)
     assert [row[:3] for row in table.rows] == [["1", "affnist", "3"], ["1", "affnist_generated", "3"]]
     for (_, _, made), (one, other) in zip(
         robustness.compared(comparisons), [(THERE[3:], THERE[:3]), (GENERATED[3:], GENERATED[:3])], strict=True
@@ -124,16 +125,16 @@ def test_cells_are_compared_to_the_reference_by_seed_on_each_set(runs):
 
 def test_the_difference_on_the_own_test_set_has_the_sign_of_the_one_beside_it(runs):
     runs.loc[runs["routing_iterations"] == 1, "test_error"] += 0.5
-    table = robustness.differences(judged(runs, published=()), runs)
+    table = robustness_tables.differences(judged(runs, published=()), runs)
     assert {row[table.header.index("difference on own test set (points)")] for row in table.rows} == {"+0.50"}
 
 
 def test_another_data_set_that_was_not_tested_there_changes_nothing(runs, make_runs):
     """One that sorts earlier, and so has the first reference of the table."""
-    alone = robustness.differences(judged(runs, published=()), runs)
+    alone = robustness_tables.differences(judged(runs, published=()), runs)
     other = make_runs({"routing_iterations": [3, 1]}, base={"dataset": "fashion_mnist"}, experiment="affnist")
     both = pd.concat([runs, other.assign(run_id="f" + other["run_id"])], ignore_index=True)
-    table = robustness.differences(judged(both, published=()), both)
+    table = robustness_tables.differences(judged(both, published=()), both)
     at = table.header.index("test set")
     assert [row[at:] for row in table.rows] == [row[alone.header.index("test set") :] for row in alone.rows]
     assert {row[0] for row in table.rows} == {"mnist_40"}
@@ -147,7 +148,7 @@ def test_each_data_set_has_a_reference_and_a_correction_of_its_own(runs):
     other = runs.assign(dataset="digits", run_id="d" + runs["run_id"])
     other[["test_error_affnist", "test_error_affnist_generated"]] += 5
     both = pd.concat([runs, other], ignore_index=True)
-    alone, table = (robustness.differences(judged(frame, published=()), frame) for frame in (runs, both))
+    alone, table = (robustness_tables.differences(judged(frame, published=()), frame) for frame in (runs, both))
     first = alone.header.index("difference on own test set (points)")
     assert [row[0] for row in table.rows] == ["digits"] * 2 + ["mnist_40"] * 2
     assert [row[first + 1 :] for row in table.rows] == 2 * [row[first:] for row in alone.rows]
@@ -162,7 +163,7 @@ def test_what_is_significant_after_the_correction_is_marked(make_runs):
     made["test_error_affnist"] = np.where(made["routing_iterations"] == 1, 40, 20) + noise
     made["test_error_affnist_generated"] = 20 + noise
     made["validation_error"], made["epochs_trained"] = 0.5, 7.0
-    table = robustness.differences(judged(made, published=()), made)
+    table = robustness_tables.differences(judged(made, published=()), made)
     p = [float(row[-1]) for row in table.rows]
     assert p[0] <= 0.05 < p[1]
     assert table.marked == {0}
@@ -176,13 +177,13 @@ def test_only_common_seeds_make_pairs(runs, fail):
 
 def test_the_papers_numbers_stand_beside_the_official_files_only(runs):
     entries = load()
-    table = robustness.errors(judged(runs, published=entries), runs)
+    table = robustness_tables.errors(judged(runs, published=entries), runs)
     assert [name for name in table.header if name.startswith("paper")] == ["paper, affnist (%)"]
     at = table.header.index("paper, affnist (%)")
     assert [row[at] for row in table.rows] == ["", "21"]
     assert any("99.23 %" in note for note in table.notes)
     generated = runs.drop(columns="test_error_affnist").assign(test_sets=json.dumps(["affnist_generated"]))
-    table = robustness.errors(judged(generated, published=entries), generated)
+    table = robustness_tables.errors(judged(generated, published=entries), generated)
     assert not any(name.startswith("paper") for name in table.header)
     assert not any(entry.test_set not in ("", "affnist") for entry in entries)
     assert all(cell.published is None for cell in cells(runs, entries)), "the number is not of the own test set"
@@ -209,3 +210,126 @@ def test_all_of_it_is_written(runs, tmp_path):
 def test_runs_that_were_not_to_stop_never_missed_it(runs):
     runs["stop_at_error"] = 0.0
     assert {len(robustness.never(cell)) for cell in judged(runs, published=()).cells} == {0}
+
+
+# --- corruptions
+
+CORRUPTED = {
+    "test_error_noisy_5": [2.0, 3.0, 4.0, 1.0, 2.0, 3.0],
+    "test_error_noisy_10": [6.0, 9.0, 6.0, 7.0, 8.0, 9.0],
+    "test_error_rotated_30": [50.0, 51.0, 55.0, 40.0, 44.0, 42.0],
+    "test_error_scaled_80": [8.0, 7.0, 6.0, 9.0, 9.0, 7.0],
+}
+
+
+@pytest.fixture
+def corrupted(make_runs):
+    """Two cells of 3 seeds, r = 3 first trained so, then r = 1, tested on images of three kinds."""
+    names = tuple(name.removeprefix("test_error_") for name in CORRUPTED)
+    made = make_runs({"routing_iterations": [3, 1]}, base={"test_sets": names}, errors=OWN, experiment="corrupted")
+    return made.assign(**CORRUPTED)
+
+
+def test_the_levels_of_a_corruption_are_compared_by_their_mean(corrupted):
+    comparisons = judged(corrupted, published=())
+    table = robustness_tables.differences(comparisons, corrupted)
+    assert [row[1] for row in table.rows] == ["noisy (5, 10)", "rotated_30", "scaled_80"]
+    found = {kind.name: made for _, kind, made in robustness.compared(comparisons)}
+    for name, levels in {"noisy": ["noisy_5", "noisy_10"], "rotated": ["rotated_30"], "scaled": ["scaled_80"]}.items():
+        three, one = np.mean([CORRUPTED[f"test_error_{level}"] for level in levels], axis=0).reshape(2, 3)
+        test = ttest_rel(one, three)
+        interval = test.confidence_interval()
+        assert found[name].difference.mean == pytest.approx(np.mean(one - three))
+        assert (found[name].difference.low, found[name].difference.high) == pytest.approx((interval.low, interval.high))
+    assert any("corrected for 3 comparisons;" in note for note in table.notes)
+    assert "the reference has: noisy (5, 10) 5.0 ± 1.0 (n=3) %, rotated_30 52.0 ± 2.6 (n=3) %" in table.caption
+
+
+def test_many_kinds_stand_in_a_column_each_and_every_level_in_a_table_of_its_own(corrupted):
+    comparisons = judged(corrupted, published=())
+    table = robustness_tables.errors(comparisons, corrupted)
+    assert table.header == ["r", "test error (%)", "noisy (5, 10)", "rotated_30", "scaled_80"]
+    assert table.rows[1] == ["3", "0.80 ± 0.10 (n=3)", "5.0 ± 1.0 (n=3)", "52.0 ± 2.6 (n=3)", "7.0 ± 1.0 (n=3)"]
+    said = "noisy_N with Gaussian noise of N % of white, rotated_N turned by N degrees to either side, scaled_N scaled to N %."
+    assert table.notes[:2] == [
+        f"The own test images, each corrupted once for all networks: {said}",
+        "Of several levels it is the mean.",
+    ]
+    every = robustness_tables.levels(comparisons, corrupted)
+    assert [row[:3] for row in every.rows[5:]] == [
+        ["3", "own", "0.80 ± 0.10 (n=3)"],
+        ["3", "noisy_5", "3.0 ± 1.0 (n=3)"],
+        ["3", "noisy_10", "7.0 ± 1.7 (n=3)"],
+        ["3", "rotated_30", "52.0 ± 2.6 (n=3)"],
+        ["3", "scaled_80", "7.0 ± 1.0 (n=3)"],
+    ]
+    assert every.rows[6][4] == "+2.2"
+    stopped = corrupted.assign(stop_at_error=1.0, validation_error=0.9)
+    assert "epochs trained" in robustness_tables.errors(judged(stopped, published=()), stopped).header
+
+
+def test_few_kinds_have_their_intervals_beside_them_and_levels_below(corrupted):
+    few = corrupted.drop(columns=["test_error_scaled_80"])
+    comparisons = judged(few, published=())
+    table = robustness_tables.errors(comparisons, few)
+    assert table.header[4:8] == ["noisy (5, 10) (%)", "95% over seeds", "difference (points)", "95% over seeds"]
+    assert table.rows[1][4] == "5.0 ± 1.0 (n=3)"
+    assert table.rows[1][6] == "+4.2"
+    assert len(robustness_tables.levels(comparisons, few).rows) == 2 * 4
+    one = few.drop(columns=["test_error_noisy_5", "test_error_noisy_10"])
+    assert robustness_tables.levels(judged(one, published=()), one) is None
+
+
+def test_a_run_counts_for_a_mean_only_with_all_its_levels_and_cells_share_those_that_are_compared(corrupted):
+    corrupted.loc[0, "test_error_noisy_5"] = np.nan
+    found = robustness.compared(judged(corrupted, published=()))
+    assert {kind.called: made.difference.n for _, kind, made in found} == {
+        "noisy (5, 10)": 2,
+        "rotated_30": 3,
+        "scaled_80": 3,
+    }
+    corrupted.loc[:2, "test_error_noisy_5"] = np.nan
+    found = robustness.compared(judged(corrupted, published=()))
+    assert {kind.called: made.difference.mean for _, kind, made in found}["noisy_10"] == pytest.approx(1.0)
+
+
+def test_a_rotated_test_set_is_no_r_at_test(corrupted):
+    assert tables.other_r(judged(corrupted, published=()), corrupted) is None
+
+
+def test_further_test_sets_are_no_part_of_what_other_tables_hold_constant(corrupted):
+    from analysis.accuracy_table import accuracy
+
+    assert "test sets" not in accuracy(judged(corrupted, published=()), corrupted).caption
+
+
+def test_corrupted_images_are_drawn_by_level_from_the_images_as_they_are(corrupted, judge):
+    [figure] = robustness_figure.by_level(judge(corrupted).cells)
+    panels = [panel for panel in figure.axes if panel.axison]
+    assert [panel.get_xlabel() for panel in panels] == ["noisy: % of white", "rotated: degrees", "scaled: % of its size"]
+    drawn = {
+        panel.get_xlabel(): [line.get_xydata().tolist() for line in panel.lines if len(line.get_xdata()) > 1]
+        for panel in panels
+    }
+    one, three = drawn["noisy: % of white"]
+    assert one == [[0, pytest.approx(0.8)], [5, 2], [10, 8]]
+    assert three == [[0, pytest.approx(0.8)], [5, 3], [10, 7]]
+    assert drawn["scaled: % of its size"][1] == [[80, 7], [100, pytest.approx(0.8)]]
+    bars = panels[0].collections[1].get_segments()  # of the second cell
+    half = 4.302653 * 1 / math.sqrt(3)
+    assert bars[1][:, 1] == pytest.approx([3 - half, 3 + half])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["r 1 (n=3)", "r 3 (n=3)"]
+
+
+def test_nothing_is_said_of_a_figure_of_corruptions_that_nobody_asked_for(runs, make_runs, judge, make_curves, tmp_path):
+    plain = make_runs({"routing_iterations": [1, 3]}, base={"epochs": 2})
+    paths, skipped = plots.write(judge(plain), plain, make_curves(plain), tmp_path)
+    assert not any("corruption" in str(text) for text in [*paths, *skipped])
+    with pytest.raises(NothingToDrawError, match=r"^$"):
+        robustness_figure.by_level(judge(runs).cells)
+
+
+def test_too_many_cells_are_no_lines_of_a_panel(make_runs, judge):
+    many = make_runs({"routing_iterations": list(range(1, 27))}, base={"test_sets": ("noisy_5",)}, seeds=2)
+    with pytest.raises(NothingToDrawError, match="26 cells are too many lines for one panel"):
+        robustness_figure.by_level(judge(many.assign(test_error_noisy_5=3.0)).cells)

@@ -196,7 +196,7 @@ VALUES = {
     "none_of_the_above": "True",
     "routing_gradient": "detached",
     "test_routing_iterations": "1 5",
-    "test_sets": "flipped turned",
+    "test_sets": "flipped rotated_30 turned",
     "reconstruction_weight": "0.002",
     "mask": "prediction",
     "loss": "cross_entropy(scale=8)",
@@ -217,7 +217,7 @@ VALUES = {
 def test_every_flag_reaches_the_config(command, tmp_path, further_digits):
     assert VALUES.keys() == FIELDS.keys()
     flags = [part for name, value in VALUES.items() for part in (f"--{name.replace('_', '-')}", value)]
-    for listed in ("5 4", "8 9", "1 5", "flipped turned"):
+    for listed in ("5 4", "8 9", "1 5", "flipped rotated_30 turned"):
         at = flags.index(listed)
         flags[at : at + 1] = listed.split()
     code, out, _ = command(*flags, "--device", "cpu", "--checkpoints", tmp_path)
@@ -230,7 +230,7 @@ def test_every_flag_reaches_the_config(command, tmp_path, further_digits):
         "capsule_bias": "true",
         "none_of_the_above": "true",
     }
-    expected |= {"test_routing_iterations": "[1, 5]", "test_sets": '["flipped", "turned"]'}
+    expected |= {"test_routing_iterations": "[1, 5]", "test_sets": '["flipped", "rotated_30", "turned"]'}
     assert state.config.to_params() == expected
     assert "digits: 90 training, 50 validation, 360 test images" in out
     assert [line.partition(":")[0] for line in out.splitlines() if "instead of 2" in line] == [
@@ -239,6 +239,7 @@ def test_every_flag_reaches_the_config(command, tmp_path, further_digits):
     ]
     assert [line.partition(":")[0] for line in out.splitlines() if "test error on" in line] == [
         "test error on flipped (official files)",
+        "test error on rotated_30 (its test images, each turned by 30 degrees to either side)",
         "test error on turned (made by a test)",
     ]
     assert "the validation error never fell to 0.25 % within 1 epochs" in out

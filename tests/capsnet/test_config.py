@@ -243,7 +243,11 @@ BAD = [
         {"routing": "static", "routing_iterations": 1, "test_routing_iterations": [2]},
         "routing static has one weighted sum: test_routing_iterations must be empty",
     ),
-    ({"test_sets": ["afnist"]}, "unknown test set 'afnist'; did you mean 'affnist'? (choices: affnist, affnist_generated)"),
+    (
+        {"test_sets": ["afnist"]},
+        "unknown test set 'afnist'; did you mean 'affnist'? (choices: affnist, affnist_generated, blur",
+    ),
+    ({"test_sets": ["rotatd_30"]}, "unknown test set 'rotatd_30'; did you mean 'rotated_N'?"),
     ({"test_sets": ["affnist"]}, "affnist has images (1, 40, 40) with 10 classes, which don't fit those of mnist: (1, 28, 28)"),
     ({"dataset": "mnist_40", "test_sets": ["affnist_generated", "affnist"]}, "test_sets must be in alphabetical order"),
     ({"dataset": "mnist_40", "test_sets": ["affnist", "affnist"]}, "test_sets must be in alphabetical order, each once"),

@@ -273,6 +273,8 @@ def test_differences_on_further_test_sets_are_corrected_together(capsys: pytest.
     plan = plan_grid(read_grid("affnist-small"), {}, nothing, HERE, 1)
     assert plan.comparisons == plan.own_comparisons, "one test set is no more than the own"
     assert "on further test sets" not in printed(plan, capsys)
+    plan = plan_grid(read_grid("corruptions"), {}, nothing, HERE, 1)
+    assert (plan.own_comparisons, plan.comparisons) == (4, 24), "all levels of a corruption are one comparison"
 
 
 def elsewhere(pace: Pace) -> Pace:

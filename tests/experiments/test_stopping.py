@@ -11,9 +11,10 @@ from scipy.io import savemat
 
 import capsnet.training
 from analysis.runs import read_runs
+from capsnet import further
 from capsnet.config import from_params, make_config
+from capsnet.data import read
 from capsnet.errors import InputError
-from capsnet.further import read_test_set
 from capsnet.state import Snapshot, TrainingState
 from capsnet.training import evaluate
 from experiments import worker
@@ -174,27 +175,32 @@ def test_costs_are_of_the_epochs_that_were_trained(mlruns: Path, target: tuple[f
 
 @pytest.mark.usefixtures("further_digits")
 def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns: Path) -> None:
-    text = LONG.replace("epochs: 6\n", "epochs: 6\n  test_sets: [flipped, turned]\n").replace("seeds: 2", "seeds: 1")
-    launched(mlruns, text)
-    store, digests = opened(mlruns), {}
-    for name in ("flipped", "turned"):
-        split, digests[name] = read_test_set(name, Path("nowhere"), torch.device("cpu"))
+    names = ["flipped", "rotated_5", "rotated_30", "turned"]
+    more = f"  test_sets: [{', '.join(names)}]\n  test_routing_iterations: [5]\n"
+    launched(mlruns, LONG.replace("epochs: 6\n", f"epochs: 6\n{more}").replace("seeds: 2", "seeds: 1"))
+    store, cpu, digests = opened(mlruns), torch.device("cpu"), {}
+    [run] = [run for run in store.runs() if run.params]
+    own = read(from_params(run.params), Path("nowhere"), cpu).test
+    for name in names:
+        split, digests[name] = further.split(name, Path("nowhere"), own)
         for run in store.runs():
-            state = TrainingState(from_params(run.params), torch.device("cpu"))
+            state = TrainingState(from_params(run.params), cpu)
             state.model.load_state_dict(weights(store, run.run_id))
             assert run.metrics[f"test_error_{name}"] == evaluate(state.model, split, 1000).error
             assert run.metrics[f"test_error_{name}"] != run.metrics["test_error"]
     for run in store.runs():
-        assert [name for name, _ in run.data] == ["digits", "flipped", "turned"]
+        assert [name for name, _ in run.data] == ["digits", *sorted(names)]
         assert dict(run.data[1:]) == digests
         inputs = store.client.get_run(run.run_id).inputs.dataset_inputs
         used = {each.dataset.name: [(tag.key, tag.value) for tag in each.tags] for each in inputs}
         test = [("mlflow.data.context", "test")]
-        assert used == {"digits": [], "flipped": test, "turned": test}
+        assert used == {"digits": [], **dict.fromkeys(names, test)}
     rows = read_runs("tiny", mlruns).runs
     assert set(rows["data_sha256"]) == {run.data[0][1] for run in store.runs()}
-    assert [str(rows[f"test_error_{name}"].dtype) for name in ("flipped", "turned")] == ["float64"] * 2
-    assert rows[["test_error_flipped", "test_error_turned"]].notna().all(axis=None)
+    columns = [f"test_error_{name}" for name in ("flipped", "r5", "rotated_5", "rotated_30", "turned")]
+    assert [name for name in rows if name.startswith("test_error_")] == columns
+    assert [str(rows[name].dtype) for name in columns] == ["float64"] * 5
+    assert rows[columns].notna().all(axis=None)
 
 
 @pytest.mark.usefixtures("further_digits")
