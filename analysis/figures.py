@@ -19,11 +19,13 @@ from PIL import Image
 from torch import Tensor
 
 from analysis import pairs_figure
+from analysis.corruptions_figure import corruptions
 from analysis.pictures import ACROSS, examples_in_lines, mosaic, show, side
 from analysis.routing_figure import routing
 from analysis.style import COLUMN, LINE, note, save, style, wrapped
 from analysis.trained import Trained
 from analysis.wording import class_text, classes_text
+from capsnet import test_sets
 from capsnet.data import Data, Split
 from capsnet.errors import InputError
 
@@ -36,7 +38,7 @@ ORANGE = sns.color_palette("colorblind")[3]
 
 
 def write(trained: Trained, data: Data, folder: Path, image: int | None = None) -> list[Path]:
-    """All that can be made of the run: without a decoder, the figure of routing alone; without routing, those of the decoder.
+    """All that can be made of the run: without a decoder, no reconstructions; without routing, no figure of that.
 
     Args:
         trained: the run.
@@ -54,6 +56,7 @@ def write(trained: Trained, data: Data, folder: Path, image: int | None = None) 
     if not trained.without_decoder:
         pictures += [reconstructions, partial(perturbations, image=image), partial(perturbation_gif, image=image)]
     pictures += [routing] if "routing" not in trained.config.network.unread else []
+    pictures += [corruptions] if any(map(test_sets.corruption, trained.config.test_sets)) else []
     if not pictures:
         raise InputError(f"there is nothing to picture: {trained.without_decoder}, and no routing")
     return [path for make in pictures for path in make(trained, data.test, folder)]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # it takes seconds
 PROG = "python -m analysis figures"
 DESCRIPTION = """Make the figures of one trained network, and log them to its run in MLflow.
 
-Reconstructions (the paper's figure 3; of two digits figure 5), perturbations (figure 4, and as a GIF), what routing does, and
-dead capsules. A network without a decoder has only the last two.
+Reconstructions (the paper's figure 3; of two digits figure 5), perturbations (figure 4, and as a GIF), what routing does, dead
+capsules, and corrupted images that it was tested on. A network without a decoder has only the last three.
 
 Example: python -m analysis figures 0123abcd"""
 SHORT = 8  # characters of a run's id that name its folder

@@ -26,6 +26,7 @@ CAPTIONS = {
     "reconstructions": "Test images above what the decoder makes of their class capsules.",
     "perturbations": "What the decoder draws when one dimension of a class capsule is changed.",
     "perturbation": "What the decoder draws while each dimension of a class capsule is changed.",
+    "corruptions": "Test images as they are, corrupted as the network was tested on them, and what it takes them for.",
     "routing": "What routing does in a trained network, pass by pass.",
     "history": "The trials of the search in their order, and the best value so far.",
     "importances": "How much of the objective each parameter explains.",
