@@ -53,9 +53,13 @@ def kinds(sets: Iterable[str]) -> list[Kind]:
 
 
 def called(name: str) -> str:
-    """The test set's name; that it is generated stands wherever a number on it does."""
-    told = TEST_SETS[name].origin if name in TEST_SETS else ""
-    return f"{name} (generated)" if "generated" in told and "generated" not in name else name
+    """The test set's name; that it is generated stands wherever a number on it does, and is what a corruption's name says."""
+    return f"{name} (generated)" if name in TEST_SETS and _is_generated(name) and "generated" not in name else name
+
+
+def _is_generated(name: str) -> bool:
+    """Whether its images are made here, of others."""
+    return name not in TEST_SETS or "generated" in TEST_SETS[name].origin
 
 
 def values(cell: Cell, *columns: str) -> dict[int, float]:
@@ -128,5 +132,5 @@ def frame(comparisons: Comparisons) -> pd.DataFrame:
                 numbers = {"n": there.n, "error": there.mean, "sd": there.sd, "low": there.low, "high": there.high}
                 numbers |= {"own": cell.error.mean, "difference": difference.mean}
                 numbers |= {"difference_low": difference.low, "difference_high": difference.high, "never": len(never(cell))}
-                rows.append({**cell.setting, "test_set": name, "generated": "generated" in name, **numbers})
+                rows.append({**cell.setting, "test_set": name, "generated": _is_generated(name), **numbers})
     return pd.DataFrame(rows)
