@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from capsnet.choices import VARIANTS
+from capsnet.choices import CHOICES, VARIANTS
 from capsnet.config import FIELDS
 from capsnet.errors import InputError
 from capsnet.variants import parse
@@ -70,11 +70,14 @@ def in_order(field: str, values: Iterable[Any]) -> list[Any]:
 def place(field: str, value: Any) -> Any:
     """What a value of a field is sorted by.
 
-    A list, which the table of runs has as JSON, by its members; a variant by its name, then by its parameters as numbers, of
-    which those that it doesn't name have their defaults.
+    A choice by the place of its name in the registry, where the paper's is the first or stands beside its like; one with
+    parameters then by these, of which those that it doesn't name have their defaults. A list, which the table of runs has as
+    JSON, by its members.
     """
     if field in VARIANTS:
         return _place_of_variant(field, value)
+    if field in CHOICES:
+        return _place_of_name(value, CHOICES[field]), value
     if isinstance(value, str) and isinstance(FIELDS[field].default, tuple):
         return tuple(json.loads(value))
     return math.inf if (field, value) == ("train_size", 0) else value
@@ -85,5 +88,9 @@ def _place_of_variant(field: str, text: str) -> tuple[Any, ...]:
     try:
         variant = parse(text, VARIANTS[field], field)
     except InputError:  # a table is shown whatever stands in it
-        return (text,)
-    return variant.name, *variant.arguments.values()
+        return len(VARIANTS[field]), text
+    return _place_of_name(variant.name, VARIANTS[field]), *variant.arguments.values()
+
+
+def _place_of_name(name: str, registry: Mapping[str, Any]) -> int:
+    return [*registry].index(name) if name in registry else len(registry)

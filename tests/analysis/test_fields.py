@@ -18,10 +18,11 @@ ORDERS = {
         "loss",
         ["focal(gamma=0.5)", "focal(scale=2)", "focal", "focal(scale=30)", "focal(gamma=2.5)", "focal(gamma=10)"],
     ),
-    "names first": (
+    "names first, as the registry has them": (
         "routing",
-        ["attention(temperature=0.5)", "attention", "attention(temperature=4)", "dynamic", "em", "uniform"],
+        ["dynamic", "uniform", "attention(temperature=0.5)", "attention", "attention(temperature=4)", "em"],
     ),
+    "names without parameters": ("model", ["capsnet", "cnn_matched", "cnn", "gone"]),
     "without defaults": (
         "lr_schedule",
         [
@@ -32,7 +33,7 @@ ORDERS = {
             "exponential(gamma=0.96, every=2)",
         ],
     ),
-    "texts that mean nothing": ("loss", ["focal", "margin", "margin(", "margin(unknown=3)", "nonesuch"]),
+    "texts that mean nothing": ("loss", ["margin", "focal", "margin(", "margin(unknown=3)", "nonesuch"]),
     "lists": ("decoder_hidden", ["[64]", "[64, 128]", "[512]"]),
     "all images are the most": ("train_size", [100, 2000, 0]),
 }

@@ -44,8 +44,8 @@ def test_models_stand_one_below_the_other_however_many_there_are(table1, make_ru
     more = pd.concat([table1, make_runs({}, base={"model": "cnn_matched"})], ignore_index=True)
     table = tables.accuracy(tables.judged(more, published=load()), more)
     assert table.header == ["model", "r", "reconstruction", "test error (%)", "paper (%)"]
-    assert [row[:3] for row in table.rows[4:]] == [["Baseline CNN", "—", "—"], ["CNN, matched", "—", "yes"]]
-    assert [row[-1] for row in table.rows[4:]] == ["0.39", ""]
+    assert [row[:3] for row in table.rows[4:]] == [["CNN, matched", "—", "yes"], ["Baseline CNN", "—", "—"]]
+    assert [row[-1] for row in table.rows[4:]] == ["", "0.39"]
 
 
 def test_what_comes_with_a_model_is_no_axis(table1, make_runs):
