@@ -22,7 +22,7 @@ SAID = "above: the class; orange: what the network takes an image for, where it 
 
 
 def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
-    """The first recognised test image of each class, as it is and in each of the run's corrupted test sets, a row for each.
+    """The first recognised test image of each class, as it is and in each corruption that the run was tested on, by row.
 
     No file if the run was tested on none, or recognises no image.
 
@@ -30,7 +30,7 @@ def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
         InputError: the images are not those that it was tested on.
     """
     trained.check(split)
-    names = [name for name in trained.config.test_sets if test_sets.corruption(name)]
+    names = [name for name in trained.tested if test_sets.corruption(name)]
     chosen = _chosen(trained)
     if not names or not chosen:
         return []

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from analysis.fields import text_of
 from analysis.runs import read_runs
+from capsnet import test_sets
 from capsnet.answers import wrong
 from capsnet.config import FIELDS, RunConfig
 from capsnet.data import Data, Split
@@ -17,6 +18,7 @@ from capsnet.errors import InputError, brief
 from capsnet.models import Network, make
 from capsnet.program import export
 from experiments.journal import FILES
+from experiments.record import FURTHER
 
 if TYPE_CHECKING:  # both take seconds
     import pandas as pd
@@ -36,6 +38,7 @@ class Trained:
         labels: of the test images, in the order of the test set; of two labels both, the first digit's first.
         predictions: what the run answered when it was tested: the class of the longest capsule, or of the two longest.
         digest: SHA-256 of the data set that it was trained and tested on; empty if that is not known.
+        tested: further test sets that it was tested on, whenever that was.
     """
 
     run_id: str
@@ -44,6 +47,7 @@ class Trained:
     labels: Int[Tensor, "images *labels"]
     predictions: Int[Tensor, "images *labels"]
     digest: str = ""
+    tested: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, store: "Store", run: "TrackedRun", folder: Path) -> "Trained":
@@ -74,7 +78,9 @@ class Trained:
                 f"({brief(error, 120)})"
             ) from None
         digest = run.data[0][1] if run.data else ""
-        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"], digest)
+        names = (name.removeprefix(FURTHER) for name in run.metrics if name.startswith(FURTHER))
+        tested = tuple(test_sets.in_order(filter(test_sets.is_known, names)))
+        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"], digest, tested)
 
     def check_data(self, data: Data) -> None:
         """Raise an InputError if it is another edition of the data set than the run's: its pixels are not what the run saw."""

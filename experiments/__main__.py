@@ -1,4 +1,4 @@
-"""``python -m experiments``: plan a grid, run what is not finished of it, search, or tell MLflow what it missed."""
+"""``python -m experiments``: plan a grid, run what is not finished of it, search, test again, or tell MLflow what it missed."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from capsnet import cli, interrupts, terminal
+from capsnet import cli, interrupts, terminal, test_sets
 from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.execution import Execution
@@ -14,9 +14,10 @@ from capsnet.registry import TEST_SETS
 from capsnet.remarks import remarks
 from experiments import stores
 from experiments.executors import Engine, choose, is_here
-from experiments.flags import Launch, Plan, Run, Search, Sync
+from experiments.flags import Launch, Plan, Run, Search, Sync, Test
 from experiments.locks import ALL, Launchers, Shard
 from experiments.progress import tell_failed, tell_untold
+from experiments.record import CELL
 from experiments.search_yaml import read_search
 from experiments.sources import read_grid
 
@@ -28,8 +29,8 @@ DESCRIPTION = """Run grids and searches of capsule networks and keep what is kno
 
 def main() -> int:
     """Parse the command line and do what it says."""
-    command = cli.parse(Plan | Run | Search | Sync, "python -m experiments", DESCRIPTION, switches=True)
-    does: dict[type, Callable[[Any], int]] = {Plan: plan, Run: run, Search: search, Sync: sync}
+    command = cli.parse(Plan | Run | Search | Sync | Test, "python -m experiments", DESCRIPTION, switches=True)
+    does: dict[type, Callable[[Any], int]] = {Plan: plan, Run: run, Search: search, Sync: sync, Test: test}
     return does[type(command)](command)
 
 
@@ -160,7 +161,7 @@ def _require(configs: Sequence[RunConfig], execution: Execution, engine: Engine,
     """Raise an InputError if a precision, a way of taking steps or data can't be had, or MLflow would cut a value off."""
     import torch
 
-    from capsnet import further, precision
+    from capsnet import precision
     from capsnet.data import read
     from experiments.tracking import PARAM_LENGTH
 
@@ -169,11 +170,21 @@ def _require(configs: Sequence[RunConfig], execution: Execution, engine: Engine,
             precision.require(config, torch.device(engine.device))
             execution.settle(config, torch.device(engine.device))
         terminal.note(precision.remarks(configs, torch.device(engine.device)))
-    for test_set in dict.fromkeys(name for config in configs for name in config.test_sets if name in TEST_SETS):
-        further.read_test_set(test_set, folder, torch.device("cpu"))
+    _require_files(dict.fromkeys(name for config in configs for name in config.test_sets), folder)
     for config in {config.dataset: config for config in configs}.values():
         read(config, folder, torch.device("cpu"))
     _refuse_long(configs, PARAM_LENGTH)
+
+
+def _require_files(names: Iterable[str], folder: Path) -> None:
+    """Raise an InputError if a further test set's files can't be read."""
+    import torch
+
+    from capsnet import further
+
+    for name in names:
+        if name in TEST_SETS:
+            further.read_test_set(name, folder, torch.device("cpu"))
 
 
 def _refuse_long(configs: Iterable[RunConfig], length: int) -> None:
@@ -192,6 +203,42 @@ def _told(failed: Sequence[str], untold: Sequence[str]) -> int:
         sync = terminal.called("python -m experiments sync")
         terminal.warn("nothing is lost", f"{sync} tells it, and so does the next launch")
     return 1 if failed or untold else 0
+
+
+def test(command: Test) -> int:
+    """Test finished networks on further test sets; 0 if each has its errors now, 1 if one could not be tested."""
+    interrupts.install()
+    if not command.test_sets:
+        raise InputError(f"--test-sets names none; choices: {test_sets.listed()}")
+    names = test_sets.in_order(command.test_sets)
+    try:
+        for name in names:
+            test_sets.require(name)
+    except ValueError as error:
+        raise InputError(f"{error} (in --test-sets)") from None
+    from capsnet.data import default_folder
+    from capsnet.training import choose_device
+    from experiments import catalog
+    from experiments.retest import finished, lacking, retest
+
+    device, folder = choose_device(command.device), (command.data or default_folder()).resolve()
+    store = catalog.opened(command.experiment, command.mlruns)
+    known = finished(store, names)
+    _require_files(names, folder)
+    wanted, failed = lacking(known, names), []
+    for number, made in enumerate(retest(store, wanted, folder, device), start=1):
+        whose = f"{made.run.tags.get(CELL) or made.run.run_id} seed={made.config.seed}"
+        if made.fault:
+            failed.append(f"{whose}: {made.fault}")
+        else:
+            errors = ", ".join(f"{name} {error:.2f} %" for name, error in made.errors.items())
+            terminal.say(f"{number}/{len(wanted)} {whose}: {errors}")
+        interrupts.check()
+    tested = len(wanted) - len(failed)
+    terminal.say(f"{len(known)} finished runs: {tested} tested now, {len(known) - len(wanted)} before; {len(failed)} failed")
+    terminal.say(f"{terminal.called(f'python -m analysis {command.experiment}')} makes the tables again")
+    tell_failed(failed)
+    return 1 if failed else 0
 
 
 def sync(command: Sync) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mlflow.entities import Experiment, Run, ViewType
 
-from capsnet.errors import InputError
+from capsnet.errors import InputError, unknown
 from capsnet.terminal import called
 from experiments import stores
 from experiments.client import PAGE, connected, search, tracked
@@ -39,6 +39,19 @@ def names(folder: Path) -> list[str]:
     named = {e.experiment_id: e.name for e in client.search_experiments()}
     held = {run.info.experiment_id for run in search(client, list(named), f"tags.{KIND} = 'grid'")}
     return sorted(name for experiment_id, name in named.items() if experiment_id in held)
+
+
+def opened(name: str, folder: Path) -> Store:
+    """The experiment of that name.
+
+    Raises:
+        InputError: there is none, or the tracking store can't be reached.
+    """
+    store = Store.open(name, folder, create=False)
+    if store is None:
+        there = names(folder)
+        raise InputError(unknown("experiment", name, there) if there else f"no experiment {name!r}: nothing is launched yet")
+    return store
 
 
 def runs_beside(name: str, folder: Path, most: int = PAGE) -> list[TrackedRun]:

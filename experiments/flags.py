@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from capsnet import cli
+from capsnet import cli, test_sets
 
 GRIDS = "a shipped grid (quick, mnist-small, paper, ...) or a .yaml file"
 UNNAMED = "(default: {} on a CUDA device, quick without one)"
@@ -111,4 +111,20 @@ class Sync:
     Example: python -m experiments sync
     """
 
+    mlruns: Folder = Path("mlruns")
+
+
+@dataclass(frozen=True)
+class Test:
+    """Test the finished networks of an experiment on further test sets; trains nothing.
+
+    Example: python -m experiments test quick --test-sets rotated_30 noisy_20
+    """
+
+    experiment: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT", help="MLflow experiment")]
+    test_sets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME", help=test_sets.listed())]
+    data: Annotated[
+        Path | None, tyro.conf.arg(metavar="DIR", help="folder of the data sets", help_behavior_hint="(CAPSNET_DATA, or data)")
+    ] = None
+    device: Annotated[str, tyro.conf.arg(help="auto, cpu, cuda or cuda:N")] = "auto"
     mlruns: Folder = Path("mlruns")

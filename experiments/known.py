@@ -69,6 +69,11 @@ def state(run: TrackedRun | None) -> str:
     return {"FINISHED": "finished", "KILLED": "interrupted", "RUNNING": "running"}[run.status]
 
 
+def is_finished(run: TrackedRun | None) -> bool:
+    """Whether the run has a test error and weights."""
+    return state(run) == "finished"
+
+
 def is_settled(run: TrackedRun | None) -> bool:
     """Whether training the config again would tell nothing new: it finished, or it diverged and would do so again."""
     return state(run) in ("finished", "diverged")

@@ -18,6 +18,7 @@ KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure",
 COMMIT, CODE, VERSIONS, HARDWARE, STEPS = "git_commit", "code", "versions", "hardware", "steps"  # what trained a run, and how
 BEFORE = "before"  # those of its first epochs, where they were others
 KEY, SUPERSEDED = "journal", "superseded"
+LATER = "tested_later"  # on which further test sets, and by which commit
 LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
 DIFFERING = "differing"  # names of the fields that are not at their defaults
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed

@@ -1,9 +1,10 @@
 """One run in MLflow, kept like its journal: made or taken over, its epochs in batches, its end. It imports mlflow."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -12,7 +13,20 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from capsnet.metrics import LISTS, EpochMetrics
 from experiments.client import log, search
 from experiments.journal import FILES, Journal
-from experiments.record import FAILURE, GRID, KEY, KIND, REASON, SUPERSEDED, DataSource, Ending, Record
+from experiments.record import (
+    EPOCHS,
+    FAILURE,
+    GRID,
+    KEY,
+    KIND,
+    LATER,
+    REASON,
+    SUPERSEDED,
+    DataSource,
+    Ending,
+    Record,
+    TrackedRun,
+)
 from experiments.tracking import CONTEXT, NOTE, Store
 
 SYSTEM_SECONDS = 5.0  # between two samples of the machine's load
@@ -101,17 +115,10 @@ class RunLog:
         if record.tags != self._tags:
             log(client, record.run_id, tags=record.tags)
             self._tags = record.tags
-        sources: list[tuple[DataSource, list[InputTag]]] = [(record.source, [])] if record.source else []
-        sources += [(source, [InputTag(CONTEXT, "test")]) for source in record.tested]
-        for source, tags in sources:
+        sources = [(record.source, False)] if record.source else []
+        for source, is_further in [*sources, *((source, True) for source in record.tested)]:
             if source.name not in self._inputs:
-                used = [DatasetInput(_dataset(source), tags)]
-                try:
-                    client.log_inputs(record.run_id, used)
-                except MlflowException as error:  # another run named the data set at the same moment: now it is there
-                    if "IntegrityError" not in str(error):
-                        raise
-                    client.log_inputs(record.run_id, used)
+                _use(client, record.run_id, source, is_further=is_further)
                 self._inputs.add(source.name)
 
     def stop(self) -> None:
@@ -142,6 +149,33 @@ class RunLog:
             for name in client.get_run(run_id).data.tags.keys() & {FAILURE, REASON, SUPERSEDED}:
                 client.delete_tag(run_id, name)
         client.set_terminated(run_id, ending.status, ending.time)
+
+
+def tell(store: Store, run: TrackedRun, errors: Mapping[str, float], sources: Sequence[DataSource], commit: str) -> None:
+    """Add to a finished run the errors of further tests, by the metrics' names, and what they were read from.
+
+    Told again, as by who was interrupted, it is as if it had been told once.
+    """
+    known = {name for name, _ in run.data}
+    for source in sources:
+        if source.name not in known:
+            _use(store.client, run.run_id, source, is_further=True)
+    when, epochs = run.end or run.start, int(run.metrics.get(EPOCHS, 0))
+    said = f"{', '.join(source.name for source in sources)} by {commit}"
+    before = run.tags.get(LATER)
+    tags = {LATER: f"{before}; {said}" if before else said}
+    log(store.client, run.run_id, metrics=[Metric(name, value, when, epochs) for name, value in errors.items()], tags=tags)
+
+
+def _use(client: MlflowClient, run_id: str, source: DataSource, *, is_further: bool) -> None:
+    """Name a data set as an input of the run: its own, or a further test set."""
+    used = [DatasetInput(_dataset(source), [InputTag(CONTEXT, "test")] if is_further else [])]
+    try:
+        client.log_inputs(run_id, used)
+    except MlflowException as error:  # another run named the data set at the same moment: now it is there
+        if "IntegrityError" not in str(error):
+            raise
+        client.log_inputs(run_id, used)
 
 
 def _dataset(source: DataSource) -> Dataset:

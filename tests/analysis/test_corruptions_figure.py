@@ -22,13 +22,13 @@ SMALL = {"validation_size": 100, "conv_channels": 8, "conv_kernel": 5, "primary_
 
 
 def trained_on(dataset: str, **more: object) -> tuple[Trained, Data]:
-    values = {**SMALL, "dataset": dataset, "augmentation": "none", "learning_rate": 0.01, "test_sets": NAMES, **more}
+    values = {**SMALL, "dataset": dataset, "augmentation": "none", "learning_rate": 0.01, **more}
     config = make_config(values, "here")
     cpu = torch.device("cpu")
     data, state = read(config, Path("nowhere"), cpu), TrainingState(config, cpu)
     list(train(state, data))
     predictions = evaluate(state.model, data.test, 1000).predictions
-    return Trained("0123abcd", config, state.model.eval(), data.test.labels, predictions, data.digest), data
+    return Trained("0123abcd", config, state.model.eval(), data.test.labels, predictions, data.digest, NAMES), data
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_two_digits_are_shown_with_both(drawn, tmp_path):
 def test_it_is_one_of_a_runs_figures_if_the_run_was_tested_so(digits, tmp_path):
     trained, data = digits
     assert {"corruptions.png", "corruptions.pdf"} <= {path.name for path in figures.write(trained, data, tmp_path)}
-    plain = replace(trained, config=trained.config.model_copy(update={"test_sets": ()}))
+    plain = replace(trained, tested=())
     assert not any(path.stem == "corruptions" for path in figures.write(plain, data, tmp_path / "plain"))
     assert corruptions(plain, data.test, tmp_path) == []
     nothing = replace(trained, predictions=(trained.labels + 1) % 10)
