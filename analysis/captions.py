@@ -119,7 +119,7 @@ def _dictations(runs: pd.DataFrame) -> list[str]:
             means = axes_read(
                 dict(zip(by, values, strict=True)) | {field: part[field].iloc[0] for field, of in fields.items() if of == by}
             )
-            own = ", ".join(named(k, v) for k, v in means.items() if k not in (*by, *TABLE1))
+            own = ", ".join(named(k, v) for k, v in means.items() if k not in (*by, *TABLE1, "test_sets"))
             if own:
                 said.append(f"{' on '.join(title_of(str(value)) for value in values)}: {own}")
     return said

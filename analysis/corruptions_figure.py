@@ -1,10 +1,12 @@
 """What a network was tested on beside its test images: some of them as each corruption has them, and what it answers."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from jaxtyping import Int
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from analysis.pictures import show
@@ -18,6 +20,7 @@ from capsnet.further import corrupted
 from capsnet.training import evaluate
 
 ACROSS = 10  # images
+FEWEST = 5  # fewer are no larger
 SAID = "above: the class; orange: what the network takes an image for, where it is wrong"
 
 
@@ -34,14 +37,14 @@ def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     chosen = _chosen(trained)
     if not names or not chosen:
         return []
-    rows = [Split(images[chosen], split.labels[chosen]) for images in _versions(split, names)]
+    rows = [Split(images[chosen], split.labels[chosen]) for images in _versions(split.images[: max(chosen) + 1], names)]
     answers = [evaluate(trained.network, row, len(row)).predictions for row in rows]
     with style():
         said = [SAID, classes_text(trained.config.dataset, split.labels[chosen].flatten().tolist()), trained.title]
         lines = sum(len(wrapped(text, COLUMN).splitlines()) for text in said if text)
         height, width = split.images.shape[2:]
         across = COLUMN - 0.15 - max(size_of(name)[0] for name in ("own", *names))
-        tall = across / len(chosen) * height / width * len(rows)
+        tall = across / max(len(chosen), FEWEST) * height / width * len(rows)
         figure = Figure(figsize=(COLUMN, tall + 0.3 + LINE * lines), layout="constrained")
         panel = figure.subplots()
         show(panel, torch.stack([row.batch(slice(None)) for row in rows]), _texts(rows[0].labels), ["own", *names])
@@ -49,7 +52,8 @@ def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
             for x, text, is_wrong in zip(panel.get_xticks(), _texts(answer), wrong(answer, row.labels).tolist(), strict=True):
                 if is_wrong:  # in the corner of the image
                     place = x - width / 2, y + height / 2
-                    panel.text(*place, text, color=COLOURS[1], fontsize=SMALL, fontweight="bold", va="bottom")
+                    wrote = panel.text(*place, text, color=COLOURS[1], fontsize=SMALL, fontweight="bold", va="bottom")
+                    wrote.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
         note(figure, *said)
         return save(figure, folder / "corruptions")
 
@@ -61,9 +65,11 @@ def _chosen(trained: Trained) -> list[int]:
     return sorted(first.values(), key=lambda i: str(trained.labels[i].tolist()))[:ACROSS]
 
 
-def _versions(split: Split, names: list[str]) -> list[Tensor]:
-    """All test images, as they are and as each corruption has them: what is random depends on an image's place."""
-    return [split.images, *(corrupted(split.images, name) for name in names)]
+def _versions(images: Tensor, names: Sequence[str]) -> Iterator[Tensor]:
+    """The first test images, as they are and as each corruption has them: what is random depends on an image's place."""
+    yield images
+    for name in names:
+        yield corrupted(images, name)
 
 
 def _texts(labels: Int[Tensor, "images *labels"]) -> list[str]:

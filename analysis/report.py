@@ -210,6 +210,7 @@ def _tables(found: Runs, comparisons: Comparisons, spent: Mapping[str, Expense])
         "ensembles": ensembles.table(comparisons, found.runs),
         "diagnostics": diagnostics_table.table(comparisons, found.runs),
         "robustness": robustness_tables.errors(comparisons, found.runs),
+        "robustness_levels": robustness_tables.levels(comparisons, found.runs),
         "robustness_differences": robustness_tables.differences(comparisons, found.runs),
         "effects": tables.effects(comparisons, found.runs),
         "cost": expenses.table(comparisons.cells, spent),

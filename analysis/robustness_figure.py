@@ -1,6 +1,7 @@
 """Test error by how much the test images are corrupted: a panel for each kind of corruption, a line for each cell."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -9,12 +10,14 @@ from matplotlib.lines import Line2D
 from analysis.cells import Cell
 from analysis.fields import legend
 from analysis.robustness import mean, tested
-from analysis.style import COLOURS, COLUMN, DASHES, DIFFERENT, LINE, PAGE, NothingToDrawError, scale, size_of, wrapped
+from analysis.style import COLOURS, COLUMN, DASHES, LINE, PAGE, NothingToDrawError, scale, size_of, wrapped
 from analysis.wording import setting_text
 from capsnet import test_sets
 from capsnet.corruptions import CORRUPTIONS
 
 ACROSS = 3  # panels
+MOST = 12  # cells
+NEAREST = 0.1  # of a panel's width: ticks that are nearer than that would touch
 SAID = "line: mean over seeds; bars: its 95% Student-t interval; ×: the images as they are"
 
 
@@ -33,7 +36,7 @@ def by_level(cells: Sequence[Cell]) -> list[Figure]:
     shown = [cell for cell in cells if any(mean(cell, column).n for column in corrupted)]
     if not shown:
         raise NothingToDrawError("")
-    if len(shown) > DIFFERENT:
+    if len(shown) > MOST:
         raise NothingToDrawError(f"{len(shown)} cells are too many lines for one panel; --where chooses some of them")
     lines = [(cell, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]) for i, cell in enumerate(shown)]
     across = min(ACROSS, len(kinds))
@@ -51,6 +54,9 @@ def by_level(cells: Sequence[Cell]) -> list[Figure]:
             _line(panel, levels, *line)
         panel.set_xlabel(f"{kind}: {CORRUPTIONS[kind].unit}")
         panel.set_xticks(sorted(levels))
+        span = max(levels) - min(levels)
+        near = min(b - a for a, b in pairwise(sorted(levels))) < NEAREST * span
+        panel.tick_params(axis="x", rotation=90 if near else 0)
     for first in panels[::across]:
         first.set_ylabel("test error (%)")
     scale(panels[: len(kinds)], [y for panel in panels for line in panel.lines for y in line.get_ydata()])
@@ -64,7 +70,7 @@ def _line(panel: Axes, levels: Mapping[int, str], cell: Cell, colour: str, dashe
     """The levels at which the cell was tested, of those that it may have."""
     found = {level: mean(cell, column) for level, column in sorted(levels.items())}
     found = {level: estimate for level, estimate in found.items() if estimate.n}
-    if not found:
+    if not any(levels[level] != "test_error" for level in found):
         return
     means = {level: estimate.mean for level, estimate in found.items()}
     ends = [[each.mean - each.low, each.high - each.mean] for each in found.values()]

@@ -13,7 +13,7 @@ from analysis.comparisons import Comparisons
 from analysis.fields import name_of, text_of
 from analysis.formats import Table
 from analysis.published import Published
-from analysis.robustness import Kind, called, gap, judged, kinds, mean, never, tested, values
+from analysis.robustness import Further, Kind, called, gap, judged, kinds, mean, never, tested, values
 from analysis.statistics import Estimate, t_interval
 from analysis.wording import (
     comparison_texts,
@@ -43,7 +43,7 @@ def errors(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     cells, sets = _tested(comparisons)
     if not cells:
         return None
-    axes, found = list(cells[0].setting), kinds(sets)
+    axes, found = list(cells[0].setting), _columns(cells)
     few = len(found) <= MOST_BESIDE
     papers = [name for name in sets if any(name in cell.published_on for cell in cells)]
     stops = few or any((cell.runs["stop_at_error"] > 0).any() for cell in cells)
@@ -54,13 +54,15 @@ def errors(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     body = []
     for cell in cells:
         texts = [*[_epochs(cell), _text(mean(cell, "validation_error"))] * stops, _text(cell.error)]
+        own = kinds(tested([cell]))
         for kind in found:
-            texts += _there(cell, kind)[: None if few else 1]
+            there = _there(cell, kind) if kind in own else ["—"] * 4
+            texts += there[: None if few else 1]
             texts += [_paper(cell.published_on.get(kind.name))] * (kind.name in papers)
         body.append([*texts_of(cell.setting), *texts])
     told = ", and their difference to the test error of the same networks on their own data set, in percentage points" * few
     caption = f"Errors in % of trained networks on further test sets, mean ± sample sd over n seeds{told}.{in_brackets(axes)}"
-    several = "Of several levels it is the mean." if any(len(kind.sets) > 1 for kind in found) else ""
+    several = "Of several levels it is the mean." * any(len(kind.sets) > 1 for kind in found)
     notes = [*_origins(sets), several, INTERVAL if few else "", *stopping(cells)]
     notes += [f"Paper: {p.source}: {p.protocol}" for p in {p.name: p for c in cells for p in c.published_on.values()}.values()]
     notes = [*filter(None, notes), footer(runs)]
@@ -77,7 +79,7 @@ def levels(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     body = []
     for cell in cells:
         rows = [["own", _text(cell.error), interval_text(cell.error), "", ""]]
-        rows += [[called(name), *_there(cell, Kind(name, (name,)))] for name in sets]
+        rows += [[called(name), *_there(cell, Kind(name, (name,)))] for name in tested([cell])]
         body += [[*texts_of(cell.setting), *row] for row in rows]
     caption = (
         "Errors in % of trained networks on their own test set and on each further one, mean ± sample sd over n seeds, and the "
@@ -91,6 +93,13 @@ def _tested(comparisons: Comparisons) -> tuple[list[Cell], list[str]]:
     """The cells with a finished run that was tested on further sets, and the sets."""
     sets = tested(comparisons.cells)
     return [cell for cell in comparisons.cells if any(values(cell, column) for column in sets.values())], [*sets]
+
+
+def _columns(cells: Sequence[Cell]) -> list[Kind]:
+    """The kinds of all cells; cells that were tested at other levels have a column of their own mean."""
+    found = {kind.called: kind for cell in cells for kind in kinds(tested([cell]))}
+    order = test_sets.in_order(name for kind in found.values() for name in kind.sets)
+    return sorted(found.values(), key=lambda kind: [order.index(name) for name in kind.sets])
 
 
 def _there(cell: Cell, kind: Kind) -> list[str]:
@@ -122,7 +131,7 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     caption = (
         f"Difference to the reference {several}{named} of the "
         "error on further test sets, in percentage points, paired by seed, and on the networks' own test set, which tells how "
-        f"equal those are that are compared; {_reached(references)}.{in_brackets(axes)}"
+        f"equal those are that are compared; {_reached(references, families)}.{in_brackets(axes)}"
     )
     least = min(each.comparison.smallest_p for each in found)
     note = (
@@ -135,11 +144,12 @@ def differences(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     return Table(f"tab:{slug(runs)}-robustness-differences", caption, header, body, len(axes) + 1, notes, marked)
 
 
-def _reached(references: Mapping[str, Cell]) -> str:
-    """What the references have on the further test sets."""
+def _reached(references: Mapping[str, Cell], families: Mapping[str, Sequence[Further]]) -> str:
+    """What the references have where others are compared to them."""
     said = []
-    for cell in references.values():
-        means = {kind.called: mean(cell, *kind.columns) for kind in kinds(tested([cell]))}
+    for name, cell in references.items():
+        compared = {each.kind.called: each.kind for each in families[name]}
+        means = {called: mean(cell, *kind.columns) for called, kind in compared.items()}
         said.append(", ".join(f"{name} {_text(there)} %" for name, there in means.items()))
     return f"the reference has: {said[0]}" if len(said) == 1 else f"the references have: {'; '.join(said)}"
 
@@ -171,7 +181,10 @@ def _origins(sets: Iterable[str]) -> list[str]:
     said = [f"{name}: {TEST_SETS[name].images:,} images, {TEST_SETS[name].origin}." for name in sets if name in TEST_SETS]
     kinds = dict.fromkeys(name.rpartition("_")[0] for name in sets if test_sets.corruption(name))
     made = [f"{kind}_N {CORRUPTIONS[kind].says.format('N')}" for kind in kinds]
-    return [*said, *([f"The own test images, each corrupted once for all networks: {', '.join(made)}."] if made else [])]
+    often = f"; where that is random, each as often as makes {test_sets.LEAST:,} images" * any(
+        CORRUPTIONS[kind].drawn for kind in kinds
+    )
+    return [*said, *([f"The own test images, the same for all networks{often}: {', '.join(made)}."] if made else [])]
 
 
 def _paper(published: Published | None) -> str:

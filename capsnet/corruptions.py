@@ -1,8 +1,8 @@
 """Test sets made of a data set's own test images, such as ``rotated_30``: how far from what it learned does a network hold?
 
 The kinds are those of MNIST-C (Mu and Gilmer 2019) and ImageNet-C (Hendrycks and Dietterich 2019) that one number describes;
-the images are not theirs. What is corrupted is what a network sees at test, of a crop the patch. What is random is drawn once:
-an image is turned the same way, and has the same noise, for every network and at every level.
+the images are not theirs. What is corrupted is what a network sees at test, of a crop the patch. What is random follows from an
+image's place and size alone: it is turned the same way, and has the same noise, for every network and at every level.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Corruption:
     unit: str  # of a level
     levels: range
     apply: Apply
+    drawn: bool = True  # whether something of it is random, so that an image may be tested several times
     intact: int = 0  # the level that would change nothing, which is none
     inside: bool = False  # whether the level, in pixels, has to be less than an image's sides
 
@@ -94,16 +95,18 @@ def dimmed(images: Tensor, level: int, random: np.random.Generator) -> Tensor:  
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "blurred": Corruption("blurred by a Gaussian of {} tenths of a pixel", "tenths of a pixel", range(1, 101), blurred),
-    "dimmed": Corruption("at {} % of its brightness", "% of brightness", range(1, 100), dimmed, intact=100),
+    "blurred": Corruption(
+        "blurred by a Gaussian of {} tenths of a pixel", "tenths of a pixel", range(1, 101), blurred, drawn=False
+    ),
+    "dimmed": Corruption("at {} % of its brightness", "% of brightness", range(1, 100), dimmed, drawn=False, intact=100),
     "noisy": Corruption("with Gaussian noise of {} % of white", "% of white", range(1, 201), noisy),
     "occluded": Corruption("with a black square of {0}x{0} pixels", "pixels", range(1, 1000), occluded, inside=True),
     "rotated": Corruption("turned by {} degrees to either side", "degrees", range(1, 181), rotated),
-    "scaled": Corruption("scaled to {} %", "% of its size", range(10, 301), scaled, intact=100),
-    "sheared": Corruption("sheared by {} % to either side", "% of height", range(1, 101), sheared),
+    "scaled": Corruption("scaled to {} %", "% of its size", range(10, 301), scaled, drawn=False, intact=100),
+    "sheared": Corruption("sheared by {} % to either side", "% of y added to x", range(1, 101), sheared),
     "shifted": Corruption("moved by {} pixels up, down, left or right", "pixels", range(1, 1000), shifted, inside=True),
 }
-"""By name: a test set is called by its kind and its level, ``rotated_30``."""
+"""By name: a test set is called by its kind and its level, ``rotated_30``. A kind's random numbers follow from its name."""
 
 
 def _signs(count: int, random: np.random.Generator) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from capsnet import test_sets
 from capsnet.data import Split
 from capsnet.datasets import Arrays
 from capsnet.registry import TEST_SETS, load
-from capsnet.test_sets import corruption
 from capsnet.verified import add_to_digest, verify
 
 CHUNK = 1000  # images that are corrupted at once, on the CPU, so that all devices see the same
@@ -34,7 +34,9 @@ def split(name: str, folder: Path, test: Split) -> tuple[Split, str]:
     images, labels = test.images.cpu(), test.labels
     # of what comes out it would be another on a machine that rounds otherwise, though nobody changed anything
     digest = _digest((images.numpy(), labels.cpu().numpy()), name)
-    return Split(corrupted(images, name).to(device), labels), digest
+    times = test_sets.times(name, len(test))
+    made = corrupted(images.repeat(times, 1, 1, 1), name)
+    return Split(made.to(device), labels.repeat(times, *[1] * (labels.ndim - 1))), digest
 
 
 def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split, str]:
@@ -51,13 +53,15 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
 
 
 def corrupted(images: UInt8[Tensor, "n c h w"], name: str) -> UInt8[Tensor, "n c h w"]:
-    """The images as ``rotated_30`` and the like have them. :mod:`capsnet.corruptions`."""
-    made = corruption(name)
+    """The images as ``rotated_30`` and the like have them (:mod:`capsnet.corruptions`); the first of more are the same."""
+    made = test_sets.corruption(name)
     assert made, name
-    kind, level = made
-    random = np.random.default_rng([*kind.apply.__name__.encode()])
-    parts = [kind.apply(part.float() / 255, level, random) for part in images.split(CHUNK)]
-    return torch.cat([(255 * part.clamp(0, 1)).round().to(torch.uint8) for part in parts])
+    corrupts, level = made
+    random = np.random.default_rng([*test_sets.kind(name).encode()])
+    found = torch.empty_like(images)
+    for part, place in zip(images.split(CHUNK), found.split(CHUNK), strict=True):
+        place.copy_((255 * corrupts.apply(part.float() / 255, level, random).clamp(0, 1)).round())
+    return found
 
 
 def _digest(arrays: Arrays, name: str = "") -> str:

@@ -39,8 +39,8 @@ def images(config: "RunConfig") -> None:
 def fits(config: "RunConfig", name: str) -> None:
     """A further test set has images that the network can see, and something of them is left."""
     if made := corruption(name):
-        kind, level = made
-        if kind.inside and level >= min(config.shape[1:]):
+        corrupts, level = made
+        if corrupts.inside and level >= min(config.shape[1:]):
             raise ValueError(f"test set {name} would leave nothing of the {config.shape[1]}x{config.shape[2]} images")
         return
     further, sees = TEST_SETS[name], (config.shape, config.facts.classes)

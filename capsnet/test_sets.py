@@ -7,13 +7,15 @@ from capsnet.corruptions import CORRUPTIONS, Corruption
 from capsnet.errors import unknown
 from capsnet.registry import TEST_SETS, DatasetFacts
 
+LEAST = 4_000  # images: of a smaller test set each is corrupted several times, so that no claim hangs on one draw
+
 
 def corruption(name: str) -> tuple[Corruption, int] | None:
     """The kind and level of ``rotated_30``; None of a name that isn't so."""
-    kind, _, level = name.rpartition("_")
-    if kind not in CORRUPTIONS or not re.fullmatch(r"[1-9]\d{0,3}", level):
+    stem, _, level = name.rpartition("_")
+    if stem not in CORRUPTIONS or not re.fullmatch("[1-9][0-9]{0,3}", level):
         return None
-    return CORRUPTIONS[kind], int(level)
+    return CORRUPTIONS[stem], int(level)
 
 
 def is_known(name: str) -> bool:
@@ -25,16 +27,14 @@ def require(name: str) -> None:
     """Raise a ValueError that says what there is, if there is no such test set."""
     if name in TEST_SETS:
         return
-    made = corruption(name)
-    if made is None:
-        choices = [*TEST_SETS, *(f"{kind}_N" for kind in CORRUPTIONS)]
-        raise ValueError(unknown("test set", name, choices) + "; N is a whole number")
-    kind, level = made
-    if level == kind.intact:
-        raise ValueError(f"test set {name} would be the test images as they are")
-    if level not in kind.levels:
-        least, most = kind.levels[0], kind.levels[-1]
-        raise ValueError(f"test set {name}: the number stands for {kind.unit}, and has to be {least} to {most}")
+    stem, _, _ = name.rpartition("_")
+    if stem not in CORRUPTIONS:
+        raise ValueError(unknown("test set", name, [*TEST_SETS, *(f"{each}_N" for each in CORRUPTIONS)]))
+    made, corrupts = corruption(name), CORRUPTIONS[stem]
+    if made is None or made[1] not in corrupts.levels or made[1] == corrupts.intact:
+        least, most = corrupts.levels[0], corrupts.levels[-1]
+        but = f" but {corrupts.intact}" if corrupts.intact in corrupts.levels else ""
+        raise ValueError(f"unknown test set {name!r}: after {stem}_ stands how many {corrupts.unit}, {least} to {most}{but}")
 
 
 def kind(name: str) -> str:
@@ -42,9 +42,16 @@ def kind(name: str) -> str:
     return name.rpartition("_")[0] if corruption(name) else name
 
 
+def times(name: str, count: int) -> int:
+    """How often each of so many test images is in a test set that is made of them: once, if nothing of it is random."""
+    made = corruption(name)
+    return -(-LEAST // count) if made and made[0].drawn else 1
+
+
 def images(name: str, dataset: DatasetFacts) -> int:
     """How many images there are."""
-    return TEST_SETS[name].images if name in TEST_SETS else dataset.test_images
+    count = dataset.test_images
+    return TEST_SETS[name].images if name in TEST_SETS else count * times(name, count)
 
 
 def origin(name: str) -> str:
@@ -53,12 +60,12 @@ def origin(name: str) -> str:
         return TEST_SETS[name].origin
     made = corruption(name)
     assert made, name
-    kind, level = made
-    return f"its test images, each {kind.says.format(level)}"
+    corrupts, level = made
+    return f"its test images, each {corrupts.says.format(level)}"
 
 
 def place(name: str) -> tuple[str, int]:
-    """Where it stands among others: by name, and of one kind by level."""
+    """Where a name stands among others: by its letters, and then by the number at its end."""
     stem = name.rstrip("0123456789")
     return stem, int(name[len(stem) :] or 0)
 
@@ -70,5 +77,5 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 def listed() -> str:
     """What there is to choose from, for a description."""
-    made = [f"{name}_N ({kind.unit})" for name, kind in CORRUPTIONS.items()]
+    made = [f"{name}_N ({corrupts.unit})" for name, corrupts in CORRUPTIONS.items()]
     return f"{', '.join(TEST_SETS)} (mnist_40); or its own test images, {', '.join(made)}"

@@ -101,7 +101,7 @@ def test_noise_has_its_deviation_and_no_mean_and_grows_with_its_level():
     assert_close(twenty[inside], 2 * ten[inside], rtol=0, atol=1.5)
     assert not torch.equal(ten[:, 0], ten[:, 1]), "each channel has its own"
     black = further.corrupted(torch.zeros(50, 1, 8, 8, dtype=torch.uint8), "noisy_10")
-    assert_close((black == 0).double().mean().item(), 0.5, rtol=0, atol=0.03), "what is below black is cut off"
+    assert_close((black == 0).double().mean().item(), 0.5, rtol=0, atol=0.03)  # what is below black is cut off
 
 
 def test_a_blurred_point_has_the_variance_of_its_gaussian():
@@ -152,19 +152,64 @@ def test_the_same_images_come_out_every_time_whatever_is_made_at_once(images, na
         assert torch.equal(further.corrupted(images, name), made)
 
 
-def test_an_image_goes_the_same_way_and_has_the_same_square_at_every_level(images):
+def way(made: torch.Tensor, image: torch.Tensor, kind: str, level: int) -> int:
+    """Which way an image went."""
+    if kind == "shifted":
+        ways = ((-level, 0), (level, 0), (0, -level), (0, level))
+        [found] = [i for i, by in enumerate(ways) if np.array_equal(made.numpy(), ndimage.shift(image.numpy(), by, order=0))]
+        return found
+    cos, sin, lean = np.cos(np.radians(level)), np.sin(np.radians(level)), level / 100
+    matrices = {"rotated": lambda s: [[cos, s * sin], [-s * sin, cos]], "sheared": lambda s: [[1, 0], [s * lean, 1]]}
+    return nearest(made, [turned(image.numpy(), matrices[kind](s)) for s in (1, -1)])
+
+
+@pytest.mark.parametrize("kind", ["rotated", "sheared", "shifted"])
+def test_an_image_goes_the_same_way_at_every_level(images, kind):
     """So that a larger level is more of the same."""
     ways = []
-    for level in (10, 25):
-        cos, sin = np.cos(np.radians(level)), np.sin(np.radians(level))
-        made = zip(further.corrupted(images, f"rotated_{level}")[:, 0], images[:, 0], strict=True)
-        ways.append([nearest(m, [turned(i.numpy(), [[cos, s * sin], [-s * sin, cos]]) for s in (1, -1)]) for m, i in made])
-    assert ways[0] == ways[1]
+    for level in (2, 3, 6):
+        made = zip(further.corrupted(images, f"{kind}_{level}")[:, 0], images[:, 0], strict=True)
+        ways.append([way(m, i, kind, level) for m, i in made])
+    assert ways[0] == ways[1] == ways[2]
+
+
+def test_a_square_is_about_the_same_place_at_every_level():
     white = torch.full((50, 1, 20, 20), 255, dtype=torch.uint8)
     small, large = (further.corrupted(white, f"occluded_{level}")[:, 0] == 0 for level in (1, 10))
     middle = [np.argwhere(each.numpy()).reshape(50, -1, 3)[:, :, 1:].mean(1) for each in (small, large)]
     share = (middle[0] / 19, (middle[1] - 4.5) / 10)
     assert np.abs(share[0] - share[1]).max() < 0.11
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_few_images_each_is_drawn_several_times_and_of_many_once(images, name):
+    split = Split(images, torch.arange(60))
+    made, _ = further.split(name, Path("nowhere"), split)
+    often = 67 if CORRUPTIONS[test_sets.kind(name)].drawn else 1  # 4,000 images at least
+    assert len(made) == 60 * often
+    assert torch.equal(made.labels.reshape(often, 60), torch.arange(60).expand(often, 60))
+    copies = made.images.unflatten(0, (often, 60))
+    assert torch.equal(copies[0], further.corrupted(images, name))
+    assert often == 1 or not torch.equal(copies[1], copies[0])
+    assert [test_sets.times(name, count) for count in (3_999, 4_000, 10_000)] == [1 + (often > 1), 1, 1]
+    two, _ = further.split(name, Path("nowhere"), Split(images, torch.arange(120).reshape(60, 2)))
+    assert two.labels[-1].tolist() == [118, 119]
+
+
+def test_a_levels_range_is_that_of_its_error():
+    for kind, made in CORRUPTIONS.items():
+        least, most = made.levels[0], made.levels[-1]
+        assert make_config({"test_sets": [f"{kind}_{least}"]}, "here")
+        with pytest.raises(InputError, match=f"{least} to {most}"):
+            make_config({"test_sets": [f"{kind}_{most + 1}"]}, "here")
+    assert {kind: (made.levels[0], made.levels[-1]) for kind, made in CORRUPTIONS.items() if not made.inside} == {
+        "blurred": (1, 100),
+        "dimmed": (1, 99),
+        "noisy": (1, 200),
+        "rotated": (1, 180),
+        "scaled": (10, 300),
+        "sheared": (1, 100),
+    }
 
 
 def test_both_ends_of_every_level_can_be_made():
@@ -178,8 +223,8 @@ def test_a_test_set_keeps_the_labels_and_has_a_digest_of_what_it_is_made_of():
     config = make_config({"dataset": "digits", "conv_kernel": 5, "primary_kernel": 5, "validation_size": 100}, "here")
     test = read(config, Path("nowhere"), torch.device("cpu")).test
     made, digest = further.split("rotated_30", Path("nowhere"), test)
-    assert torch.equal(made.labels, test.labels)
-    assert torch.equal(made.images, further.corrupted(test.images, "rotated_30"))
+    assert torch.equal(made.labels, test.labels.repeat(12))
+    assert torch.equal(made.images[:360], further.corrupted(test.images, "rotated_30"))
     wanted = hashlib.sha256(b"rotated_30" + test.images.numpy().tobytes() + test.labels.numpy().tobytes()).hexdigest()
     assert digest == wanted
     assert further.split("rotated_31", Path("nowhere"), test)[1] != digest
@@ -193,7 +238,7 @@ def test_of_a_crop_the_patch_is_corrupted():
     config = make_config({**values, "validation_size": 100, "test_sets": ["occluded_11"]}, "here")
     test = read(config, Path("nowhere"), torch.device("cpu")).test
     made, _ = further.split("occluded_11", Path("nowhere"), test)
-    assert made.images.shape == (360, 1, 12, 12)
+    assert made.images.shape == (12 * 360, 1, 12, 12)
     with pytest.raises(InputError, match="occluded_12 would leave nothing of the 12x12 images"):
         make_config({**values, "validation_size": 100, "test_sets": ["occluded_12"]}, "here")
 
@@ -201,13 +246,16 @@ def test_of_a_crop_the_patch_is_corrupted():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("rotated_0", "unknown test set 'rotated_0'; did you mean 'rotated_N'?"),
-        ("rotated_030", "unknown test set 'rotated_030'"),
-        ("rotated", "unknown test set 'rotated'"),
-        ("rotated_1.5", "unknown test set 'rotated_1.5'"),
-        ("rotated_181", "test set rotated_181: the number stands for degrees, and has to be 1 to 180"),
-        ("dimmed_100", "test set dimmed_100 would be the test images as they are"),
-        ("scaled_100", "test set scaled_100 would be the test images as they are"),
+        ("rotatd_30", "unknown test set 'rotatd_30'; did you mean 'rotated_N'?"),
+        ("rotated", "unknown test set 'rotated'; did you mean 'rotated_N'?"),
+        ("rotated_0", "unknown test set 'rotated_0': after rotated_ stands how many degrees, 1 to 180 (in"),
+        ("rotated_030", "unknown test set 'rotated_030': after rotated_ stands how many degrees, 1 to 180 (in"),
+        ("rotated_1.5", "unknown test set 'rotated_1.5': after rotated_ stands how many degrees, 1 to 180 (in"),
+        ("rotated_3\u0660", "after rotated_ stands how many degrees, 1 to 180 (in"),
+        ("rotated_181", "unknown test set 'rotated_181': after rotated_ stands how many degrees, 1 to 180 (in"),
+        ("rotated_99999", "unknown test set 'rotated_99999': after rotated_ stands how many degrees, 1 to 180 (in"),
+        ("dimmed_100", "unknown test set 'dimmed_100': after dimmed_ stands how many % of brightness, 1 to 99 (in"),
+        ("scaled_100", "unknown test set 'scaled_100': after scaled_ stands how many % of its size, 10 to 300 but 100 (in"),
         ("shifted_28", "test set shifted_28 would leave nothing of the 28x28 images"),
     ],
 )
@@ -222,8 +270,11 @@ def test_names_stand_in_the_order_of_their_levels():
     ordered = ["affnist", "noisy_5", "noisy_10", "noisy_100", "rotated_15"]
     assert test_sets.in_order([*reversed(ordered), "noisy_5"]) == ordered
     assert make_config({"test_sets": ordered[1:]}, "here").test_sets == tuple(ordered[1:])
-    with pytest.raises(InputError, match=r"each once: \['noisy_5', 'noisy_10'\], not \['noisy_10', 'noisy_5'\]"):
-        make_config({"test_sets": ["noisy_10", "noisy_5"]}, "here")
+    assert make_config({"test_sets": ["noisy_10", "noisy_5"]}, "here") == make_config(
+        {"test_sets": ["noisy_5", "noisy_10"]}, "here"
+    )
+    with pytest.raises(InputError, match="must name each once"):
+        make_config({"test_sets": ["noisy_5", "noisy_5"]}, "here")
 
 
 def test_what_is_told_of_a_test_set_names_its_level():

@@ -158,7 +158,7 @@ def test_other_files_than_a_run_read_are_refused(
     [
         ((), "tiny", "--test-sets names none; choices: affnist, affnist_generated"),
         (("rotatd_30",), "tiny", r"unknown test set 'rotatd_30'; did you mean 'rotated_N'\?.*in --test-sets"),
-        (("rotated_181",), "tiny", "has to be 1 to 180 .in --test-sets"),
+        (("rotated_181",), "tiny", "after rotated_ stands how many degrees, 1 to 180 .in --test-sets"),
         (("noisy_20",), "tinny", "unknown experiment 'tinny'; did you mean 'tiny'"),
         (("noisy_20", "occluded_16"), "tiny", r"occluded_16 would leave nothing of the 16x16 images \(in run \w{8} of tiny\)"),
         (("affnist_generated",), "tiny", "don't fit those of digits"),
