@@ -48,8 +48,7 @@ def scaled(images: Tensor, level: int, random: np.random.Generator) -> Tensor:  
     """Both sides to a percentage of theirs, about the middle."""
     import torch
 
-    by = torch.full((len(images),), level / 100 - 1)
-    return _affine(images, by, slice(2, 4))
+    return _affine(images, torch.full((len(images),), level / 100 - 1), 2, 3)
 
 
 def shifted(images: Tensor, level: int, random: np.random.Generator) -> Tensor:
@@ -115,10 +114,10 @@ def _signs(count: int, random: np.random.Generator) -> Tensor:
     return torch.from_numpy(1.0 - 2.0 * random.integers(2, size=count)).float()
 
 
-def _affine(images: Tensor, value: Tensor, which: int | slice) -> Tensor:
-    """The transforms of the augmentation ``affine``, of which each image has its value of one and nothing of the others."""
+def _affine(images: Tensor, value: Tensor, *which: int) -> Tensor:
+    """The transforms of the augmentation ``affine``, of which each image has its value of some and nothing of the others."""
     import torch
 
     drawn = torch.zeros(len(images), 6)  # angle, shear, scales of height and width less 1, down, right
-    drawn[:, which] = value[:, None] if isinstance(which, slice) else value
+    drawn[:, which] = value[:, None]
     return affine().apply(images, drawn)
