@@ -78,7 +78,7 @@ def main() -> int:
 
     import torch
 
-    from capsnet import further, precision
+    from capsnet import agreement_native, further, precision
     from capsnet.data import default_folder, read
     from capsnet.training import DivergedError, choose_device
 
@@ -97,7 +97,7 @@ def main() -> int:
         f"{config.dataset}: {len(data.training)} training, {len(data.validation)} validation, {len(data.test)} test images; "
         f"{parameters:,} parameters; on {device}, steps {settled}"
     )
-    terminal.note([*remarks([config]), *precision.remarks([config], device)])
+    terminal.note([*remarks([config]), *precision.remarks([config], device), *agreement_native.remarks([config], device)])
     try:
         _train(command, state, data, execution)
         terminal.console.print(*_tested(state, data, folder), sep="\n")

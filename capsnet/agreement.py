@@ -14,9 +14,9 @@ are the coupling coefficients. The gradient is that of procedure 1 with all of i
 a sum of outer products, one of the coupling coefficients with the gradient of each weighted sum, and one of the logits'
 gradients with the capsule of each agreement.
 
-On a CPU as many classes are worked on at a time as fit into a buffer that stays in the cache. On a GPU the Triton kernels of
-:mod:`capsnet.agreement_triton` do the same in a few launches, where they compile and compute what they should; else all classes
-are worked on at once by what is here.
+On a CPU with AVX2 and a C compiler the code of :mod:`capsnet.agreement_native` does it in float32, and on a GPU the Triton kernels
+of :mod:`capsnet.agreement_triton` in a few launches, where they compile and compute what they should. Else it is done by what is
+here: on a CPU as many classes at a time as fit into a buffer that stays in the cache, on a GPU all classes at once.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from capsnet import agreement_triton
+from capsnet import agreement_native, agreement_triton
 from capsnet.layers import Routing, squash
 from capsnet.products import add_products, products
 from capsnet.routing import dynamic, uniform
@@ -57,6 +57,9 @@ def route(
     fits = inputs.is_cuda and agreement_triton.supports(inputs, weight, classes, iterations)
     if fits and agreement_triton.trusted(inputs.device, *inputs.shape, classes, weight.shape[2] // classes, inputs.dtype):
         return agreement_triton.route(inputs, weight, classes, iterations, bias)
+    if agreement_native.supports(inputs, weight, bias) and agreement_native.trusted():
+        compiled: Tensor = agreement_native.route(inputs, weight, classes, iterations, bias)
+        return compiled
     plain: Tensor = _plain(inputs, weight, classes, iterations, bias)
     return plain
 

@@ -161,15 +161,16 @@ def _require(configs: Sequence[RunConfig], execution: Execution, engine: Engine,
     """Raise an InputError if a precision, a way of taking steps or data can't be had, or MLflow would cut a value off."""
     import torch
 
-    from capsnet import precision
+    from capsnet import agreement_native, precision
     from capsnet.data import read
     from experiments.tracking import PARAM_LENGTH
 
+    device = torch.device(engine.device)
     if engine.device == "cpu" or torch.cuda.is_available():  # else the cards are those of a cluster
         for config in configs:
-            precision.require(config, torch.device(engine.device))
-            execution.settle(config, torch.device(engine.device))
-        terminal.note(precision.remarks(configs, torch.device(engine.device)))
+            precision.require(config, device)
+            execution.settle(config, device)
+        terminal.note([*precision.remarks(configs, device), *agreement_native.remarks(configs, device)])
     _require_files(dict.fromkeys(name for config in configs for name in config.test_sets), folder)
     for config in {config.dataset: config for config in configs}.values():
         read(config, folder, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Routing without votes against routing of explicit votes, which test_routing.py holds to the paper's procedure 1."""
+"""Routing without votes, by PyTorch's operations, against explicit votes, held to procedure 1 by test_routing.py."""
 
 import pytest
 import torch
@@ -12,6 +12,11 @@ from capsnet.routing import dynamic, uniform
 BATCH, INPUTS, SIZE, CLASSES, DIM = 5, 7, 3, 4, 6  # no two alike
 ERRORS = {torch.float64: 1e-13, torch.float32: 2e-5}
 """|difference| / |reference|; measured: 4e-15, and 2e-6 of gradients after four passes."""
+
+
+@pytest.fixture(autouse=True)
+def not_in_c(monkeypatch):
+    monkeypatch.setattr(agreement.agreement_native, "trusted", lambda: False)
 
 
 @pytest.fixture
