@@ -1,7 +1,7 @@
 """The class capsules on a CPU: transformation and routing by agreement in C, votes never stored (agreement.c says how).
 
 What is kept for the way back are the inputs, side by side for as many images as a vector of the CPU has numbers, the weighted
-sums, and each pass's coupling coefficients. On 2 cores of an AMD EPYC the paper's capsules take a quarter of the time that
+sums, and each pass's coupling coefficients. On 2 cores of an AMD EPYC the paper's capsules take a third of the time that
 PyTorch's operations take in :mod:`capsnet.agreement` (docs/speed.md).
 """
 
@@ -18,7 +18,6 @@ from torch import Tensor
 from capsnet import native
 from capsnet.config import RunConfig
 from capsnet.kernels import accepted, fault_of, relative_errors
-from capsnet.precision import exporting
 from capsnet.routing import dynamic
 
 SOURCE = Path(__file__).with_name("agreement.c")
@@ -48,10 +47,9 @@ class _Job(ctypes.Structure):
 
 
 def supports(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether ``route`` takes these: float32, on a CPU, and not while torch.export writes down what is done."""
+    """Whether ``route`` takes these: float32, on a CPU."""
     given = [tensor for tensor in (inputs, weight, bias) if tensor is not None]
-    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() for tensor in given)
-    return plain and not exporting()
+    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() for tensor in given)
 
 
 @functools.cache

@@ -225,6 +225,19 @@ def test_votes_are_not_kept_for_the_gradient_and_nothing_is_without_one():
         assert not kept
 
 
+def test_without_a_gradient_there_is_no_room_for_couplings(monkeypatch):
+    """An evaluation's batches are large."""
+    inputs, weight, _, _ = drawn(16, 500, 8, 4, 20)
+    made = []
+    lanes = agreement_native._lanes
+    monkeypatch.setattr(agreement_native, "_lanes", lambda *shape: made.append(shape) or lanes(*shape))
+    agreement_native.route(inputs, weight, 4, 3)
+    evaluated = made.copy()
+    made.clear()
+    agreement_native.route(inputs, weight.requires_grad_(), 4, 3)
+    assert set(made) - set(evaluated) == {(2, 500, 4, -(-16 // agreement_native._lane_count()))}
+
+
 def test_two_threads_of_python_do_not_meet():
     leaves = [drawn(33, 120, 8, 10, 16, seed) for seed in range(2)]
     wanted = [answer(agreement_native.route, one, 3) for one in leaves]
