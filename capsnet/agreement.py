@@ -15,8 +15,8 @@ a sum of outer products, one of the coupling coefficients with the gradient of e
 gradients with the capsule of each agreement.
 
 On a CPU with AVX2 and a C compiler the code of :mod:`capsnet.agreement_native` does it in float32, and on a GPU the Triton
-kernels of :mod:`capsnet.agreement_triton` do in a few launches, where they compile and compute what they should. Else it is what
-is here that does: on a CPU as many classes at a time as fit into a buffer that stays in the cache, on a GPU all of them at once.
+kernels of :mod:`capsnet.agreement_triton` do in a few launches, where they compile and compute what they should. Elsewhere what
+is here does: on a CPU as many classes at a time as fit into a buffer that stays in the cache, on a GPU all of them at once.
 """
 
 from typing import Any
