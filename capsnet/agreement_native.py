@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from capsnet import native
 from capsnet.config import RunConfig
@@ -47,8 +48,10 @@ class _Job(ctypes.Structure):
 
 
 def supports(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether ``route`` takes these: float32, on a CPU."""
+    """Whether ``route`` takes these: numbers in float32 on a CPU, while nobody counts or writes down operations."""
     given = [tensor for tensor in (inputs, weight, bias) if tensor is not None]
+    if is_in_torch_dispatch_mode() or any(type(tensor) not in (Tensor, nn.Parameter) for tensor in given):
+        return False
     return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() for tensor in given)
 
 

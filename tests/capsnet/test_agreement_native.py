@@ -8,6 +8,8 @@ import warnings
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from capsnet import agreement, agreement_native, native
 from capsnet.agreement import route
@@ -112,6 +114,22 @@ def test_it_is_what_routes_float32_on_a_cpu_and_nothing_else(monkeypatch):
     assert asked == [3]
     assert max(errors(found, double)) < ERROR
     assert (double[0].dtype, half.dtype, empty.shape) == (torch.float64, torch.bfloat16, (0, 4, 6))
+
+
+def test_tensors_without_numbers_and_counted_operations_are_left_to_pytorch(tiny, generator, monkeypatch):
+    """A launch counts the arithmetic of its networks so, before any of them has routed."""
+    monkeypatch.setattr(agreement_native, "route", lambda *_: pytest.fail("there is nothing at that address"))
+    network, images = build(tiny(), generator), torch.rand(2, *tiny().shape)
+    monkeypatch.setattr(agreement_native, "trusted", lambda: True)
+    with FlopCounterMode(display=False) as counted:
+        network.encode(images)
+    inputs, weight, _, _ = drawn(5, 7, 3, 4, 6)
+    with FakeTensorMode() as mode:
+        fakes = mode.from_tensor(inputs), mode.from_tensor(weight)
+        assert route(*fakes, 4, 3).shape == (5, 4, 6)
+    assert route(*fakes, 4, 3).shape == (5, 4, 6)  # and beyond the mode that made them
+    votes = 2 * network.capsules.weight.numel() * len(images)
+    assert counted.get_total_flops() > votes
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
