@@ -27,7 +27,8 @@ def git_commit() -> str:
         git("ls-files", "--error-unmatch", Path(__file__).name)
         commit, changes = os.fsdecode(git("rev-parse", "HEAD")), git("diff", "HEAD", "--no-ext-diff")
         root = Path(os.fsdecode(git("rev-parse", "--show-toplevel")))
-        names = git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", ":/capsnet/*.py", ":/experiments/*.py")
+        sources = ":/capsnet/*.py", ":/capsnet/*.c", ":/experiments/*.py"
+        names = git("ls-files", "--others", "--exclude-standard", "-z", "--full-name", *sources)
         for name in filter(None, names.split(b"\0")):
             changes += name + b"\0" + (root / os.fsdecode(name)).read_bytes()
         return commit + (f"-dirty-{hashlib.sha256(changes).hexdigest()[:8]}" if changes else "")

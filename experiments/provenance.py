@@ -15,8 +15,8 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "mlflow")
 @cache
 def code() -> str:
     """A digest of the modules that can change a number, all of capsnet, which another commit may well leave as they are."""
-    digest = hashlib.sha256()
-    for path in sorted((Path(__file__).parents[1] / "capsnet").glob("*.py")):
+    digest, folder = hashlib.sha256(), Path(__file__).parents[1] / "capsnet"
+    for path in sorted([*folder.glob("*.py"), *folder.glob("*.c")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
