@@ -305,7 +305,7 @@ static void unsquash(const routing *r, int64_t pass) {
             along += gradient * sums[number];
         }
         lanes length = root(squared), one_more = 1.0f + squared, factor = length / one_more;
-        lanes slope = (1.0f - squared) / (one_more * one_more * length) * along; /* f'(n) / n */
+        lanes slope = (1.0f - squared) / one_more / (one_more * length) * along; /* f'(n) / n */
         slope = choose(length == 0.0f, zero, slope);
         for (int64_t d = 0; d < r->dim; d++) to[capsule + d] = to[capsule + d] * factor + sums[capsule + d] * slope;
     }

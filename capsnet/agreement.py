@@ -57,14 +57,17 @@ def route(
     fits = inputs.is_cuda and agreement_triton.supports(inputs, weight, classes, iterations)
     if fits and agreement_triton.trusted(inputs.device, *inputs.shape, classes, weight.shape[2] // classes, inputs.dtype):
         return agreement_triton.route(inputs, weight, classes, iterations, bias)
-    if agreement_native.supports(inputs, weight, bias) and agreement_native.trusted():
-        compiled: Tensor = agreement_native.route(inputs, weight, classes, iterations, bias)
-        return compiled
-    plain: Tensor = _plain(inputs, weight, classes, iterations, bias)
-    return plain
+    here: Tensor = _without_triton(inputs, weight, classes, iterations, bias)
+    return here
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # in loops over classes there is nothing for a compiler to gain
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # C is compiled, and loops over classes gain nothing by it
+def _without_triton(inputs: Tensor, weight: Tensor, classes: int, iterations: int, bias: Tensor | None) -> Tensor:
+    if agreement_native.supports(inputs, weight, classes, iterations, bias) and agreement_native.trusted():
+        return agreement_native.route(inputs, weight, classes, iterations, bias)
+    return _plain(inputs, weight, classes, iterations, bias)
+
+
 def _plain(inputs: Tensor, weight: Tensor, classes: int, iterations: int, bias: Tensor | None) -> Tensor:
     """The same on any device."""
     batch, count, size = inputs.shape
@@ -190,6 +193,6 @@ def _squash_gradient(gradient: Float[Tensor, "*rest dim"], vectors: Float[Tensor
     """The gradient of squash(vectors): with n = |s|, that of f(n) s, f(n) = n / (1 + n^2); at 0 it is 0."""
     length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     squared = 1 + length**2
-    slope = torch.where(length > 0, (1 - length**2) / (squared**2 * length), 0)  # f'(n) / n
+    slope = torch.where(length > 0, (1 - length**2) / squared / (squared * length), 0)  # f'(n) / n
     along = (gradient * vectors).sum(dim=-1, keepdim=True)
     return gradient * (length / squared) + vectors * (along * slope)

@@ -26,6 +26,7 @@ BOUND = 5e-5
 """|answer - truth| / |truth| of what is trusted; measured: 1e-6."""
 
 THREADED = 2**20  # multiplications of a pass: for fewer, waking threads takes longer than what they would save
+ALIGNMENT = 64  # bytes: of the longest vectors; PyTorch's own arrays have it
 SHARES = 64  # of the work of a pass, for threads to take
 LEAST = 64  # inputs to a share: a sum of fewer is not worth having a place of its own
 CHECKED = ((35, 130, 8, 10, 16), (5, 7, 3, 4, 6), (17, 70, 13, 3, 9))
@@ -47,12 +48,23 @@ class _Job(ctypes.Structure):
             setattr(self, name, None if array is None else array.data_ptr())
 
 
-def supports(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
-    """Whether ``route`` takes these: numbers in float32 on a CPU, while nobody counts or writes down operations."""
+def supports(inputs: Tensor, weight: Tensor, classes: int, iterations: int, bias: Tensor | None) -> bool:
+    """Whether ``route`` takes these: numbers in float32 on a CPU, of sizes that fit, while nobody counts or notes operations.
+
+    One iteration is a product of matrices, at which PyTorch is as fast.
+    """
     given = [tensor for tensor in (inputs, weight, bias) if tensor is not None]
-    if is_in_torch_dispatch_mode() or any(type(tensor) not in (Tensor, nn.Parameter) for tensor in given):
+    if iterations == 1 or is_in_torch_dispatch_mode() or any(type(tensor) not in (Tensor, nn.Parameter) for tensor in given):
         return False
-    return all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() for tensor in given)
+    plain = all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 and tensor.numel() for tensor in given)
+    return plain and _fit(inputs, weight, classes, bias)
+
+
+def _fit(inputs: Tensor, weight: Tensor, classes: int, bias: Tensor | None) -> bool:
+    """Whether C finds what it looks for where it does."""
+    if inputs.ndim != 3 or weight.ndim != 3 or weight.shape[:2] != inputs.shape[1:] or classes < 1 or weight.shape[2] % classes:
+        return False
+    return bias is None or bias.shape == (classes, weight.shape[2] // classes)
 
 
 @functools.cache
@@ -65,10 +77,23 @@ def trusted() -> bool:
 
 def remarks(configs: Iterable[RunConfig], device: torch.device) -> list[str]:
     """A line where a compiler would do, and there is none."""
-    routed = any(config.routing in ("dynamic", "uniform") for config in configs)
-    if device.type != "cpu" or not routed or not native.suits() or native.compiler():
+    if device.type != "cpu" or not native.suits() or native.compiler() or not any(map(_routed, configs)):
         return []
     return ["no C compiler was found (cc, gcc or clang): with one, votes and routing take a third of the time (docs/speed.md)"]
+
+
+def told(config: RunConfig, device: torch.device) -> str:
+    """How a config's votes are routed on a device, if there is a choice: rounding differs."""
+    if device.type != "cpu" or not _routed(config):
+        return ""
+    return f"in C, {native.version()}" if trusted() else "PyTorch's operations"
+
+
+def _routed(config: RunConfig) -> bool:
+    """Whether its network can be routed here: capsules by agreement, as in the paper."""
+    if "routing" in config.network.unread or config.routing != "dynamic" or config.routing_iterations == 1:
+        return False
+    return config.squash == "paper" and config.routing_gradient == "full" and not config.none_of_the_above
 
 
 def deviations() -> dict[str, float]:
@@ -76,7 +101,7 @@ def deviations() -> dict[str, float]:
     return {
         f"{name} of {sizes}, r={iterations}": error
         for sizes in CHECKED
-        for iterations in (1, 3)
+        for iterations in (2, 3)
         for name, error in _deviations(sizes, iterations).items()
     }
 
@@ -86,9 +111,10 @@ def _deviations(sizes: tuple[int, int, int, int, int], iterations: int) -> dict[
     batch, count, input_dim, classes, dim = sizes
     generator = torch.Generator().manual_seed(sum(sizes))
     shapes = {"inputs": (batch, count, input_dim), "weight": (count, input_dim, classes * dim), "bias": (classes, dim)}
-    leaves = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    numbers: dict[str, Any] = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
+    leaves = {name: torch.randn(shape, **numbers) for name, shape in shapes.items()}
     leaves["weight"] *= 0.3
-    gradient = torch.randn(batch, classes, dim, generator=generator)
+    gradient = torch.randn(batch, classes, dim, **numbers)
     exact = {name: leaf.double().requires_grad_() for name, leaf in leaves.items()}
     with torch.enable_grad():
         u, weight, bias = (leaf.requires_grad_() for leaf in leaves.values())
@@ -100,7 +126,6 @@ def _deviations(sizes: tuple[int, int, int, int, int], iterations: int) -> dict[
     return relative_errors(("capsules", *leaves), answers, truths)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # it is compiled already
 def route(
     inputs: Float[Tensor, "batch inputs input_dim"],
     weight: Float[Tensor, "inputs input_dim classes_x_dim"],
@@ -108,9 +133,12 @@ def route(
     iterations: int,
     bias: Float[Tensor, "classes dim"] | None = None,
 ) -> Float[Tensor, "batch classes dim"]:
-    """``dynamic`` routing of the votes ``inputs @ weight``."""
+    """``dynamic`` routing of the votes ``inputs @ weight``, of tensors that ``supports`` takes."""
     if iterations < 1:
         raise ValueError(f"routing takes 1 iteration or more, not {iterations}")
+    if not _fit(inputs, weight, classes, bias):
+        sizes = f"inputs {tuple(inputs.shape)}, weight {tuple(weight.shape)}, {classes} classes"
+        raise ValueError(f"sizes don't fit: {sizes}" + ("" if bias is None else f", bias {tuple(bias.shape)}"))
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (inputs, weight, bias))
     capsules: Tensor = _Route.apply(inputs, weight, bias, classes, iterations, keep)
     return capsules
@@ -121,12 +149,12 @@ class _Route(torch.autograd.Function):
     def forward(
         ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, classes: int, iterations: int, keep: bool
     ) -> Tensor:
-        u, w, b = inputs.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
+        u, w, b = (None if tensor is None else _in_rows(tensor) for tensor in (inputs, weight, bias))
         job = _job(inputs.shape, weight.shape[2], classes, iterations)
         arranged = _lanes(job.count, job.blocks, job.input_dim)
         sums, totals = (_lanes(iterations, job.blocks, classes, job.dim) for _ in range(2))
         couplings = _lanes(iterations - 1, job.count, classes, job.blocks) if keep else None
-        capsules = u.new_empty(job.batch, classes, job.dim)
+        capsules = inputs.new_empty(job.batch, classes, job.dim)
         job.point(inputs=u, weight=w, bias=b, capsules=capsules)
         job.point(arranged=arranged, sums=sums, totals=totals, couplings=couplings)
         _run("route", job)
@@ -138,9 +166,10 @@ class _Route(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weight, arranged, sums, totals, couplings = ctx.saved_tensors
+        weight, *kept = ctx.saved_tensors
+        arranged, sums, totals, couplings = map(_in_place, kept)
         shape, classes, iterations = ctx.sizes
-        w, of_capsules = weight.contiguous(), gradient.contiguous()
+        w, of_capsules = _in_rows(weight), _in_rows(gradient)
         job = _job(shape, w.shape[2], classes, iterations)
         of_inputs, of_weight, of_sums = w.new_empty(shape), torch.empty_like(w), torch.empty_like(sums)
         of_logits, carried = torch.empty_like(couplings), torch.empty_like(sums[0])
@@ -171,7 +200,17 @@ def _run(stage: str, job: _Job) -> None:
 
 def _lanes(*shape: int) -> Float[Tensor, "*shape lanes"]:
     """Room for vectors of the CPU."""
-    return torch.empty(*shape, _lane_count())
+    return torch.empty(*shape, _lane_count(), dtype=torch.float32, device="cpu")
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().resolve_neg()
+
+
+def _in_place(array: Tensor) -> Tensor:
+    """As vectors have to lie; what hooks of autograd have taken elsewhere meanwhile, and brought back, may lie otherwise."""
+    as_made = array.is_contiguous() and array.data_ptr() % ALIGNMENT == 0
+    return array if as_made else array.clone(memory_format=torch.contiguous_format)
 
 
 def _lane_count() -> int:

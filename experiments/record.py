@@ -16,6 +16,7 @@ def now() -> int:
 # tags of runs
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 COMMIT, CODE, VERSIONS, HARDWARE, STEPS = "git_commit", "code", "versions", "hardware", "steps"  # what trained a run, and how
+ROUTED = "routed"  # by which code on a CPU, and by which compiler, where that can change bits
 BEFORE = "before"  # those of its first epochs, where they were others
 KEY, SUPERSEDED = "journal", "superseded"
 LATER = "tested_later"  # on which further test sets, and by which commit

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from capsnet import further, interrupts
+from capsnet import agreement_native, further, interrupts
 from capsnet.data import Data, Split, read
 from capsnet.errors import InputError, brief
 from capsnet.files import replaced
@@ -39,6 +39,7 @@ from experiments.record import (
     GRID,
     HARDWARE,
     OTHER_R,
+    ROUTED,
     STEPS,
     TRIAL,
     TRIAL_STATE,
@@ -162,8 +163,12 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
 
 def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
-    steps = str(place.execution.settle(job.config, choose_device(place.device)))  # eager, compiled, ...
+    device = choose_device(place.device)
+    steps = str(place.execution.settle(job.config, device))  # eager, compiled, ...
     made_by = {COMMIT: git_commit(), CODE: code(), VERSIONS: versions(), HARDWARE: hardware(), STEPS: steps}
+    routed = agreement_native.told(job.config, device)
+    if routed:
+        made_by[ROUTED] = routed
     tags = {GRID: place.grid, CELL: job.cell, DIFFERING: " ".join(job.config.differing), **made_by}
     if job.trial:
         tags[TRIAL] = job.trial

@@ -8,14 +8,23 @@ import warnings
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from capsnet import agreement, agreement_native, native
 from capsnet.agreement import route
+from capsnet.config import RunConfig
 from capsnet.models import build
 from capsnet.program import export
 from capsnet.routing import dynamic
+
+
+def forget():
+    """As in another process."""
+    native.load.cache_clear()
+    native.version.cache_clear()
+
 
 ERROR = 5e-6
 """|difference| / |reference|; measured: 1e-6 of gradients after four passes."""
@@ -85,11 +94,11 @@ def test_with_vectors_of_either_size(capability, monkeypatch):
     if capability == "AVX512" and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("this CPU has no AVX-512")
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    native.load.cache_clear()
+    forget()
     assert agreement_native._lane_count() == {"AVX512": 16, "AVX2": 8}[capability]
     assert max(agreement_native.deviations().values()) < ERROR
     monkeypatch.undo()
-    native.load.cache_clear()
+    forget()
 
 
 def test_the_papers_network():
@@ -188,12 +197,37 @@ def test_large_votes_keep_capsules_and_gradients_finite():
     assert errors(found[:1], truth(leaves, 4)[:1])[0] < 1e-3
 
 
-def test_a_logit_far_below_the_others_counts_nothing():
-    """One input, two classes: all of it goes to the first, the second gets e^-1000 of it."""
-    inputs, weight = torch.ones(1, 1, 1), torch.tensor([[[1000.0, -1000.0, 0, 1e-3]]])
+@pytest.mark.parametrize("below", [0, 1e-3, 3, 12.5, 30, 80, 2000])
+def test_a_class_whose_logit_is_below_the_others_gets_that_much_less(below):
+    """One input, two classes: the second one's capsule tells its share, however small."""
+    inputs, weight = torch.ones(1, 1, 1), torch.tensor([[[below, 0, 0, 1e-3]]])
     capsules = agreement_native.route(inputs, weight, 2, 2)
     wanted = dynamic(weight.view(1, 1, 2, 2).double(), 2)
-    torch.testing.assert_close(capsules.double(), wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(capsules.double(), wanted, rtol=1e-4, atol=1e-37)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-4, 1e-2, 1, 1e2, 1e4, 1e8])
+def test_short_and_long_sums_are_squashed_and_have_their_gradients(size):
+    inputs, weight, bias, gradient = drawn(20, 10, 4, 5, 6)
+    leaves = inputs * size, weight, bias * 0, gradient
+    for mine, theirs in zip(answer(agreement_native.route, leaves, 1), truth(leaves, 1), strict=True):
+        assert float((mine - theirs).norm()) <= 1e-5 * float(theirs.norm())
+
+
+def beside(tensor):
+    """A copy that begins 4 bytes beyond where vectors may."""
+    room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype)[1:].view(tensor.shape)
+    return room.copy_(tensor)
+
+
+@pytest.mark.parametrize("moved", [beside, lambda tensor: tensor.transpose(0, 1).contiguous().transpose(0, 1)])
+def test_what_is_kept_may_be_moved_meanwhile(moved):
+    """As hooks do that keep activations elsewhere."""
+    leaves = drawn(20, 40, 4, 5, 6)
+    wanted = answer(agreement_native.route, leaves, 3)
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, moved):
+        found = answer(agreement_native.route, leaves, 3)
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize("iterations", [1, 3])
@@ -306,10 +340,10 @@ def test_where_it_computes_something_else_pytorchs_operations_do_it_and_it_is_sa
 @pytest.mark.usefixtures("undecided")
 def test_where_the_compiler_fails_it_is_said(monkeypatch):
     monkeypatch.setenv("CC", "false")
-    native.load.cache_clear()
+    forget()
     with pytest.warns(UserWarning, match="the C kernels of routing are not used on cpu: RuntimeError: false ended with 1"):
         assert not agreement_native.trusted()
-    native.load.cache_clear()
+    forget()
 
 
 @pytest.mark.usefixtures("undecided")
@@ -328,8 +362,89 @@ def test_a_launch_says_that_there_is_no_compiler_where_it_would_be_of_use(tiny, 
     (line,) = agreement_native.remarks([attended, routed], cpu)
     assert line.startswith("no C compiler was found (cc, gcc or clang)")
     assert agreement_native.remarks([routed], cuda) == agreement_native.remarks([attended], cpu) == []
+    others = {"squash": "half"}, {"none_of_the_above": True}, {"routing_gradient": "detached"}, {"routing_iterations": 1}
+    for changes in others:
+        assert agreement_native.remarks([tiny(**changes)], cpu) == [], "whose votes are made"
+    plain = RunConfig(model="cnn", loss="cross_entropy", reconstruction_weight=0.0)
+    assert agreement_native.remarks([plain], cpu) == []
     monkeypatch.setattr(native, "suits", lambda: False)
     assert agreement_native.remarks([routed], cpu) == []
+
+
+@pytest.mark.parametrize(
+    ("inputs", "weight", "classes", "bias"),
+    [
+        ((4, 100, 8), (90, 8, 40), 4, None),  # more inputs than matrices, as of larger images
+        ((4, 90, 8), (100, 8, 40), 4, None),
+        ((4, 90, 7), (90, 8, 40), 4, None),
+        ((4, 90, 8), (90, 8, 40), 3, None),
+        ((4, 90, 8), (90, 8, 40), 0, None),
+        ((90, 8), (90, 8, 40), 4, None),
+        ((4, 90, 8), (90, 8, 40), 4, (10,)),
+        ((4, 90, 8), (90, 8, 40), 4, (1, 10)),
+        ((4, 90, 8), (90, 8, 40), 4, (10, 4)),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_or_left_to_pytorch(inputs, weight, classes, bias):
+    given = torch.ones(inputs), torch.ones(weight), classes, 3
+    vector = None if bias is None else torch.ones(bias)
+    assert not agreement_native.supports(*given, vector)
+    with pytest.raises((ValueError, TypeCheckError), match=r"sizes don't fit: inputs|Type-check error"):  # the latter in tests
+        agreement_native.route(*given, vector)
+
+
+def test_one_iteration_and_other_precisions_are_left_to_pytorch():
+    inputs, weight, bias, _ = drawn(4, 9, 8, 4, 10)
+    assert agreement_native.supports(inputs, weight, 4, 3, bias)
+    assert not agreement_native.supports(inputs, weight, 4, 1, bias)
+    assert not agreement_native.supports(inputs, weight, 4, 3, bias.double())
+    assert not agreement_native.supports(inputs, weight.double(), 4, 3, bias)
+
+
+def test_the_default_type_of_numbers_is_no_matter():
+    leaves = drawn(20, 40, 4, 5, 6)
+    wanted = answer(agreement_native.route, leaves, 3)
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            found, off = answer(agreement_native.route, leaves, 3), max(agreement_native.deviations().values())
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert off < ERROR
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, wanted, strict=True))
+
+
+def test_negated_views_are_read_as_they_are():
+    inputs, weight, _, _ = drawn(4, 9, 8, 4, 10)
+    wanted = agreement_native.route(-inputs, weight, 4, 3)
+    assert torch.equal(agreement_native.route(torch._neg_view(inputs), weight, 4, 3), wanted)
+
+
+@pytest.mark.usefixtures("undecided")
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_an_evaluation_may_be_the_first_to_ask_and_no_generator_moves(mode):
+    before = torch.get_rng_state()
+    with mode():
+        assert agreement_native.trusted()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_threads_share_large_work_and_chunks_are_for_many(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    large = agreement_native._job(torch.Size((128, 1152, 8)), 160, 10, 3)
+    small = agreement_native._job(torch.Size((5, 7, 3)), 24, 4, 3)
+    assert (large.threads, small.threads, small.chunks) == (7, 1, 1)
+    assert large.chunks * large.blocks >= 64
+    assert large.count // large.chunks >= 64
+
+
+def test_a_run_can_tell_what_routes_it(tiny, monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert agreement_native.told(tiny(), cpu) == f"in C, {native.version()}"
+    assert agreement_native.told(tiny(), cuda) == agreement_native.told(tiny(routing_iterations=1), cpu) == ""
+    monkeypatch.setattr(agreement_native, "trusted", lambda: False)
+    assert agreement_native.told(tiny(), cpu) == "PyTorch's operations"
 
 
 def test_no_iteration_is_refused():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from capsnet import native
 
@@ -16,67 +17,106 @@ SOURCE = "#include <stdint.h>\nint64_t answer(void) { return %d; }\n"
 def source(tmp_path):
     if not native.suits() or not native.compiler():
         pytest.skip("there is no C compiler, or none for this CPU")
-    native.load.cache_clear()
+    forget()
     path = tmp_path / "package" / "thing.c"
     path.parent.mkdir()
     path.write_text(SOURCE % 42)
     yield path
+    forget()
+
+
+def forget():
+    """As in another process."""
     native.load.cache_clear()
+    if hasattr(native.version, "cache_clear"):
+        native.version.cache_clear()
 
 
 def answer(source):
-    native.load.cache_clear()  # as in another process
+    forget()
     return native.load(source).answer()
 
 
-def commands(monkeypatch):
-    """What is run from here on."""
+def compiled(monkeypatch):
+    """What is compiled from here on."""
     asked = []
-    run = subprocess.run
-    monkeypatch.setattr(subprocess, "run", lambda command, **options: asked.append(command) or run(command, **options))
+    really = native._compile
+    monkeypatch.setattr(native, "_compile", lambda *given: asked.append(given) or really(*given))
     return asked
 
 
 def test_it_is_compiled_at_its_first_use_and_kept_beside_what_python_keeps(source, monkeypatch):
-    asked = commands(monkeypatch)
+    asked = compiled(monkeypatch)
     assert [answer(source), answer(source)] == [42, 42]
     assert len(asked) == 1
     (kept,) = (source.parent / "__pycache__").iterdir()
     assert kept.suffix == ".so"
 
 
-@pytest.mark.parametrize("change", ["source", "flags", "compiler"])
+@pytest.mark.parametrize("change", ["source", "flags", "compiler", "version"])
 def test_where_something_changes_it_is_compiled_anew(source, change, monkeypatch):
     assert answer(source) == 42
     if change == "source":
         source.write_text(SOURCE % 43)
     elif change == "flags":
         monkeypatch.setattr(native, "FLAGS", (*native.FLAGS, "-g"))
-    else:
+    elif change == "compiler":
         monkeypatch.setenv("CC", f"{shutil.which(native.compiler()[0])} -DANOTHER")
-    asked = commands(monkeypatch)
+    else:
+        monkeypatch.setattr(native, "version", lambda: "gcc 99 for AVX2")
+    asked = compiled(monkeypatch)
     assert answer(source) == (43 if change == "source" else 42)
     assert len(asked) == 1
 
 
-def test_where_nothing_can_be_written_each_process_has_its_own(source, monkeypatch):
-    """Root may write anywhere, but not into a file."""
-    (source.parent / "__pycache__").touch()
-    asked = commands(monkeypatch)
+def test_the_version_is_the_compilers():
+    said = subprocess.run([*native.compiler(), "--version"], capture_output=True, text=True, check=True).stdout
+    assert native.version() == f"{said.splitlines()[0]} for {torch.backends.cpu.get_cpu_capability()}"
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "changed"])
+def test_a_library_that_was_damaged_is_compiled_anew(source, damage):
+    assert answer(source) == 42
+    (kept,) = (source.parent / "__pycache__").iterdir()
+    content = kept.read_bytes()
+    kept.unlink()  # this process has it open
+    kept.write_bytes({"empty": b"", "cut": content[:4096], "changed": content[:-1] + b"x"}[damage])
+    assert answer(source) == 42
+    assert kept.read_bytes() == content
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "nothing may be written"])
+def test_where_nothing_can_be_written_each_process_has_its_own(source, obstacle, monkeypatch):
+    """Root may write anywhere, but not into a file; elsewhere the system refuses."""
+    folder = source.parent / "__pycache__"
+    if obstacle == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        monkeypatch.setattr(native, "replaced", lambda path: open(path / "no", "w"))  # noqa: SIM115
+    asked = compiled(monkeypatch)
     assert [answer(source), answer(source)] == [42, 42]
     assert len(asked) == 2
 
 
-def test_what_the_compiler_says_is_told(source, monkeypatch):
+def test_what_the_compiler_says_is_told(source):
     source.write_text("int answer(void) { return nothing; }\n")
     with pytest.raises(RuntimeError, match=r"ended with 1: .*thing.c:1:\d+: error: .*nothing.* undeclared"):
         native.load(source)
-    assert not list((source.parent / "__pycache__").iterdir()), "no half of a file"
+    assert not (source.parent / "__pycache__").exists(), "no half of a file"
 
 
-def test_a_compiler_that_is_not_there(source, monkeypatch):
-    monkeypatch.setenv("CC", "no-such-compiler -v")
-    with pytest.raises(FileNotFoundError, match="no-such-compiler"):
+@pytest.mark.parametrize("command", ["no-such-compiler -v", "'without an end"])
+def test_a_compiler_that_is_not_there(source, command, monkeypatch):
+    monkeypatch.setenv("CC", command)
+    native.version.cache_clear()
+    with pytest.raises(FileNotFoundError, match=command.split()[0]):
+        native.load(source)
+
+
+def test_a_compiler_that_makes_nothing(source, monkeypatch):
+    monkeypatch.setenv("CC", "true")
+    with pytest.raises(RuntimeError, match="true ended with 0: it made nothing"):
         native.load(source)
 
 

@@ -94,6 +94,14 @@ def test_a_run_that_other_code_began_stays_one_of_other_code(tmp_path: Path, mon
     assert is_of_other_code(tags, "here", "digest") == other
 
 
+@pytest.mark.parametrize(("now", "told"), [("PyTorch's operations", True), ("in C, gcc 1 for AVX2", False), ("", False)])
+def test_a_run_that_another_compiler_began_says_so(tmp_path: Path, monkeypatch, now, told) -> None:
+    monkeypatch.setattr(worker.agreement_native, "told", lambda *_: now)
+    tags = begun_again(tmp_path / "j", {"git_commit": "here", "routed": "in C, gcc 1 for AVX2"}, monkeypatch)
+    assert tags["routed"] == now or not now
+    assert ("routed in C, gcc 1 for AVX2" in tags.get("before", "")) == told
+
+
 @pytest.mark.parametrize(("changed", "marked"), [({"train_loss": 2.0}, True), ({"time": 9, "seconds": 2.0}, False)])
 def test_an_epoch_of_which_other_bits_came_is_marked_and_keeps_its_first_line(tmp_path: Path, changed, marked) -> None:
     journal, config = Journal(tmp_path / "j"), config_of(ONE)
