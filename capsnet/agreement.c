@@ -74,7 +74,8 @@ static inline lanes choose(integers condition, lanes yes, lanes no) {
     return (lanes)((condition & (integers)yes) | (~condition & (integers)no));
 }
 
-/* e^x for x <= 0, to 2 units in the last place: 2^n times a polynomial (Cephes' expf). What is not a number stays so. */
+/* e^x for x <= 0: 2^n times a polynomial (Cephes' expf), to 2 units in the last place; below -87 it is 0. What is not a number
+   stays so. */
 static inline lanes exponential(lanes x) {
     const lanes zero = {0};
     integers tiny = x < -87.0f;
