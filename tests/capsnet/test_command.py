@@ -54,6 +54,11 @@ def process(*arguments, code=None):
     )
 
 
+def besides(err):
+    """What is said on stderr besides the note that a machine has no C compiler."""
+    return "".join(line for line in err.splitlines(keepends=True) if not line.startswith("note: no C compiler was found"))
+
+
 def test_help_answers_within_a_second_without_torch():
     """Processor time, because the machine may be busy: the best of five."""
     for _ in range(5):
@@ -95,7 +100,7 @@ def test_help_and_refused_flags_import_no_torch():
 def test_a_process_trains_and_tells_in_plain_lines(tiny_flags):
     done = process(*tiny_flags, "--log-interval", 2)
     assert done.returncode == 0
-    assert done.stderr == ""
+    assert besides(done.stderr) == ""
     head, *middle, test = done.stdout.splitlines()
     assert head == "digits: 100 training, 60 validation, 360 test images; 11,944 parameters; on cpu, steps eager"
     patterns = [STEP.format(1, 2), STEP.format(1, 4), EPOCH.format(1), STEP.format(2, 2), STEP.format(2, 4), EPOCH.format(2)]
@@ -357,7 +362,7 @@ def test_ctrl_c_ends_with_code_130_and_no_traceback(command, tiny_flags, monkeyp
     monkeypatch.setattr(capsnet.training, "evaluate", stop)
     code, _, err = command(*tiny_flags)
     assert code == 130
-    assert err == "stopped: by Ctrl-C\n"
+    assert besides(err) == "stopped: by Ctrl-C\n"
 
 
 def test_a_terminal_shows_a_bar_with_loss_error_and_time_left(command, tiny_flags, monkeypatch, tmp_path):
@@ -437,4 +442,4 @@ def test_a_reader_that_goes_away_ends_it_as_sigpipe_does(tiny_flags):
     flags = shlex.join(map(str, [*tiny_flags, "--log-interval", 1, "--epochs", 30]))
     pipe = f"{sys.executable} -m capsnet {flags} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", pipe], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (done.returncode, besides(done.stderr)) == (141, "")

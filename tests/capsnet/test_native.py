@@ -69,6 +69,7 @@ def test_where_something_changes_it_is_compiled_anew(source, change, monkeypatch
     assert len(asked) == 1
 
 
+@pytest.mark.usefixtures("source")
 def test_the_version_is_the_compilers():
     said = subprocess.run([*native.compiler(), "--version"], capture_output=True, text=True, check=True).stdout
     assert native.version() == f"{said.splitlines()[0]} for {torch.backends.cpu.get_cpu_capability()}"
