@@ -16,16 +16,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from capsnet import native
+from capsnet import agreement_check, native
 from capsnet.config import RunConfig
-from capsnet.kernels import accepted, fault_of, relative_errors
-from capsnet.routing import dynamic
+from capsnet.kernels import accepted, fault_of
+from capsnet.routing import dynamic, routing_of
 
 SOURCE = Path(__file__).with_name("agreement.c")
 BOUND = 5e-5
 """|answer - truth| / |truth| of what is trusted; measured: 1e-6."""
 
-THREADED = 2**20  # multiplications of a pass: for fewer, waking threads takes longer than what they would save
+THREADED = 2**20  # multiplications of a pass: for fewer, a second thread saved a tenth of 0.2 ms
 ALIGNMENT = 64  # bytes: of the longest vectors; PyTorch's own arrays have it
 SHARES = 64  # of the work of a pass, for threads to take
 LEAST = 64  # inputs to a share: a sum of fewer is not worth having a place of its own
@@ -91,39 +91,19 @@ def told(config: RunConfig, device: torch.device) -> str:
 
 def _routed(config: RunConfig) -> bool:
     """Whether its network can be routed here: capsules by agreement, as in the paper."""
-    if "routing" in config.network.unread or config.routing != "dynamic" or config.routing_iterations == 1:
+    if "routing" in config.network.unread or config.routing_iterations == 1:
         return False
-    return config.squash == "paper" and config.routing_gradient == "full" and not config.none_of_the_above
+    return routing_of(config, 1, 1) is dynamic  # with nothing of it changed
 
 
 def deviations() -> dict[str, float]:
-    """What ``route`` gives for random inputs, against votes and ``dynamic`` in float64: |answer - truth| / |truth| of each."""
+    """How far ``route`` is off for each of the sizes."""
     return {
         f"{name} of {sizes}, r={iterations}": error
         for sizes in CHECKED
         for iterations in (2, 3)
-        for name, error in _deviations(sizes, iterations).items()
+        for name, error in agreement_check.deviations(route, sizes, iterations).items()
     }
-
-
-@torch.inference_mode(False)  # an evaluation may be the first to ask
-def _deviations(sizes: tuple[int, int, int, int, int], iterations: int) -> dict[str, float]:
-    batch, count, input_dim, classes, dim = sizes
-    generator = torch.Generator().manual_seed(sum(sizes))
-    shapes = {"inputs": (batch, count, input_dim), "weight": (count, input_dim, classes * dim), "bias": (classes, dim)}
-    numbers: dict[str, Any] = {"generator": generator, "dtype": torch.float32, "device": "cpu"}
-    leaves = {name: torch.randn(shape, **numbers) for name, shape in shapes.items()}
-    leaves["weight"] *= 0.3
-    gradient = torch.randn(batch, classes, dim, **numbers)
-    exact = {name: leaf.double().requires_grad_() for name, leaf in leaves.items()}
-    with torch.enable_grad():
-        u, weight, bias = (leaf.requires_grad_() for leaf in leaves.values())
-        capsules = route(u, weight, classes, iterations, bias)
-        answers = [capsules, *torch.autograd.grad(capsules, list(leaves.values()), gradient)]
-        votes = torch.einsum("bie,iek->bik", exact["inputs"], exact["weight"]).unflatten(2, (classes, dim))
-        truth = dynamic(votes, iterations, exact["bias"])
-        truths = [truth, *torch.autograd.grad(truth, list(exact.values()), gradient.double())]
-    return relative_errors(("capsules", *leaves), answers, truths)
 
 
 def route(

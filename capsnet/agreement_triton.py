@@ -36,9 +36,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from capsnet import agreement_check
 from capsnet.agreement_launches import Launch, Shape, alike
-from capsnet.kernels import accepted, fault_of, relative_errors, run_on
-from capsnet.routing import dynamic
+from capsnet.kernels import accepted, fault_of, run_on
 
 BOUNDS = {torch.float32: 5e-5, torch.bfloat16: 1e-2}
 
@@ -101,36 +101,11 @@ def self_check(device: torch.device, sizes: tuple[int, int, int, int, int], prec
     return fault_of(found, BOUNDS[precision])
 
 
-@torch.inference_mode(False)  # an evaluation may be the first to ask
 def deviations(
     device: torch.device, sizes: tuple[int, int, int, int, int], iterations: int, biased: bool, precision: torch.dtype
 ) -> dict[str, float]:
-    """What ``route`` gives for random inputs, against votes and ``dynamic`` in float64: |answer - truth| / |truth| of each.
-
-    Args:
-        sizes: batch, inputs, input_dim, classes, dim.
-        iterations, biased: of the routing.
-        precision: of inputs, weight and bias.
-        device: of ``route``; the truth is found on the CPU.
-    """
-    batch, count, input_dim, classes, dim = sizes
-    generator = torch.Generator().manual_seed(sum(sizes) + iterations)
-    shapes = {"inputs": (batch, count, input_dim), "weight": (count, input_dim, classes * dim), "bias": (classes, dim)}
-    values = {name: torch.randn(shape, generator=generator).to(precision) for name, shape in shapes.items()}
-    values["weight"] *= 0.3
-    if not biased:
-        del values["bias"]
-    gradient = torch.randn(batch, classes, dim, generator=generator)
-
-    leaves = {name: value.to(device).requires_grad_() for name, value in values.items()}
-    with torch.enable_grad():
-        capsules = route(leaves["inputs"], leaves["weight"], classes, iterations, leaves.get("bias"))
-        answers = [capsules, *torch.autograd.grad(capsules, list(leaves.values()), gradient.to(device))]
-        exact = {name: value.double().requires_grad_() for name, value in values.items()}
-        votes = torch.einsum("bie,iek->bik", exact["inputs"], exact["weight"]).unflatten(2, (classes, dim))
-        truth = dynamic(votes, iterations, exact.get("bias"))
-        truths = [truth, *torch.autograd.grad(truth, list(exact.values()), gradient.double())]
-    return relative_errors(("capsules", *leaves), answers, truths)
+    """How far ``route`` is off, as :func:`capsnet.agreement_check.deviations` has it."""
+    return agreement_check.deviations(route, sizes, iterations, biased, precision, device)
 
 
 def _run(kernel: Any, launch: Launch, *arguments: Tensor | None, **sizes: int) -> None:
