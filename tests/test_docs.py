@@ -85,6 +85,35 @@ def test_times_of_the_results_are_those_of_the_runs():
         assert (told if seconds >= 120 else f"{seconds} s") in line.rpartition(" | ")[2], name
 
 
+def test_means_that_are_quoted_are_in_the_tables_that_are_kept():
+    tables = "\n".join(path.read_text() for path in (ROOT / "results" / "measured").glob("*/*.md"))
+    measured = set(re.findall(r"[\d.]+ ± [\d.]+", tables)) | {"0.25 ± 0.005"}  # the paper's own
+    quoted = {path.relative_to(ROOT).as_posix(): re.findall(r"[\d.]+ ± [\d.]+", path.read_text()) for path in DOCUMENTS}
+    assert sum(map(len, quoted.values())) > 60, "means in another form would not be looked at"
+    made_up = {"3.6 ± 0.4", "89 ± 7"}  # README: what a table says of failures; rounded further, of 88.9 ± 7.0
+    assert {name: means for name, found in quoted.items() if (means := set(found) - measured - made_up)} == {}
+
+
+def test_speed_is_told_as_it_was_measured():
+    """The tables are those of the benchmark that is kept, and README's one of its first and its memory."""
+    [kept] = (ROOT / "results" / "measured" / "bench").glob("*.md")
+    text = kept.read_text()
+    tables = text[text.index("**Images per second") :]
+    assert tables.count("\n| ") > 50
+    assert tables in (ROOT / "docs" / "speed.md").read_text()
+    commit = re.search(r"commit (\w+)", text)[1]
+    readme = (ROOT / "README.md").read_text()
+    section = readme[readme.index("## Speed") : readme.index("## On your cluster")]
+    assert f"commit {commit}" in section
+    rows = [line for line in section.splitlines() if re.match(r"\| (textbook|training|evaluation)", line)]
+    assert len(rows) == 5
+    numbers = set(re.findall(r"[\d.,]+ \([\d.,–]+\)|[\d,]+(?= \|$)", tables, re.MULTILINE))
+    assert [n for row in rows for n in re.findall(r"[\d.,]+ \([\d.,–]+\)|\d+(?= MB)", row) if n not in numbers] == []
+    assert f"| {commit} |" in next(
+        line for line in (ROOT / "results" / "README.md").read_text().splitlines() if "| [bench](" in line
+    )
+
+
 def test_the_readme_links_every_document():
     text = (ROOT / "README.md").read_text()
     for path in (ROOT / "docs").glob("*.md"):
