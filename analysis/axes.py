@@ -50,7 +50,8 @@ def varying(runs: pd.DataFrame) -> list[str]:
     """
     if runs.empty:
         raise InputError("the experiment has no run, so there is nothing to make a table or a plot of")
-    return [field for field in _several(runs) if field not in dictated(runs)]
+    by_others = dictated(runs)
+    return [field for field in _several(runs) if field not in by_others]
 
 
 def dictated(runs: pd.DataFrame) -> dict[str, tuple[str, ...]]:
@@ -129,5 +130,6 @@ def constants(runs: pd.DataFrame) -> dict[str, Any]:
 
     Further test sets have tables of their own, which name them.
     """
-    values = {field: runs[field].iloc[0] for field in FIELDS if field not in (*_several(runs), "seed", "test_sets")}
+    others = {*_several(runs), "seed", "test_sets"}
+    values = {field: runs[field].iloc[0] for field in FIELDS if field not in others}
     return {k: v for k, v in values.items() if k in ALWAYS_TOLD or not is_default(k, v)}

@@ -15,7 +15,7 @@ from analysis.formats import Table
 from analysis.runs import numbered
 from analysis.statistics import t_interval
 from analysis.wording import mean_text, partly
-from capsnet.diagnostics import SILENT
+from capsnet.metrics import SILENT
 from capsnet.registry import DATASETS
 
 HEADERS = {

@@ -19,8 +19,8 @@ from experiments.record import FURTHER
 
 def tested(cells: Sequence[Cell]) -> dict[str, str]:
     """Further test set -> its column in the table of runs, of those on which a run was tested."""
-    found = {str(name) for cell in cells for name in cell.runs if cell.runs[name].notna().any()}
-    names = {name.removeprefix(FURTHER) for name in found if name.startswith(FURTHER)}
+    columns = ((cell.runs, str(name)) for cell in cells for name in cell.runs if str(name).startswith(FURTHER))
+    names = {name.removeprefix(FURTHER) for runs, name in columns if runs[name].notna().any()}
     return {name: f"{FURTHER}{name}" for name in test_sets.in_order(filter(test_sets.is_known, names))}
 
 

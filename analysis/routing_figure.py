@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.style import COLUMN, note, save, scale, style
 from analysis.trained import Trained
 from capsnet.data import Split
-from capsnet.diagnostics import SILENT, Diagnosis, diagnose
+from capsnet.diagnostics import Diagnosis, diagnose
+from capsnet.metrics import SILENT
 
 MOST = 10_000  # test images, the first: MNIST's all; MultiMNIST's 100,000 pairs would take a CPU an hour
 PASSES = 5  # followed at least where there is routing: the paper tells of the fifth

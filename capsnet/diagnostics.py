@@ -13,13 +13,10 @@ from torch import Tensor
 from capsnet.data import Split
 from capsnet.errors import InputError
 from capsnet.layers import ClassCaps, Routing, RoutingModule, Squash, squash
+from capsnet.metrics import SILENT
 from capsnet.models import CapsuleNetwork, Network, lengths
 from capsnet.precision import exact, full
 from capsnet.routing import OneSum, dynamic, shares, uniform
-
-SILENT = 0.1
-"""A capsule that is not longer than this on any image is dead. It is m- of the margin loss: a length is the probability that
-what the capsule stands for is there, and up to this one the loss takes it for absent. A squashed vector has it at |s| = 1/3."""
 
 NONE = torch.zeros(0, dtype=torch.float64)
 BATCH = 100  # images whose votes are held at once: 74 MB of the paper's network, three times that with copies

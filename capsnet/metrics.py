@@ -1,10 +1,14 @@
-"""What is known of one epoch of training. It imports no torch: those who only read it need none."""
+"""What is known of one epoch of training, and of capsules. It imports no torch: those who only read it need none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 LISTS = {"logit_changes": "logit_change", "hidden_lengths": "hidden_length"}
 """Metrics that are several numbers, and what one of them is called, with its place behind it, from 1."""
+
+SILENT = 0.1
+"""A capsule that is not longer than this on any image is dead. It is m- of the margin loss: a length is the probability that
+what the capsule stands for is there, and up to this one the loss takes it for absent. A squashed vector has it at |s| = 1/3."""
 
 
 @dataclass(frozen=True)

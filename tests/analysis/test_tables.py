@@ -1,6 +1,8 @@
 """Tables against ones worked out by hand."""
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -35,6 +37,11 @@ def write(runs, folder):
 
 def shuffled(frame, seed):
     return frame.sample(frac=1, random_state=seed).reset_index(drop=True)
+
+
+def test_tables_plots_and_the_report_need_no_torch():
+    code = "import sys, analysis.tables, analysis.plots, analysis.report, analysis.mistakes\nassert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- digits

@@ -9,9 +9,10 @@ import torch
 from capsnet import diagnostics
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
-from capsnet.diagnostics import SILENT, diagnose, passes
+from capsnet.diagnostics import diagnose, passes
 from capsnet.errors import InputError
 from capsnet.layers import squash_efficient
+from capsnet.metrics import SILENT
 from capsnet.models import build, lengths
 from capsnet.routing import dynamic, uniform
 from capsnet.routings import ROUTINGS
