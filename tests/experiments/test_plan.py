@@ -238,6 +238,7 @@ def test_a_plan_says_what_its_seeds_can_show_in_a_table_of_several_differences(
 FEW = {  # why a shipped grid has fewer seeds than its cells need to be told from a reference
     "paper": "its axes of two values each can be claimed",
     "mnist-small": "its axes of two values each can be claimed",
+    "mnist-cells": "its axes of two values each can be claimed",
     "reconstruction": "six seeds can't tell four cells apart",
     "table1-small": "of which nothing can be claimed",
 }
