@@ -11,7 +11,7 @@ from analysis.axes import axes_read, constants, dictated
 from analysis.cells import Cell, outcomes
 from analysis.fields import legend, name_of, named, text_of, value_text
 from analysis.published import Published
-from analysis.where import beside_the_grid
+from analysis.where import beside_the_grid, told
 
 if TYPE_CHECKING:
     from analysis.comparisons import Comparisons
@@ -140,7 +140,7 @@ def _filter(runs: pd.DataFrame) -> list[str]:
     """What the runs were chosen by."""
     if not (where := runs.attrs.get("where")):
         return []
-    return [f"only those with {' and '.join(where)}, which leaves out {runs.attrs['left_out']}"]
+    return [f"only those with {told(where)}, which leaves out {runs.attrs['left_out']}"]
 
 
 def slug(runs: pd.DataFrame) -> str:

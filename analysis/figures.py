@@ -62,6 +62,16 @@ def write(trained: Trained, data: Data, folder: Path, image: int | None = None) 
     return [path for make in pictures for path in make(trained, data.test, folder)]
 
 
+def write_corruptions(trained: Trained, data: Data, folder: Path) -> list[Path]:
+    """Of these figures the one of further test images alone.
+
+    Raises:
+        InputError: the data are not those of the run.
+    """
+    trained.check_data(data)
+    return corruptions(trained, data.test, folder)
+
+
 def reconstructions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     """Figure 3: test images above their reconstructions, failures included (:func:`examples` says which).
 

@@ -1,8 +1,9 @@
 """``python -m analysis figures``: pictures of what one network learned, on disk and in its run in MLflow."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from analysis.places import folder_name
-from capsnet import terminal
+from capsnet import terminal, test_sets
 from capsnet.errors import InputError
 
 if TYPE_CHECKING:  # it takes seconds
+    from analysis.trained import Trained
+    from capsnet.data import Data
     from experiments.record import TrackedRun
     from experiments.tracking import Store
 
@@ -67,13 +70,14 @@ class Figures:
 
 def main(command: Figures) -> int:
     """Make the figures of the run, log them to it, and say where they are."""
+    from analysis import figures
     from analysis.trained import choose_all
     from capsnet.data import default_folder
 
     for store, run in choose_all(command.run_id, command.experiment, command.mlruns):
         folder = command.results / folder_name(store.name)
         try:
-            paths = _drawn(store, run, command.data or default_folder(), folder, command.image)
+            paths = _drawn(store, run, command.data or default_folder(), folder, partial(figures.write, image=command.image))
         except OSError as error:
             raise InputError(f"the figures can't be written to {folder}: {error}; --results names another folder") from None
         for path in paths:
@@ -85,6 +89,8 @@ def main(command: Figures) -> int:
 def make(run_id: str, mlruns: Path, data: Path, results: Path) -> list[Path]:
     """The figures of a finished run as part of an experiment's results; those that are there already are left as they are.
 
+    That of corrupted images is drawn anew: the run may have been tested on more since.
+
     Args:
         run_id: of a finished run.
         mlruns: folder of the tracking database.
@@ -94,22 +100,29 @@ def make(run_id: str, mlruns: Path, data: Path, results: Path) -> list[Path]:
     Raises:
         InputError: the run's files or its data set are gone.
     """
+    from analysis import figures
+    from analysis.trained import tested
     from experiments import catalog
 
-    if there := sorted(_place(results, run_id).glob("[!.]*")):
+    store, run = catalog.holding(run_id, mlruns)
+    there = sorted(_place(results, run_id).glob("[!.]*"))
+    if not there:
+        return _drawn(store, run, data, results, figures.write)
+    if not any(map(test_sets.corruption, tested(run))):
         return there
-    return _drawn(*catalog.holding(run_id, mlruns), data, results)
+    return sorted({*there, *_drawn(store, run, data, results, figures.write_corruptions)})
 
 
 def _place(results: Path, run_id: str) -> Path:
     return results / "figures" / run_id[:SHORT]
 
 
-def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path, image: int | None = None) -> list[Path]:
-    """The figures, drawn and logged: all or none, so that those that are there are whole."""
+def _drawn(
+    store: "Store", run: "TrackedRun", data: Path, results: Path, write: "Callable[[Trained, Data, Path], list[Path]]"
+) -> list[Path]:
+    """What is written of the run, drawn and logged: all or nothing, so that figures that are there are whole."""
     import torch
 
-    from analysis import figures
     from analysis.trained import Trained
     from capsnet.data import read
 
@@ -123,7 +136,7 @@ def _drawn(store: "Store", run: "TrackedRun", data: Path, results: Path, image: 
         with terminal.console.status(
             "drawing; to follow routing on all test images takes a CPU minutes for the full-size network"
         ):
-            paths = figures.write(trained, found, Path(drawn), image)
+            paths = write(trained, found, Path(drawn))
         folder.mkdir(exist_ok=True)
         paths = [path.replace(folder / path.name) for path in paths]
     if trained.without_decoder:

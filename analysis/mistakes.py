@@ -15,7 +15,18 @@ from analysis import heat
 from analysis.cells import dataset_of
 from analysis.comparisons import Comparisons, Images
 from analysis.pooled import NO_PREDICTIONS, Seen, answers_to, classes_beside, most_mistaken, seen
-from analysis.style import COLOURS, LINE, PAGE, SEQUENTIAL, SMALL, NothingToDrawError, by_dataset, wrapped, write_all
+from analysis.style import (
+    COLOURS,
+    LINE,
+    PAGE,
+    SEQUENTIAL,
+    SMALL,
+    NothingToDrawError,
+    by_dataset,
+    shown_channels,
+    wrapped,
+    write_all,
+)
 from analysis.wording import class_text, classes_text, setting_text
 
 ACROSS, DOWN = 5, 3  # test images on a page
@@ -148,8 +159,8 @@ def _note(group: Seen, count: int) -> str:
 
 
 def _pixels(panel: Axes, image: ndarray) -> None:
-    """An image [channels, height, width], bytes or in [0, 1]; a stereo pair in red and the two other colours."""
-    shown = image[0] if len(image) == 1 else image[[0, 1, 1] if len(image) == 2 else slice(None)].transpose(1, 2, 0)
+    """An image [channels, height, width], bytes or in [0, 1]."""
+    shown = image[0] if len(image) == 1 else image[shown_channels(len(image))].transpose(1, 2, 0)
     panel.imshow(shown, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, interpolation="nearest")
     panel.grid(visible=False)
     panel.set_xticks([])

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from analysis.style import COLUMN
+from analysis.style import COLUMN, shown_channels
 
 ACROSS = 6  # columns of a line of examples: three numbers in 7 pt are as wide as a sixth of a column
 Example = TypeVar("Example")
@@ -19,10 +19,10 @@ Example = TypeVar("Example")
 def mosaic(tiles: Float[Tensor, "rows columns channels height width"]) -> UInt8[np.ndarray, "down across 3"]:
     """One picture of all tiles, with white lines between them; each pixel is there once.
 
-    Of two channels, the first is red and the second the other two colours, as pictures of a stereo pair are printed.
+    :func:`analysis.style.shown_channels` says which channels those of many are.
     """
     rows, columns, channels, height, width = tiles.shape
-    tiles = tiles[:, :, [0, 1, 1]] if channels == 2 else tiles
+    tiles = tiles[:, :, shown_channels(channels)]
     gap = _gap(width)
     canvas = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, dtype=np.uint8)
     pixels = (tiles.clamp(0, 1) * 255).round().byte().movedim(2, 4).numpy()

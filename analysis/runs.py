@@ -35,7 +35,7 @@ from experiments.record import (
     r_of,
 )
 from experiments.sources import Grid
-from experiments.tracking import Store
+from experiments.tracking import ANALYSES, Store
 
 CURVES = tuple(each.name for each in fields(EpochMetrics) if each.name not in ("epoch", "time", *LISTS))
 LAST = (  # whose last value is in a run's row
@@ -47,7 +47,6 @@ DATA = "data_sha256"  # of the data set; what further test sets were is in Runs.
 THEN = " then "  # between digests of code that trained a run one after the other
 STATUS = {"new": "planned", "interrupted": "killed", "finished": "finished", "running": "running"}
 TYPES: dict[Any, str] = {int: "int64", float: "float64", bool: "bool"}  # of a field; all else is text
-COMMANDS = ("figures", "compare")  # of python -m analysis, which takes any other word for an experiment
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
         if store is None:
             there = catalog.names(folder)
             nothing = f"no experiment {name!r}: nothing is launched yet"
-            meant = get_close_matches(name, COMMANDS, n=1)
+            meant = get_close_matches(name, ANALYSES, n=1)
             command = f"; or did you mean the command {terminal.called(f'python -m analysis {meant[0]}')}?" if meant else ""
             raise InputError((unknown("experiment", name, there) if there else nothing) + command)
         stores[name] = store

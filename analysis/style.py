@@ -159,6 +159,14 @@ def luminance(colour: Any) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def shown_channels(channels: int) -> list[int]:
+    """Which of so many channels are red, green and blue.
+
+    One is grey. Of two the second is both others, as stereo pairs are printed; of more than three the first three are shown.
+    """
+    return {1: [0], 2: [0, 1, 1]}.get(channels, [0, 1, 2])
+
+
 def scale(panels: Sequence[Axes], values: ArrayLike, *, which: str = "y") -> None:
     """Make an axis logarithmic if the values span a factor of ten, and linear around zero if they reach it."""
     array = np.asarray(values, dtype=float)

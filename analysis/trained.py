@@ -78,9 +78,7 @@ class Trained:
                 f"({brief(error, 120)})"
             ) from None
         digest = run.data[0][1] if run.data else ""
-        names = (name.removeprefix(FURTHER) for name in run.metrics if name.startswith(FURTHER))
-        tested = tuple(test_sets.in_order(filter(test_sets.is_known, names)))
-        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"], digest, tested)
+        return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"], digest, tested(run))
 
     def check_data(self, data: Data) -> None:
         """Raise an InputError if it is another edition of the data set than the run's: its pixels are not what the run saw."""
@@ -133,6 +131,12 @@ class Trained:
         if "reconstruction_weight" in self.config.network.unread:
             return f"run {self.run_id} is of model {self.config.model}, which has no decoder"
         return f"run {self.run_id} was trained without reconstruction (reconstruction_weight 0), so it has no decoder"
+
+
+def tested(run: "TrackedRun") -> tuple[str, ...]:
+    """The further test sets that a run was tested on, whenever that was."""
+    names = (name.removeprefix(FURTHER) for name in run.metrics if name.startswith(FURTHER))
+    return tuple(test_sets.in_order(filter(test_sets.is_known, names)))
 
 
 def choose(run_id: str, experiment: str, folder: Path) -> "tuple[Store, TrackedRun]":

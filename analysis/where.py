@@ -54,6 +54,18 @@ def chosen(where: Sequence[str], frame: pd.DataFrame) -> "pd.Series[bool]":
     return chosen
 
 
+def told(where: Sequence[str]) -> str:
+    """The conditions in a sentence: of several values of a column a run has one, and all else holds together."""
+    together: dict[object, list[str]] = {}
+    for text in where:
+        found = CONDITION.fullmatch(text)
+        assert found, "they have chosen runs"
+        column, compared, _ = found.groups()
+        together.setdefault(FIELD_OF.get(column, column) if compared == "=" else text, []).append(text)
+    either = [" or ".join(each) for each in together.values()]
+    return " and ".join(f"({each})" if " or " in each and len(either) > 1 else each for each in either)
+
+
 def _numbers(condition: str, column: str, text: str, there: "pd.Series[Any]") -> "tuple[pd.Series[Any], float]":
     """A column's values and a number, to be compared by size; nothing compares with a value that is missing.
 

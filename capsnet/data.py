@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -32,8 +33,14 @@ class Split:
 
     @classmethod
     def of(cls, arrays: Arrays, device: torch.device) -> "Split":
-        """A loader's arrays on the device, with their channels first."""
+        """A loader's arrays on the device, with their channels first.
+
+        Raises:
+            InputError: images are no bytes: those in [0, 1] would be taken for nearly black ones.
+        """
         images, labels = arrays
+        if images.dtype != np.uint8:
+            raise InputError(f"images must be bytes (uint8), 0 to 255, not {images.dtype}")
         channels_first = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         return cls(torch.tensor(channels_first, device=device), torch.tensor(labels, dtype=torch.int64, device=device))
 

@@ -15,6 +15,7 @@ from experiments.labels import label
 
 SHIPPED = Path(__file__).parent / "grids"
 KEYS = ("description", "base", "axes", "exclude", "also", "seeds")
+ASKED = ("test_sets", "test_routing_iterations")  # fields that ask a trained network something, and train it no other way
 MOST_SEEDS = 10_000  # of a grid, or of a search's trial and its confirmation
 
 
@@ -55,8 +56,12 @@ class Grid:
         others = f", and so on: {more} cells more than there are networks" if more > 1 else ""
         uniform = any(cell.configs[0].routing == "uniform" for members in several for cell in members)
         why = ["uniform routing is dynamic routing with r = 1"] * uniform
-        decoders = any(len({cell.configs[0].decoder_hidden for cell in members}) > 1 for members in several)
-        why += ["without reconstruction there is no decoder, of whatever sizes"] * decoders
+
+        def differ(field: str) -> bool:
+            return any(len({getattr(cell.configs[0], field) for cell in members}) > 1 for members in several)
+
+        why += ["without reconstruction there is no decoder, of whatever sizes"] * differ("decoder_hidden")
+        why += ["what it is tested on changes no training, and one cell can have all of it"] * any(map(differ, ASKED))
         told = f" ({' and '.join(why)})" if why else ""
         return [f"the same network is trained twice, as {first.label} and {second.label}{others}{told}; one of them can go"]
 
@@ -145,6 +150,7 @@ def _computed(config: RunConfig) -> RunConfig:
     """A config that stands for all that train the same network, to the bit."""
     same: dict[str, object] = {"routing": "dynamic"} if config.routing == "uniform" else {}
     same |= {"decoder_hidden": ()} if config.reconstruction_weight == 0 else {}
+    same |= dict.fromkeys(ASKED, ())
     return counted(config).model_copy(update=same)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from capsnet.errors import InputError, brief, is_text
@@ -22,6 +23,8 @@ from experiments.client import FAULTS, connected, log, made, search, tracked
 from experiments.record import FAILURE, GRID, KIND, LAUNCHED, LEASE, REASON, SUPERSEDED, TrackedRun
 
 NAME_LENGTH = 200  # of an experiment, which names a folder of results, too
+ANALYSES = ("figures", "compare")  # commands of python -m analysis, which takes any other word for an experiment
+OTHER = "--experiment names another, or EXPERIMENT= of make"
 PARAM_LENGTH = 6000  # characters, of which MLflow would cut off the rest
 NOTE = "mlflow.note.content"  # Markdown, which the pages show as a description
 NOTE_LENGTH = 19_000  # characters of it; an experiment's tag has 20,000
@@ -69,13 +72,17 @@ class Store:
         """The experiment of that name; if it isn't there, a new one or None.
 
         Raises:
-            InputError: the tracking store can't be reached, or the experiment has been deleted.
+            InputError: the tracking store can't be reached, the experiment has been deleted, or no new one can have that name.
         """
         if not is_text(name):
             raise InputError(f"the experiment's name is no text: {name!r}")
         if len(name) > NAME_LENGTH:
             raise InputError(f"the experiment's name has {len(name)} characters; {NAME_LENGTH} are the most: {name[:40]}...")
         uri = stores.uri(folder)
+        if create and name in ANALYSES:
+            raise InputError(f"an experiment can't be called {name!r}, which is a command of python -m analysis; {OTHER}")
+        if create and name == Experiment.DEFAULT_EXPERIMENT_NAME and not stores.is_server(uri):
+            raise InputError(f"an experiment can't be called {name!r}: MLflow's own has its artifacts elsewhere; {OTHER}")
         if not create and not stores.exists(uri):
             return None
         # MLflow guards neither the making of its tables nor that of an experiment against others who do the same

@@ -494,6 +494,8 @@ def test_grey_and_coloured_tiles_stand_where_they_belong():
     pair = torch.rand(1, 1, 2, 5, 4)  # of two cameras
     assert (mosaic(pair) == mosaic(pair[:, :, [0, 1, 1]])).all()
     assert (mosaic(pair)[:, :, 0] != mosaic(pair)[:, :, 1]).any()
+    many = torch.rand(2, 1, 5, 5, 4)
+    assert (mosaic(many) == mosaic(many[:, :, :3])).all()
 
 
 # which run

@@ -163,6 +163,7 @@ def test_classes_with_names_are_named_in_both_figures(make_runs, judge):
 def test_colour_and_float_images_are_shown_too(comparisons):
     made = answered(comparisons, [[1, 1, 1, 2]])
     shapes = [((4, 3, 5, 5), np.uint8), ((4, 3, 5, 5), np.float32), ((4, 1, 5, 5), np.float32), ((4, 2, 5, 5), np.uint8)]
+    shapes += [((4, 4, 5, 5), np.uint8), ((4, 5, 5, 5), np.uint8)]  # of which the first three are shown
     for pixels in (np.ones(*shape) for shape in shapes):
         [figure] = mistakes.mistaken(made, pixels)
         [image] = shown_axes(figure)[0].images

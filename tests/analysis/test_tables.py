@@ -14,6 +14,7 @@ from analysis.cells import cells
 from analysis.formats import latex, markdown
 from analysis.statistics import Estimate, t_interval
 from analysis.tables import judged
+from analysis.where import told
 from analysis.wording import difference_texts, error_text, interval_text, number_text, p_text
 from capsnet.config import FIELDS
 
@@ -214,6 +215,20 @@ def test_footer_tells_what_a_filter_left_out_and_counts_results(quick):
     quick.attrs = {"where": ("routing_iterations=1", "seed=0"), "left_out": 6}
     footer = accuracy(quick).notes[-1]
     assert "; 36 runs, 35 finished; only those with routing_iterations=1 and seed=0, which leaves out 6; " in footer
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (("r=1", "routing_iterations=3"), "r=1 or routing_iterations=3"),  # as many as have either
+        (("r=1", "seed=0", "r=3"), "(r=1 or r=3) and seed=0"),
+        (("r>=1", "r<3", "seed!=0", "seed!=1"), "r>=1 and r<3 and seed!=0 and seed!=1"),
+    ],
+)
+def test_conditions_are_told_as_they_choose(quick, where, said):
+    assert told(where) == said
+    quick.attrs = {"where": where, "left_out": 6}
+    assert f"; only those with {said}, which leaves out 6; " in accuracy(quick).notes[-1]
 
 
 def test_a_table_of_what_has_not_run(make_runs, fail):

@@ -128,6 +128,12 @@ def test_the_stratified_order_is_fixed_and_mixed():
     assert not np.array_equal(members, np.sort(members)), "in a class, the order is random"
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.int64, bool])
+def test_images_that_are_no_bytes_are_refused(cpu, kind):
+    with pytest.raises(InputError, match="images must be bytes"):
+        Split.of((np.ones((5, 16, 16), kind), np.zeros(5)), cpu)
+
+
 def test_a_colour_data_set_has_its_channels_first(monkeypatch, cpu, tmp_path):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (30, 4, 5, 3), dtype=np.uint8)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from analysis import figures_command
 from analysis.runs import read_runs
 from capsnet.errors import InputError
 from experiments import retest
@@ -187,3 +188,22 @@ def test_an_experiment_without_a_finished_run_is_refused(mlruns: Path, again: Ca
     (mlruns / "mlflow.db").unlink()
     with pytest.raises(InputError, match="nothing is launched yet"):
         again("noisy_20")
+
+
+def test_figures_that_were_drawn_before_get_the_one_of_the_new_test_sets(
+    mlruns: Path, again: Callable[..., Any], tmp_path: Path
+) -> None:
+    run = next(run for run in opened(mlruns).runs())
+
+    def made(results: str) -> dict[str, bytes]:
+        paths = figures_command.make(run.run_id, mlruns, Path("nowhere"), tmp_path / results)
+        return {path.name: path.read_bytes() for path in paths}
+
+    before = made("results")
+    assert before
+    assert made("results") == before
+    for names in (NAMES[:1], NAMES):
+        assert again(*names)[0] == 0
+        after = made("results")
+        assert after.keys() - before.keys() == {"corruptions.png", "corruptions.pdf"}
+        assert after == made(f"fresh {len(names)}")

@@ -94,6 +94,12 @@ def test_exclude_leaves_out_cells_that_have_all_that_an_entry_names() -> None:
     ]
 
 
+def test_cells_that_are_only_tested_on_other_images_train_the_same_network() -> None:
+    text = SMALL + "axes: {routing_iterations: [1, 3], test_sets: [[], [noisy_20]], test_routing_iterations: [[], [5]]}"
+    [said] = parse_grid(text, "g", "g.yaml").remarks
+    assert "6 cells more than there are networks (what it is tested on changes no training, and one cell can have" in said
+
+
 def test_cells_that_train_the_same_network_are_told_of() -> None:
     text = SMALL + "axes: {routing: [dynamic, uniform], routing_iterations: [1, 3], batch_size: [8, 16, 32]}\n"
     text += "exclude: [{routing: uniform, routing_iterations: 3}]\nseeds: 2"

@@ -1,5 +1,6 @@
 """What reaches MLflow, read back with MLflow's own client from a real SQLite store."""
 
+import ast
 import json
 import shutil
 import sqlite3
@@ -30,7 +31,7 @@ from experiments.locks import ALL, Launchers
 from experiments.record import DataSource, Ending, Record
 from experiments.runlog import RunLog, rows
 from experiments.sources import Grid, read_grid
-from experiments.tracking import Store
+from experiments.tracking import ANALYSES, Store
 from experiments.worker import run
 from tests.experiments.conftest import logged, weights
 from tests.experiments.conftest import opened as opened_named
@@ -462,6 +463,19 @@ def test_artifacts_lie_beside_the_database_that_the_environment_names(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other' / 'x.db'}")
     trained(mlruns, read_grid(str(tiny)))
     assert list((tmp_path / "other" / "artifacts").rglob("weights.safetensors"))
+
+
+@pytest.mark.parametrize("name", [*ANALYSES, "Default"])
+def test_a_name_that_something_else_has_is_refused(name: str, mlruns: Path) -> None:
+    with pytest.raises(InputError, match=rf"can't be called '{name}'.*--experiment names another"):
+        Store.open(name, mlruns, create=True)
+    assert name == "Default" or Store.open(name, mlruns, create=False) is None
+
+
+def test_every_command_of_the_analysis_is_such_a_name() -> None:
+    source = ast.parse((Path(__file__).parents[2] / "analysis" / "__main__.py").read_text())
+    [match] = [node for node in ast.walk(source) if isinstance(node, ast.Match)]
+    assert {ast.unparse(case.pattern) for case in match.cases} == {f"['{name}']" for name in ANALYSES}
 
 
 def test_an_endless_name_is_refused(mlruns: Path) -> None:
