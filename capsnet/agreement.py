@@ -14,9 +14,10 @@ are the coupling coefficients. The gradient is that of procedure 1 with all of i
 a sum of outer products, one of the coupling coefficients with the gradient of each weighted sum, and one of the logits'
 gradients with the capsule of each agreement.
 
-On a CPU with AVX2 and a C compiler the code of :mod:`capsnet.agreement_native` does it in float32, and on a GPU the Triton
-kernels of :mod:`capsnet.agreement_triton` do in a few launches, where they compile and compute what they should. Elsewhere what
-is here does: on a CPU as many classes at a time as fit into a buffer that stays in the cache, on a GPU all of them at once.
+Under Linux, on a CPU with AVX2 and with a C compiler, the code of :mod:`capsnet.agreement_native` does it in float32, and on
+a GPU the Triton kernels of :mod:`capsnet.agreement_triton` do in a few launches, where they compile and compute what they
+should. Elsewhere what is here does: on a CPU as many classes at a time as fit into a buffer that stays in the cache, on a GPU
+all of them at once.
 """
 
 from typing import Any

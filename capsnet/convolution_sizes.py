@@ -30,7 +30,7 @@ class Sizes:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """All of them, the image's first: what :func:`trusted` takes, which a compiler has as constants."""
+        """What :func:`capsnet.convolution_triton.trusted` takes, the image's first, which a compiler has as constants."""
         return *self.shape, self.features, self.first, self.maps, self.second, self.stride
 
     @property

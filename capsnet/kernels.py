@@ -1,4 +1,4 @@
-"""What all Triton kernels here have in common: where they run, and that each is checked before it is trusted.
+"""What Triton kernels and C have in common here: where they run, and that each is checked before it is trusted.
 
 A driver, a compiler or a card may be one that nobody tried them on. So before its first use in a process a kernel computes
 something whose result is known in float64; if it can't, or is off, a warning says why and the plain way is taken.

@@ -12,8 +12,8 @@ from capsnet.terminal import called
 from experiments.costs import FEEDING, keys
 from experiments.overview import duration
 
-PACE = 1.5e11  # FLOP/s of a core: on two of a CPU with AVX-512 the paper's network trains 250 images/s or more (docs/speed.md)
-LONG = 12 * 3600.0  # seconds that a launch may take without a word: mnist-full, which is meant for a CPU, has 1.7 h by PACE
+PACE = 1.5e11  # FLOP/s of a core: on two of a CPU with AVX-512 the paper's network trains 240 images/s or more (docs/speed.md)
+LONG = 12 * 3600.0  # seconds that a launch may take without a word: mnist-full, which is meant for a CPU, has 5 h by PACE
 
 
 def flops(config: RunConfig) -> int:

@@ -122,8 +122,8 @@ def _gpus() -> int:
 def _default(most: int, gpus: int, runs: int) -> int:
     """As many runs at once as suit this machine; a single one needs no other process.
 
-    On a CPU, runs with a thread each get more done than one run with all threads: quick took 71 s instead of 93 s on two
-    cores of an EPYC, measured on 2026-11-28.
+    On a CPU a thread for each run: full-size networks get a little more done so than one run with all threads, and small
+    ones as much (docs/speed.md).
     """
     number = min(most, runs) if gpus else min(most, runs, psutil.virtual_memory().total // MEMORY)
     return number if number > 1 else 0
