@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import tyro
 
 from analysis import duel, figures_command
+from analysis.faults import UNEXPECTED, unexpected
 from analysis.places import folder_name
 from capsnet import cli, terminal
 from capsnet.errors import InputError
@@ -65,7 +66,7 @@ class Command:
 
 
 def main() -> int:
-    """Read the runs, write the files, print the table and say where the rest is."""
+    """Read the runs, write the files, print the table and say where the rest is; the exit code."""
     match sys.argv[1:2]:
         case ["figures"]:
             arguments = figures_command.Figures, figures_command.PROG, figures_command.DESCRIPTION, sys.argv[2:]
@@ -89,6 +90,7 @@ def main() -> int:
     folder = command.results / folder_name(*found.stores, where=command.where, reference=command.reference)
     found.runs.attrs["reference"] = command.reference
     written: list[Path] = []
+    undrawn: list[str] = []
     try:
         if command.only in ("tables", "all"):
             written += tables.write(comparisons, found.runs, folder)
@@ -101,7 +103,7 @@ def main() -> int:
     except OSError as error:
         raise InputError(f"the results can't be written to {folder}: {error}; --results names another folder") from None
     _told_where(found, folder, written)
-    return 0
+    return int(any(UNEXPECTED in reason for reason in undrawn))
 
 
 def _told(found: "Runs") -> None:
@@ -167,6 +169,8 @@ def _drawn(found: "Runs", comparisons: "Comparisons", command: Command, folder: 
             paths += figures_command.make(run_id, command.mlruns, data, folder)
         except InputError as fault:
             skipped.append(f"the figures of the best run: {fault}")
+        except Exception as error:
+            skipped.append(f"the figures of the best run: {unexpected(error)}")
     for reason in skipped:
         terminal.warn("not drawn", reason)
     return paths, skipped

@@ -18,6 +18,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, SymmetricalLogLocator
 from numpy.typing import ArrayLike
 
+from analysis.faults import unexpected
 from analysis.fields import text_of
 from capsnet.errors import InputError
 
@@ -67,7 +68,7 @@ def write_all(figures: Mapping[str, Callable[[], Sequence[Figure]]], folder: Pat
         folder: where the files go.
 
     Returns:
-        The files, and which figures were left out and why.
+        The files, and which figures were left out and why: one that fails costs no other.
     """
     paths: list[Path] = []
     reasons: dict[str, list[str]] = {}  # why -> names
@@ -80,6 +81,8 @@ def write_all(figures: Mapping[str, Callable[[], Sequence[Figure]]], folder: Pat
                 made = [path for page, stem in zip(pages, names, strict=True) for path in save(page, folder / stem)]
             except NothingToDrawError as reason:
                 reasons.setdefault(str(reason), []).append(name)
+            except Exception as error:
+                reasons.setdefault(unexpected(error), []).append(name)
         for path in {*folder.glob(f"{name}.p[nd][gf]"), *folder.glob(f"{name}-[0-9]*.p[nd][gf]")} - set(made):
             path.unlink()
         paths += made

@@ -77,12 +77,16 @@ def _fault(error: Exception) -> int:
     if interrupts.came():  # while a library was being imported, which made something else of it
         warn("stopped", "by Ctrl-C", "bold")
         return 130
-    if short:
-        return 1
-    with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
-        traceback.print_exc(file=file)
-    warn("error", f"{type(error).__name__}: {error}; where it comes from stands in {file.name}", FAULT)
+    if not short:
+        tell(error)
     return 1
+
+
+def tell(error: Exception) -> None:
+    """Say what an error is that nobody has thought of, and the file in which its traceback stands."""
+    with NamedTemporaryFile("w", prefix="capsnet-error-", suffix=".txt", delete=False) as file:
+        traceback.print_exception(error, file=file)
+    warn("error", f"{type(error).__name__}: {error}; where it comes from stands in {file.name}", FAULT)
 
 
 def wide(columns: int = 100) -> Console:

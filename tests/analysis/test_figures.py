@@ -1,5 +1,6 @@
 """Figures of a trained network: what they show, held to the run's own files, and that another build has the same bytes."""
 
+import html
 import json
 import re
 import subprocess
@@ -637,6 +638,23 @@ def test_nothing_is_drawn_of_pixels_that_the_run_never_saw(mlruns, loaded, data,
     said = " ".join(capsys.readouterr().err.split())
     assert re.search("the pixels of mistaken images: the files of digits in [^ ]+ are not those of the runs", said)
     assert "the figures of the best run: run" in said
+
+
+def test_what_fails_unexpectedly_is_missing_from_a_report_that_says_so(mlruns, tmp_path, monkeypatch, capsys):
+    def fails(*_):
+        raise KeyError("hue")
+
+    monkeypatch.setattr("analysis.heat.of_errors", fails)
+    monkeypatch.setattr("analysis.figures.write", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    results = tmp_path / "results"
+    monkeypatch.setattr(sys, "argv", ["analysis", "pictures", "--mlruns", str(mlruns), "--results", str(results)])
+    assert analysis.__main__.main() == 1
+    assert len(re.findall(r"error: KeyError: 'hue'; where it comes from stands in", capsys.readouterr().err)) == 2
+    report = html.unescape((results / "pictures" / "report.html").read_text())
+    assert "not drawn: heat_map: a fault of the program, KeyError: 'hue'" in report
+    assert "not drawn: the figures of the best run: a fault of the program, KeyError: 'hue'" in report
+    assert (results / "pictures" / "test_error_by_cell.png").exists()
 
 
 def test_the_command_perturbs_the_image_that_is_named(mlruns, loaded, data, drawn, tmp_path):

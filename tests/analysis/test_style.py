@@ -1,6 +1,7 @@
 """The look: colours that all eyes tell apart, texts that fit, files that contradict no others."""
 
 import itertools
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +22,7 @@ from analysis.style import (
     wrapped,
     write_all,
 )
+from capsnet.errors import InputError
 
 # what is left of linear RGB without one kind of cone: Machado, Oliveira and Fernandes 2009, Table 1, severity 1
 BLINDNESS = {
@@ -100,6 +102,31 @@ def test_files_have_numbers_if_there_are_several_and_old_ones_go(tmp_path):
     assert skipped == ["b, c: nothing is there"]
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"a.png", "a.pdf", "a-mine.png"}
     assert all(path.stat().st_size > 500 for path in paths)
+
+
+def test_a_figure_that_fails_costs_no_other_and_is_told_with_the_place(tmp_path, capsys, monkeypatch):
+    def drawn():
+        return [Figure(figsize=(1, 1))]
+
+    def fails():
+        raise KeyError("hue")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    paths, skipped = write_all({"a": drawn, "b": fails, "c": drawn}, tmp_path / "new")
+    assert [path.name for path in paths] == ["a.png", "a.pdf", "c.png", "c.pdf"]
+    assert skipped == ["b: a fault of the program, KeyError: 'hue'"]
+    said = capsys.readouterr().err
+    assert said.startswith("error: KeyError: 'hue'; where it comes from stands in ")
+    assert 'raise KeyError("hue")' in Path(said.split()[-1]).read_text()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), MemoryError(), InputError("no such image")])
+def test_what_the_next_figure_would_meet_too_ends_all(tmp_path, error):
+    def fails():
+        raise error
+
+    with pytest.raises(type(error)):
+        write_all({"a": fails}, tmp_path)
 
 
 def test_drawing_leaves_the_callers_style_alone():
