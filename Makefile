@@ -16,6 +16,11 @@ NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="
 free = $(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1]))).close()' "$(1)" 2>/dev/null || \
 	{ echo "error: port $(1) can't be used: it is taken, by another $(2) perhaps, or is none; name another one: $(2) $(3)" >&2; exit 2; }
 
+# $(call alike,run): refuses flags of the launch after which the analysis would be of other runs
+other = error: FLAGS with --experiment or --mlruns would have the tables of other runs follow; EXPERIMENT=name names the experiment, \
+	and for another folder it is $(PY) -m experiments $(1) ... --mlruns DIR, then $(PY) -m analysis --mlruns DIR
+alike = $(if $(filter --experiment --experiment=% --mlruns --mlruns=%,$(FLAGS)),echo "$(other)" >&2; exit 2;)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup ablation plan search dashboard sync tables plots figures report ui bench test test-slow test-gpu chaos lint format lock clean
 
@@ -49,7 +54,7 @@ $(READY): requirements.lock requirements-uv.lock
 	@touch $@
 
 ablation: $(READY) ## train what is not finished of a grid, then make its tables, plots, figures and report
-	@$(PY) -m experiments run $${GRID:+"$$GRID"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
+	@$(call alike,run) $(PY) -m experiments run $${GRID:+"$$GRID"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
 		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(NAME); $(PY) -m analysis $${name:+"$$name"} $${DATA:+--data "$$DATA"} && exit $$code
@@ -59,7 +64,7 @@ plan: $(READY) ## list the cells of a grid (GRID=quick by default), what is fini
 		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS)
 
 search: $(READY) ## find good settings with Optuna, confirm the best on fresh seeds, then make their tables and report
-	@$(PY) -m experiments search $${SEARCH:+"$$SEARCH"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
+	@$(call alike,search) $(PY) -m experiments search $${SEARCH:+"$$SEARCH"} $${EXPERIMENT:+--experiment "$$EXPERIMENT"} $${DATA:+--data "$$DATA"} \
 		$${WORKERS:+--workers "$$WORKERS"} $(FLAGS); code=$$?; \
 	if [ $$code -gt 1 ]; then exit $$code; fi; \
 	$(PY) -m analysis $${EXPERIMENT:+"$$EXPERIMENT"} $${DATA:+--data "$$DATA"} && exit $$code

@@ -137,11 +137,11 @@ def _drawn(
             "drawing; to follow routing on all test images takes a CPU minutes for the full-size network"
         ):
             paths = write(trained, found, Path(drawn))
+        log(store, run.run_id, paths)  # first, or what is here already would be taken for what MLflow has, too
         folder.mkdir(exist_ok=True)
         paths = [path.replace(folder / path.name) for path in paths]
     if trained.without_decoder:
         terminal.warn("no reconstructions", trained.without_decoder)
-    log(store, run.run_id, paths)
     return paths
 
 

@@ -18,6 +18,7 @@ from capsnet.config import FIELDS, RunConfig
 from capsnet.errors import InputError, unknown
 from capsnet.metrics import LISTS, EpochMetrics
 from experiments import catalog
+from experiments.client import answering
 from experiments.known import read_grids, sorted_out, state
 from experiments.record import (
     BEFORE,
@@ -102,7 +103,10 @@ class Runs:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """``run_id, epoch, metric, value``, the last row of an epoch; MLflow is asked once for each run and metric."""
-        rows = [row for run_id, store in self._tracked() for row in _curve(store, run_id)]
+        rows: list[tuple[str, int, str, float]] = []
+        for run_id, store in self._tracked():
+            with answering(store.uri):
+                rows += _curve(store, run_id)
         return pd.DataFrame(rows, columns=["run_id", "epoch", "metric", "value"])
 
     def _tracked(self) -> Iterator[tuple[str, Store]]:
@@ -164,11 +168,12 @@ class _Tracked:
         self.unread: dict[str, str] = {}  # run id of a grid's parent -> why it can't be read
         self.planned: dict[RunConfig, str] = {}  # config -> the first experiment with a grid that asks for it
         for name, store in stores.items():
-            runs, others = store.sort_out()
+            with answering(store.uri):
+                runs, others = store.sort_out()
+                by_parent, faults = read_grids(store)
             self.runs += runs
             self.others |= others
             self.places |= dict.fromkeys((run.run_id for run in runs), name)
-            by_parent, faults = read_grids(store)
             self.grids[name] = [*by_parent.values()]
             self.unread |= faults
             for _, config in itertools.chain(*(grid.configs for grid in self.grids[name])):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from capsnet.origin import git_commit, processor
+from capsnet.origin import cores, git_commit, processor
 
 
 def describe(device: torch.device) -> dict[str, str | int | float]:
@@ -38,11 +38,6 @@ def name(device: torch.device) -> str:
 def slug(text: str) -> str:
     """A name as one of a file: ``Intel(R) Xeon(R) Processor, 2 threads`` is ``intel-xeon-processor-2-threads``."""
     return re.sub(r"[^a-z0-9]+", "-", re.sub(r"\((r|tm)\)", "", text.lower())).strip("-")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory(of: str = "/proc/meminfo") -> dict[str, int]:

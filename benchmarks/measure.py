@@ -12,6 +12,7 @@ from benchmarks.clock import Pass, Spread, alternate
 from benchmarks.found import TEXTBOOK, Findings, Step
 from benchmarks.training import changed, epoch_of, evaluation, ours, swept, usual
 from capsnet.config import RunConfig
+from capsnet.origin import cores
 
 AXES = ("batch_size", "routing_iterations", "primary_types")
 SHARES = {"peaks": 4, "step": 14, "peaks again": 4, "training": 28, **dict.fromkeys(AXES, 10), "memory": 8, "processes": 12}
@@ -150,7 +151,7 @@ def _side_by_side(
     together = processes.side_by_side(
         epoch_of(config, scale.sweep_images), device, counts, seconds=scale.window, budget=budget, least=scale.rounds
     )
-    few = machine.cores() if device.type == "cpu" else max(scale.processes)
+    few = cores() if device.type == "cpu" else max(scale.processes)
     left_out = (
         f"{n} processes, on {few} cores" if n > few else f"{n} processes: too little memory"
         for n in scale.processes

@@ -12,6 +12,7 @@ from benchmarks import machine
 from benchmarks.clock import Spread, alternate
 from benchmarks.training import epoch_of, evaluation, ours
 from capsnet.config import RunConfig
+from capsnet.origin import cores
 
 SPAWN = multiprocessing.get_context("spawn")  # a fork would inherit the parent's threads and its CUDA context
 RESERVE = 0.8  # share of the free memory that processes may take
@@ -68,7 +69,7 @@ def _serve(pipe: Any, threads: int, make: Callable[..., Callable[..., float]], a
 def fitting(counts: Sequence[int], device: torch.device, each: float) -> list[int]:
     """The numbers of processes for which there are cores and memory; ``each`` is the peak of one in bytes."""
     room = RESERVE * machine.free(device) / each
-    return [count for count in counts if count == 1 or (count <= machine.cores() and count <= room)]
+    return [count for count in counts if count == 1 or (count <= cores() and count <= room)]
 
 
 def side_by_side(

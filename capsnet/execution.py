@@ -99,5 +99,7 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it, musl hasn't
     if mallopt:
-        for option in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(option, 2**31 - 1)
+        trim, threshold, mapped = -1, -3, -4  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX
+        mallopt(trim, 2**31 - 1)
+        # glibc before 2.35 refuses so high a threshold; without any mappings of their own large blocks come from the heap, too
+        _ = mallopt(threshold, 2**31 - 1) or mallopt(mapped, 0)

@@ -1,4 +1,4 @@
-"""Which code this is, and which processor runs it: what a measured number names."""
+"""Which code this is, and which processor runs it: what a measured number names; and of how many cores."""
 
 import hashlib
 import os
@@ -43,6 +43,11 @@ def _release() -> str:
         return "unknown"
     here = Path(__file__).resolve()
     return f"release-{found.version}" if here == Path(str(found.locate_file("capsnet/origin.py"))).resolve() else "unknown"
+
+
+def cores() -> int:
+    """Cores of the CPU that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:

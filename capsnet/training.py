@@ -180,7 +180,7 @@ def _diagnosis(state: TrainingState, data: Data) -> dict[str, Any]:
 
 @torch.inference_mode()
 def evaluate(model: Network, split: Split, batch_size: int) -> Evaluation:
-    """The model's answers on all images of a split; an image's answer does not depend on its batch, nor on who asks.
+    """The model's answers on all images of a split. An image's does not depend on who asks, nor but for rounding on its batch.
 
     Raises:
         DivergedError: a score is not finite, as after a last step that went astray, which no training loss has seen.
@@ -219,15 +219,16 @@ def computing(precision: str, device: torch.device) -> Iterator[None]:
     one inside, where streams and graphs are made.
     """
     memory: Any = torch.utils.deterministic
-    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    before, warned = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     memory.fill_uninitialized_memory = False  # nothing here reads memory that it has not written
     try:
         with float32_products(precision), current(device):
             yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        memory.fill_uninitialized_memory = before[1]
+        torch.use_deterministic_algorithms(before, warn_only=warned)
+        memory.fill_uninitialized_memory = filled
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:
@@ -247,5 +248,7 @@ def choose_device(name: str) -> torch.device:
         raise InputError(f"unknown device {name!r}; choices: auto, cpu, cuda, cuda:N")
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise InputError(f"no device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices; choices: auto, cpu")
+        devices = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        there = ", ".join(["auto", "cpu", *devices])
+        raise InputError(f"no device {name!r}: torch sees {len(devices)} CUDA devices; choices: {there}")
     return torch.device(name)

@@ -1,6 +1,5 @@
 """Where runs run. The contract is that of :class:`concurrent.futures.Executor`: ``submit(function, *args)`` -> Future."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import psutil
 
 from capsnet.errors import InputError, brief
+from capsnet.origin import cores
 from experiments.ray_tasks import Ray, Session, resources
 
 MEMORY = 2**32  # bytes of main memory that a worker on a CPU may need
@@ -37,7 +37,7 @@ class Engine:
     @property
     def cores(self) -> int:
         """Of the CPU that are busy when every slot is."""
-        return self.slots * (self.threads or len(os.sched_getaffinity(0)))
+        return self.slots * (self.threads or cores())
 
     def __enter__(self) -> "Engine":
         return self
@@ -83,19 +83,19 @@ def choose(workers: int | None, gpus_per_run: float, address: str, device: str, 
             raise InputError(f"--workers 0 trains in this process, but --address {address} names a cluster; leave one out")
         return _cluster(workers, gpus_per_run, address, device, runs)
     chosen = choose_device(device)
-    gpus, cores = _gpus() if chosen.type == "cuda" else 0, len(os.sched_getaffinity(0))
-    most = _holds(gpus, gpus_per_run, "this machine") if gpus else cores
-    number = _default(most, gpus, runs) if workers is None else workers
+    gpus = _gpus() if chosen.type == "cuda" else 0
+    most = _holds(gpus, gpus_per_run, "this machine") if gpus else cores()
+    number = _default(0 if chosen.index is not None else most, gpus, runs) if workers is None else workers
     if number == 0:
         return Engine(Inline(), device=str(chosen))
     if chosen.index is not None:
         raise InputError(f"--device {device} is for --workers 0; with {number} workers Ray gives each its card: --device cuda")
     if number > most:
-        what = f"{gpus} GPUs hold {most} runs with --gpus-per-run {gpus_per_run:g}" if gpus else f"there are {cores} CPU cores"
+        what = f"{gpus} GPUs hold {most} runs with --gpus-per-run {gpus_per_run:g}" if gpus else f"there are {most} CPU cores"
         raise InputError(f"--workers {number} is too many: {what}; choices: 0 to {most}")
     session = Session(num_cpus=number, num_gpus=gpus)
     alone = _alone(session, gpus, gpus_per_run, number) if number > 1 else None
-    executor, threads = Ray(session, 1, gpus_per_run if gpus else 0), max(1, cores // number)
+    executor, threads = Ray(session, 1, gpus_per_run if gpus else 0), max(1, cores() // number)
     return Engine(executor, number, chosen.type, threads, alone, max(1, gpus))
 
 
@@ -134,7 +134,10 @@ def _cluster(workers: int | None, gpus_per_run: float, address: str, device: str
     found = resources()
     gpus = 0 if device == "cpu" else found.gpus
     if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not gpus):
-        raise InputError(f"--device {device} can't be had: the cluster at {address} has {gpus} GPUs; choices: auto, cpu, cuda")
+        choices = ["auto", "cpu", *["cuda"] * bool(found.gpus)]
+        raise InputError(
+            f"--device {device} can't be had: the cluster at {address} has {found.gpus} GPUs; choices: {', '.join(choices)}"
+        )
     most = _holds(gpus, gpus_per_run, f"the cluster at {address}") if gpus else found.cpus
     number = min(most, max(runs, 1)) if workers is None else workers
     if not 1 <= number <= most:

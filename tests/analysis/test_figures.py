@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import analysis.__main__
-from analysis import figures, routing_figure
+from analysis import figures, figures_command, routing_figure
 from analysis.figures import DELTAS, examples, perturbation_gif, perturbations, perturbed, reconstructions, write
 from analysis.figures_command import Figures, log, main
 from analysis.pictures import mosaic
@@ -33,7 +33,7 @@ from capsnet.state import stream
 from capsnet.verified import whole
 from experiments import catalog
 from experiments.journal import FILES
-from experiments.tracking import MissingError
+from experiments.tracking import MissingError, Store
 from tests.analysis.looks import clashes, inside, smallest, texts
 from tests.experiments.conftest import TINY, launched
 
@@ -606,6 +606,25 @@ def test_the_command_writes_files_logs_them_and_makes_the_same_bytes_again(mlrun
         assert (folder / name).read_bytes() == again[name], name
         assert store.artifact(run.run_id, f"figures/{name}", tmp_path).read_bytes() == again[name]
     assert not any(b"CreationDate" in content for content in again.values())
+
+
+def test_figures_that_did_not_reach_the_store_are_made_again(mlruns, loaded, tmp_path, monkeypatch):
+    def gone(*_):
+        raise OSError("gone away")
+
+    results = tmp_path / "results"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "attach", gone)
+        with pytest.raises(InputError, match="failed: gone away; the same command goes on"):
+            figures_command.make(loaded.run_id, mlruns, tmp_path, results)
+    assert not any(results.rglob("*.png"))
+    kept: list[str] = []
+    monkeypatch.setattr(Store, "attach", lambda self, run, folder, name: kept.extend(path.name for path in folder.iterdir()))
+    assert (
+        {path.name for path in figures_command.make(loaded.run_id, mlruns, tmp_path, results)}
+        == set(kept)
+        > {"reconstructions.png"}
+    )
 
 
 def test_the_command_makes_what_can_be_made_and_says_what_can_not(mlruns, tmp_path, capsys):

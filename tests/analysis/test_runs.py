@@ -7,8 +7,10 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from analysis.places import folder_name
 from analysis.runs import CURVES, numbered, read_runs
@@ -89,6 +91,19 @@ def test_a_row_per_config(mlruns: Path) -> None:
     assert len(found.strangers) == 2  # named, whether they claim to be a run of ours or not
     assert any("this version has no alien" in reason for reason in found.strangers.values())
     assert "'my own' was logged by something else" in found.strangers.values()
+
+
+def test_a_store_that_goes_away_while_it_is_read_is_told(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> NoReturn:
+        raise MlflowException("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "history", gone)
+        with pytest.raises(InputError, match=r"store sqlite:.* failed: database is locked; the same command goes on"):
+            _ = read_runs("e", mlruns).curves
+    monkeypatch.setattr(Store, "sort_out", gone)
+    with pytest.raises(InputError, match="failed: database is locked"):
+        read_runs("e", mlruns)
 
 
 def test_columns_have_types_even_where_nothing_has_run(mlruns: Path) -> None:

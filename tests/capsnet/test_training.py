@@ -477,14 +477,17 @@ def test_evaluation_leaves_no_trace(learned, data_of):
 
 
 def test_the_process_is_left_as_it_was(tiny, run):
-    for setting in (False, True):
-        torch.use_deterministic_algorithms(setting)
+    def now():
+        return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+    for setting in ((False, False), (True, False), (True, True)):
+        torch.use_deterministic_algorithms(setting[0], warn_only=setting[1])
         try:
             run(tiny(epochs=1))
-            assert torch.are_deterministic_algorithms_enabled() is setting
+            assert now() == setting
             with pytest.raises(DivergedError):
                 run(tiny(learning_rate=1e30))
-            assert torch.are_deterministic_algorithms_enabled() is setting
+            assert now() == setting
         finally:
             torch.use_deterministic_algorithms(False)
     assert torch.utils.deterministic.fill_uninitialized_memory

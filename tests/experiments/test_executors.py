@@ -339,6 +339,25 @@ def test_what_suits_the_machine(monkeypatch: pytest.MonkeyPatch, cores: int, run
     assert isinstance(choose(None, 1.0, "", "cpu", runs).executor, Inline)  # there is no memory for two
 
 
+def test_a_card_that_is_named_is_for_one_run_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    engine = choose(None, 1.0, "", "cuda:1", 9)
+    assert (engine.slots, engine.device, type(engine.executor)) == (1, "cuda:1", Inline)
+    with pytest.raises(InputError, match=r"--device cuda:1 is for --workers 0; with 2 workers"):
+        choose(2, 1.0, "", "cuda:1", 9)
+    with pytest.raises(InputError, match=r"no device 'cuda:2': .* 2 CUDA devices; choices: auto, cpu, cuda:0, cuda:1"):
+        choose(None, 1.0, "", "cuda:2", 9)
+
+
+def test_cores_are_counted_where_no_system_says_which_a_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS."""
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=2**40))
+    assert choose(None, 1.0, "", "cpu", 9).slots == 3
+
+
 @pytest.mark.parametrize(
     ("gpus", "share", "slots", "alone"),
     [(1, 1.0, 1, False), (1, 0.25, 4, True), (4, 1.0, 4, False), (4, 0.5, 8, True), (4, 0.75, 4, True), (4, 2, 2, False)],

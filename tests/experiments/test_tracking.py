@@ -364,7 +364,10 @@ def test_a_failure_is_seen_at_once_whatever_the_environment_says(
 
 def test_a_registry_elsewhere_is_left_alone(mlruns: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_REGISTRY_URI", "http://127.0.0.1:9")
-    opened(mlruns).client.create_registered_model("champion")
+    client = opened(mlruns).client
+    client.create_registered_model("champion")
+    monkeypatch.delenv("MLFLOW_REGISTRY_URI")
+    assert MlflowClient(client.tracking_uri).get_registered_model("champion").name == "champion"
 
 
 def test_a_store_that_was_moved_finds_its_artifacts_and_adds_to_them(mlruns: Path, tiny: Path, tmp_path: Path) -> None:
