@@ -79,7 +79,7 @@ def trusted(
 
 @functools.cache
 def _checked(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype) -> bool:
-    return accepted(self_check(device, sizes, precision), "the routing kernels", device)
+    return accepted(self_check(device, sizes, precision), "the kernels of routing", device)
 
 
 def self_check(device: torch.device, sizes: tuple[int, int, int, int, int], precision: torch.dtype = torch.float32) -> str:

@@ -10,6 +10,10 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "_ALLOC_FAILED", "_ALLOCA
 """As CUDA and the allocators say it, as torch does of a CPU, and as cuBLAS, cuDNN and cuFFT do of their workspaces."""
 
 
+NO_DEVICE = ("CUDA error", "Triton Error [CUDA]")
+"""As PyTorch and Triton say it of a CUDA device, which a process can often use no more after that."""
+
+
 class InputError(ValueError):
     """A wrong input of the user's: reported without a traceback and with exit code 2, before any work starts."""
 
@@ -46,6 +50,11 @@ def shortage(error: BaseException) -> str:
     if (isinstance(error, OSError) and error.errno in FULL) or any(f"(os error {number})" in said for number in FULL):
         return "disk full"  # the latter is how safetensors, which is written in Rust, says so
     return ""
+
+
+def of_device(said: str) -> bool:
+    """Whether it was a CUDA device that failed."""
+    return any(words in said for words in NO_DEVICE)
 
 
 def is_text(words: str) -> bool:

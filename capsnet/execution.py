@@ -1,7 +1,7 @@
 """How a run computes its steps: options that change its speed, and of its numbers no more than the rounding.
 
 They are no fields of a config. What ``auto`` means is settled for the whole of a run by its config and its device, so that a
-run that is resumed goes on in the way it began, unless it is told otherwise, or the compiler fails.
+run that is resumed goes on in the way it began, unless it is told otherwise, or a compiler or a capture fails.
 """
 
 import ctypes
@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # a wrong flag is refused without loading torch
 CHOICES = ("auto", "on", "off")
 
 # Estimated: what compiling takes and saves hasn't been measured on a GPU yet.
-WORTH_COMPILING = 2_000
-"""Optimizer steps: compiling may take a minute, and save some tenths of a millisecond a step."""
+WORTH_COMPILING = 20_000
+"""Optimizer steps: compiling takes half a minute or a minute and saves 0.3 ms a step; a cell's seeds share it in a process."""
 
 WORTH_CAPTURING = 200
 """Optimizer steps: a capture takes as long as ten of them, and spares each of the others hundreds of launches."""
@@ -49,9 +49,9 @@ class Execution:
             raise InputError("graph on captures CUDA graphs, and this is a CPU; choices here: auto, off")
         steps = config.total_steps
         return Settled(
-            compile=_settled(self.compile, cuda and steps >= WORTH_COMPILING and cell_of(config) not in _not_compiled),
-            graph=_settled(self.graph, cuda and steps >= WORTH_CAPTURING),
-            insists=self.compile == "on",
+            compile=_settled(self.compile, cuda and steps >= WORTH_COMPILING and cell_of(config) not in _failed["compile"]),
+            graph=_settled(self.graph, cuda and steps >= WORTH_CAPTURING and cell_of(config) not in _failed["graph"]),
+            insists=tuple(name for name, option in vars(self).items() if option == "on"),
         )
 
 
@@ -64,19 +64,19 @@ class Settled:
 
     compile: bool
     graph: bool
-    insists: bool = False  # on compiling: where that fails, so does the run, which else takes eager steps
+    insists: tuple[str, ...] = ()  # on compile, graph: where that fails, so does the run, which else does without
 
     def __str__(self) -> str:
         ways = ["compiled"] * self.compile + ["replayed from a CUDA graph"] * self.graph
         return " and ".join(ways) or "eager"
 
 
-_not_compiled: set[RunConfig] = set()
+_failed: dict[str, set[RunConfig]] = {"compile": set(), "graph": set()}
 
 
-def give_up_compiling(config: RunConfig) -> None:
-    """In this process ``auto`` compiles no more steps of such a config, whatever its seed: the compiler failed."""
-    _not_compiled.add(cell_of(config))
+def give_up(what: str, config: RunConfig) -> None:
+    """In this process ``auto`` means ``off`` for such a config, whatever its seed, of ``compile`` or ``graph``: it failed."""
+    _failed[what].add(cell_of(config))
 
 
 def cell_of(config: RunConfig) -> RunConfig:

@@ -36,17 +36,25 @@ class Graphs:
         self.stream = _stream(device)
 
     def begin(self, draws: Draws, rates: Sequence[float]) -> None:
-        """Start an epoch; the first one captures the graphs."""
+        """Start an epoch."""
         self.draws.copy_(draws)
         self.rates[:: self.steps.size].copy_(torch.tensor(rates, dtype=torch.float64))
         self.places.copy_(self.first)
-        if not self.replays:
-            if self.steps.doubtful:
-                batches = [(self.draws, self.places[:size]) for size in self.steps.sizes]
-                aside(lambda: self.steps.try_out(batches))
-            for size in self.steps.sizes:
-                first = 0 if size == self.steps.size else self.steps.count // self.steps.size  # step of that size
-                self.replays[size] = self._capture(size, first)
+
+    @property
+    def captured(self) -> bool:
+        """Whether there is a graph for each size of batch."""
+        return len(self.replays) == len(self.steps.sizes)
+
+    def capture(self) -> None:
+        """Capture the graphs, before the first epoch begins. No weight is changed, be it that one of them fails."""
+        self.places.copy_(self.first)
+        if self.steps.doubtful:
+            batches = [(self.draws, self.places[:size]) for size in self.steps.sizes]
+            aside(lambda: self.steps.try_out(batches))
+        for size in self.steps.sizes:
+            first = 0 if size == self.steps.size else self.steps.count // self.steps.size  # step of that size
+            self.replays[size] = self._capture(size, first)
 
     def replay(self, size: int) -> None:
         """The next step, of ``size`` images."""
@@ -70,13 +78,14 @@ class Graphs:
                 self.places.copy_(self.first + number * steps.size)
                 self._step(size)
 
-        aside(warm_up)
-        steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
-        replay = recorded(lambda: self._step(size), self.pool, self.stream)
-        with torch.no_grad():
-            for tensor, value in before:  # the warm-up leaves no trace
-                tensor.copy_(value)
-        return replay
+        try:
+            aside(warm_up)
+            steps.state.optimizer.zero_grad()  # so that the gradients of the capture lie in the graph's own memory
+            return recorded(lambda: self._step(size), self.pool, self.stream)
+        finally:
+            with torch.no_grad():
+                for tensor, value in before:  # the warm-up leaves no trace
+                    tensor.copy_(value)
 
 
 @cache
@@ -99,8 +108,11 @@ def aside(work: Callable[[], None]) -> None:
 
 def recorded(work: Callable[[], None], pool: Any, stream: torch.cuda.Stream) -> Callable[[], None]:
     """Capture the work in a CUDA graph without doing it; what is returned does it."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):  # other threads may go on
-        work()
+    graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):  # other threads may go on
+            work()
+    finally:
+        torch.cuda.set_stream(current)  # PyTorch 2.11 stays in the other one if the end of a capture fails
     replay: Callable[[], None] = graph.replay
     return replay

@@ -60,9 +60,18 @@ def relative_errors(names: Iterable[str], answers: Iterable[Tensor], truths: Ite
     }
 
 
+_refused: dict[str, set[str]] = {}  # kind of device -> what is not used there
+
+
+def refused(device: torch.device) -> list[str]:
+    """The kernels of which this process found, so far, that they can't be trusted on such a device."""
+    return sorted(_refused.get(device.type, ()))
+
+
 def accepted(fault: str, what: str, device: torch.device) -> bool:
     """Whether there is no fault; if there is one, what is not used on the device, and why, is told."""
     if fault:
+        _refused.setdefault(device.type, set()).add(what)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device
         warnings.warn(f"{what} are not used on {name}: {fault}", stacklevel=3)
     return not fault

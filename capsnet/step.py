@@ -6,7 +6,6 @@ lie on the device when the epoch begins, and sums of losses stay there until it 
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +18,7 @@ from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.draws import Batch, Draws, composed
 from capsnet.errors import headline, shortage
-from capsnet.execution import Settled, cell_of, give_up_compiling
+from capsnet.execution import Settled, cell_of, give_up
 from capsnet.graphs import Graphs
 from capsnet.models import Network
 from capsnet.objectives import Objective, margin
@@ -152,7 +151,8 @@ class Steps:
         self.losses = _compiled(cell_of(state.config)) if settled.compile else drawn_losses
         whole, rest = divmod(self.count, self.size)
         self.sizes = [self.size] * bool(whole) + [rest] * bool(rest)  # of an epoch's batches
-        self.doubtful = settled.compile and not settled.insists  # whether what is compiled works here
+        self.doubtful = settled.compile and "compile" not in settled.insists  # whether what is compiled works here
+        self.insists_on_graphs = "graph" in settled.insists
         self.totals = torch.zeros(5, dtype=torch.float64, device=state.device)
         self.sums = torch.zeros_like(self.totals)  # of the last step
         self.done = torch.zeros_like(self.totals[0])  # steps of the run
@@ -165,12 +165,26 @@ class Steps:
         """Start an epoch with what was drawn for it, and the learning rate of each of its steps."""
         self.totals.zero_()
         self.done.fill_(len(self.state.history) * self.state.config.steps_per_epoch)
+        if self.graphs and not self.graphs.captured:
+            self._capture(self.graphs)
         if self.graphs:
             self.graphs.begin(draws, rates)
         else:
             self.draws, self.rates = draws.to(self.state.device), rates
             if self.doubtful:
                 self.try_out([(self.draws.at(slice(size)), None) for size in self.sizes])
+
+    def _capture(self, graphs: Graphs) -> None:
+        """Before the first epoch; where a capture fails, all steps of the run are launched one by one, to the same bits."""
+        try:
+            graphs.capture()
+        except Exception as error:  # whatever a driver or a library raises that can't be captured
+            if self.insists_on_graphs or shortage(error) == "out of memory":
+                raise
+            said = f"steps are not replayed, because no CUDA graph can be captured here: {headline(error)}"
+            warnings.warn(said, stacklevel=2)
+            give_up("graph", self.state.config)
+            self.graphs = None
 
     def take(self, step: int) -> None:
         """The step with this number, from 0."""
@@ -207,17 +221,25 @@ class Steps:
             if shortage(error) == "out of memory":
                 raise
             warnings.warn(f"steps are eager, because torch.compile fails on this machine: {headline(error)}", stacklevel=2)
-            give_up_compiling(self.state.config)
+            give_up("compile", self.state.config)
             self.losses = drawn_losses
 
 
-@lru_cache(maxsize=1)
-def _compiled(cell: RunConfig) -> Callable[..., Losses]:  # noqa: ARG001
-    """The step's losses, compiled anew for another cell, for which a process that trains seed after seed waits once.
+CELLS = 4
+"""So many keep their compiled steps: of the same code torch keeps eight, and a cell needs two, for its sizes of batch."""
 
-    What is compiled belongs to the code, not to the run: after some networks in one process torch would compile no more, and
+_kept: dict[RunConfig, Callable[..., Losses]] = {}
+
+
+def _compiled(cell: RunConfig) -> Callable[..., Losses]:
+    """The step's losses, compiled anew for each cell: a process that trains a grid seed by seed waits once for each of four.
+
+    What is compiled belongs to the code, not to the run: after more networks in one process torch would compile no more, and
     take eager steps without a word.
     """
-    torch.compiler.reset()
-    made: Callable[..., Losses] = torch.compile(drawn_losses, dynamic=False)
-    return made
+    if cell not in _kept:
+        if len(_kept) in (0, CELLS):
+            torch.compiler.reset()
+            _kept.clear()
+        _kept[cell] = torch.compile(drawn_losses, dynamic=False)
+    return _kept[cell]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from capsnet.config import RunConfig
-from capsnet.errors import InputError, shortage
+from capsnet.errors import InputError, of_device, shortage
 from capsnet.execution import AUTO, Execution
 from capsnet.training import DivergedError
 from experiments.journal import BusyError
@@ -75,6 +75,6 @@ def kind(fault: BaseException) -> str:
         return short
     if isinstance(fault, InputError):
         return "input"
-    if isinstance(fault, (BusyError, OSError)) or "CUDA error" in str(fault):
+    if isinstance(fault, (BusyError, OSError)) or of_device(str(fault)):
         return "infrastructure"
     return "error"

@@ -158,8 +158,11 @@ class Ray(Executor):
 
         running, tasks, task = self.session.running, self.session.tasks, (function, self.cpus, self.gpus)
         if task not in tasks:  # Ray sends a function once, and its name after that
+            # a process that began with a card keeps it, so Ray gives each task with a GPU a new one; where there is but one
+            # card, the next run is spared its imports and compilers
+            kept: dict[str, Any] = {"max_calls": 0} if self.session.resources.get("num_gpus") == 1 else {}
             # whether to try again is the launch's decision, the same for every executor
-            tasks[task] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0)(function)
+            tasks[task] = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, **kept)(function)
         reference = tasks[task].remote(*args, **kwargs)
         future: Future[Any] = Future()
 

@@ -16,9 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from capsnet import agreement_native, further, interrupts
+from capsnet.config import RunConfig
 from capsnet.data import Data, Split, read
-from capsnet.errors import InputError, brief
+from capsnet.errors import InputError, brief, of_device
 from capsnet.files import replaced
+from capsnet.kernels import refused
 from capsnet.metrics import EpochMetrics
 from capsnet.state import Snapshot, TrainingState
 from capsnet.training import Evaluation, choose_device, errors_at, evaluate, train
@@ -82,7 +84,7 @@ def run(job: Job, place: Place) -> Outcome:
         gc.collect()
         with suppress(RuntimeError):  # where every use of CUDA fails, this one does, too
             torch.cuda.empty_cache()  # what this process doesn't use, another one on the same card can
-    if place.expendable and ending.failure != "out of memory" and "CUDA error" in ending.reason:
+    if place.expendable and ending.failure != "out of memory" and of_device(ending.reason):
         os._exit(1)  # every use of CUDA in this process would fail from now on
     errors = [(metrics.epoch, metrics.validation_error) for metrics in history if metrics.validation_error is not None]
     return Outcome(
@@ -164,7 +166,7 @@ def _recorded(job: Job, place: Place, journal: Journal) -> tuple[Ending, str]:
 def _begin(job: Job, place: Place, journal: Journal) -> None:
     """Write down what the run is, or who goes on with it."""
     device = choose_device(place.device)
-    steps = str(place.execution.settle(job.config, device))  # eager, compiled, ...
+    steps = _ways(job.config, place, device)
     made_by = {COMMIT: git_commit(), CODE: code(), VERSIONS: versions(), HARDWARE: hardware(), STEPS: steps}
     routed = agreement_native.told(job.config, device)
     if routed:
@@ -183,6 +185,12 @@ def _begin(job: Job, place: Place, journal: Journal) -> None:
         told = f"to epoch {len(journal.history)}: {', '.join(changed)}"  # what was trained by other code, or elsewhere
         tags[BEFORE] = f"{before[BEFORE]}; {told}" if BEFORE in before else told
     journal.update(tags={**before, **tags}, ending=None, told=False)
+
+
+def _ways(config: RunConfig, place: Place, device: torch.device) -> str:
+    """How steps are taken, as far as is known: ``replayed from a CUDA graph without the kernels of Adam``."""
+    missing = refused(device) if device.type == "cuda" else []  # on a CPU the tag ROUTED tells
+    return str(place.execution.settle(config, device)) + (f" without {', '.join(missing)}" if missing else "")
 
 
 class PrunedError(RuntimeError):
@@ -207,7 +215,7 @@ class _Trainer:
         self.journal.update(source=source)
         state = self.journal.load(self.config, device) or TrainingState(self.config, device)
         self._train(state, data)
-        steps = str(self.place.execution.settle(self.config, device))  # which a compiler that failed has changed
+        steps = _ways(self.config, self.place, device)  # which a compiler that failed has changed, or a kernel
         if steps != self.journal.record.tags[STEPS]:
             self.journal.update(tags={**self.journal.record.tags, STEPS: steps})
         result = evaluate(state.model, data.test, self.config.test_batch_size)

@@ -44,7 +44,7 @@ def test_the_table_of_a_step_says_how_it_was_taken_even_where_compiling_failed(s
         raise RuntimeError("no C compiler")
 
     given_up = set()
-    monkeypatch.setattr("capsnet.execution._not_compiled", given_up)
+    monkeypatch.setattr("capsnet.execution._failed", {"compile": given_up, "graph": set()})
     monkeypatch.setattr("capsnet.step._compiled", lambda _: fails)
     monkeypatch.setattr(Execution, "settle", lambda self, *_: Settled(self.compile == "auto" and not given_up, graph=False))
     monkeypatch.setattr(kernels, "STEPS", 2)

@@ -154,7 +154,7 @@ def test_kernels_are_used_where_they_can_be_trusted_and_else_it_is_said_why_not(
     agreement.agreement_triton._checked.cache_clear()
     on_card = inputs.as_subclass(OnCuda)
     if fault:
-        with pytest.warns(UserWarning, match="the routing kernels are not used on cpu: capsules deviates"):
+        with pytest.warns(UserWarning, match="the kernels of routing are not used on cpu: capsules deviates"):
             found = route(on_card, weight, CLASSES, 3, bias)
         route(on_card, weight, CLASSES, 3, bias)  # and it is said once
         assert not called

@@ -9,31 +9,33 @@ import pytest
 import torch
 
 from capsnet.errors import InputError
-from capsnet.execution import AUTO, Execution, Settled, give_up_compiling
+from capsnet.execution import AUTO, Execution, Settled, give_up
 
 CUDA = torch.device("cuda")
 
 
 def test_a_cpu_takes_eager_steps_unless_told_otherwise(tiny, cpu):
     assert AUTO.settle(tiny(epochs=10_000), cpu) == Settled(compile=False, graph=False)
-    assert Execution(compile="on").settle(tiny(), cpu) == Settled(compile=True, graph=False, insists=True)
+    assert Execution(compile="on").settle(tiny(), cpu) == Settled(compile=True, graph=False, insists=("compile",))
 
 
-@pytest.mark.parametrize(("epochs", "wanted"), [(1, (False, False)), (60, (False, True)), (2_000, (True, True))])
+@pytest.mark.parametrize(("epochs", "wanted"), [(1, (False, False)), (60, (False, True)), (5_000, (True, True))])
 def test_on_cuda_auto_is_on_where_it_pays_back(tiny, epochs, wanted):
     config = tiny(epochs=epochs)  # 4 steps each
     assert AUTO.settle(config, CUDA) == Settled(*wanted)
     assert Execution("off", "off").settle(config, CUDA) == Settled(compile=False, graph=False)
-    assert Execution("on", "on").settle(config, CUDA) == Settled(compile=True, graph=True, insists=True)
+    assert Execution("on", "on").settle(config, CUDA) == Settled(compile=True, graph=True, insists=("compile", "graph"))
 
 
-def test_what_a_compiler_failed_at_is_not_compiled_again(tiny, monkeypatch):
-    monkeypatch.setattr("capsnet.execution._not_compiled", set())
-    config = tiny(epochs=2_000)
-    give_up_compiling(config.model_copy(update={"seed": 3}))
-    assert AUTO.settle(config, CUDA) == Settled(compile=False, graph=True)
-    assert Execution(compile="on").settle(config, CUDA).compile
-    assert AUTO.settle(tiny(epochs=2_000, routing_iterations=1), CUDA).compile
+@pytest.mark.parametrize(("what", "left"), [("compile", (False, True)), ("graph", (True, False))])
+def test_what_failed_is_not_done_again(tiny, monkeypatch, what, left):
+    monkeypatch.setattr("capsnet.execution._failed", {"compile": set(), "graph": set()})
+    config = tiny(epochs=5_000)
+    give_up(what, config.model_copy(update={"seed": 3}))
+    assert AUTO.settle(config, CUDA) == Settled(*left)
+    insisting = Execution("on", "on").settle(config, CUDA)
+    assert insisting == Settled(True, True, ("compile", "graph"))
+    assert AUTO.settle(tiny(epochs=5_000, routing_iterations=1), CUDA) == Settled(True, True)
 
 
 def test_a_graph_is_refused_on_a_cpu(tiny, cpu):

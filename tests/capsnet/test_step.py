@@ -1,5 +1,8 @@
 """How an epoch's steps are taken. What a CUDA graph would replay is done here step by step: all but the capture itself."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -193,17 +196,99 @@ def test_the_spread_losss_margin_grows_with_each_step_of_the_run(tiny, data_of, 
     assert resumed[1] == whole[1]
 
 
-def test_each_cell_compiles_anew_and_its_seeds_share_what_is_compiled(tiny, data_of, monkeypatch):
-    """Else torch would stop compiling after some networks in one process, and say nothing."""
+def test_seeds_of_four_cells_in_turn_share_what_is_compiled(tiny, data_of, monkeypatch):
+    """With more of them torch would stop compiling at some time, and say nothing."""
     told = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: told.append("reset"))
     monkeypatch.setattr(torch, "compile", lambda function, **_: told.append("compile") or function)
-    step._compiled.cache_clear()
-    for changes in ({}, {"seed": 7}, {"routing_iterations": 2}, {"routing_iterations": 2, "seed": 7}, {}):
-        config = tiny(epochs=1, **changes)
-        step.Steps(TrainingState(config, torch.device("cpu")), data_of(config), Settled(compile=True, graph=False))
-    step._compiled.cache_clear()
-    assert told == ["reset", "compile"] * 3
+    monkeypatch.setattr(step, "_kept", {})
+
+    def trained(*cells):
+        told.clear()
+        for number, r in enumerate(cells):
+            config = tiny(epochs=1, routing_iterations=r, seed=number)
+            step.Steps(TrainingState(config, torch.device("cpu")), data_of(config), Settled(compile=True, graph=False))
+        return told
+
+    assert trained(1, 2, 3, 4) == ["reset", *["compile"] * 4]
+    assert trained(1, 2, 3, 4, 4, 1) == []
+    assert trained(5, 5, 1) == ["reset", "compile", "compile"]
+
+
+IN_TURN = """
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from capsnet.config import RunConfig
+from capsnet.data import read
+from capsnet.execution import Execution
+from capsnet.state import TrainingState
+from capsnet.step import CELLS
+from capsnet.training import train
+
+torch._dynamo.config.fail_on_recompile_limit_hit = True
+traced, cpu = [], torch.device("cpu")
+torch.compile = partial(torch.compile, backend=lambda graph, _: traced.append(1) or graph)
+for seed in (0, 1):
+    for cell in range(CELLS):
+        own = RunConfig.model_validate_json(sys.argv[1])
+        config = own.model_copy(update={"seed": seed, "routing_iterations": 1 + cell})
+        list(train(TrainingState(config, cpu), read(config, Path("nowhere"), cpu), execution=Execution("on")))
+        print(len(traced))
+"""
+
+
+def test_torch_compiles_the_steps_of_as_many_cells_as_are_kept(tiny):
+    """Of both sizes of batch, and once for all seeds. In its own process, as the tests' checks of shapes can't be traced."""
+    words = [sys.executable, "-c", IN_TURN, tiny(epochs=1, batch_size=32).model_dump_json()]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, *_, last, again, _, _, end = map(int, done.stdout.split())
+    assert 0 < first < last == again == end
+
+
+def test_where_a_capture_fails_steps_are_launched_one_by_one_and_it_is_said(tiny, data_of, captured, monkeypatch):
+    """Be it that of the epoch's last batch alone; no step is lost, and none is done twice."""
+    config, given_up, sizes = tiny(epochs=2, batch_size=32), [], []
+    monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=False, graph=False))
+    wanted = result(config, data_of(config))
+
+    def refusing(work, _pool, _stream):
+        sizes.append(1)
+        if len(sizes) == 2:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nCompile with ...")
+        return work
+
+    monkeypatch.setattr(graphs, "recorded", refusing)
+    monkeypatch.setattr(step, "give_up", lambda *what: given_up.append(what))
+    monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=False, graph=True))
+    with pytest.warns(
+        UserWarning, match="not replayed, because .*: RuntimeError: CUDA error: operation not .* capturing$"
+    ) as said:
+        found = result(config, data_of(config))
+    assert torch.equal(found[0], wanted[0])
+    assert found[1] == wanted[1]
+    assert (len(said), len(sizes), given_up) == (1, 2, [("graph", config)])
+
+
+@pytest.mark.parametrize(
+    ("said", "insists"), [("CUDA out of memory. Tried to allocate 2 MiB", ()), ("CUDA error: not permitted", ("graph",))]
+)
+def test_a_capture_that_is_insisted_on_or_finds_no_memory_fails(tiny, data_of, captured, monkeypatch, said, insists):
+    def refusing(*_):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(graphs, "recorded", refusing)
+    config = tiny(epochs=1)
+    state = TrainingState(config, torch.device("cpu"))
+    steps = step.Steps(state, data_of(config), Settled(compile=False, graph=True, insists=insists))
+    before = [tensor.clone() for tensor in state.moving()]
+    with pytest.raises(RuntimeError, match=said):
+        steps.begin(drawn(config, steps.data), [1e-3] * 4)
+    assert all(torch.equal(one, other) for one, other in zip(state.moving(), before, strict=True))
 
 
 def test_a_run_that_ended_or_was_left_holds_no_graphs(tiny, data_of, captured, monkeypatch):
@@ -246,7 +331,7 @@ def test_where_compiling_fails_steps_are_eager_and_it_is_said(tiny, data_of, mon
     """torch compiles the way back when it is first gone."""
     config, given_up = tiny(epochs=1), []
     monkeypatch.setattr(step, "_compiled", lambda _: broken)
-    monkeypatch.setattr(step, "give_up_compiling", given_up.append)
+    monkeypatch.setattr(step, "give_up", lambda *what: given_up.append(what))
 
     def trained(settled):
         state = TrainingState(config, torch.device("cpu"))
@@ -262,10 +347,10 @@ def test_where_compiling_fails_steps_are_eager_and_it_is_said(tiny, data_of, mon
     ) as said:
         found = trained(Settled(compile=True, graph=False))
     assert len(said) == 1
-    assert given_up == [config]
+    assert given_up == [("compile", config)]
     assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
     with pytest.raises(RuntimeError, match="no C compiler"):
-        trained(Settled(compile=True, graph=False, insists=True))
+        trained(Settled(compile=True, graph=False, insists=("compile",)))
 
 
 def broken_for_the_rest(*given):
@@ -283,14 +368,14 @@ def test_steps_are_eager_too_where_compiling_fails_for_the_last_batch_alone(tiny
     config, given_up = tiny(epochs=2), []
     wanted = result(config, data_of(config))
     monkeypatch.setattr(step, "_compiled", lambda _: broken_for_the_rest)
-    monkeypatch.setattr(step, "give_up_compiling", given_up.append)
+    monkeypatch.setattr(step, "give_up", lambda *what: given_up.append(what))
     warmed = request.getfixturevalue("captured")
     monkeypatch.setattr(training.Execution, "settle", lambda *_: Settled(compile=True, graph=graph))
     with pytest.warns(UserWarning, match="steps are eager, because .* fails on this machine: RuntimeError: no C compiler$"):
         found = result(config, data_of(config))
     assert torch.equal(found[0], wanted[0])
     assert found[1] == wanted[1]
-    assert given_up == [config]
+    assert given_up == [("compile", config)]
     assert len(warmed) == (3 if graph else 0), "what is compiled is tried out, and each size is captured once"
 
 

@@ -3,6 +3,8 @@
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, wait
@@ -290,6 +292,7 @@ def test_ray_is_started_anew_when_its_node_dies(ray: Engine, tmp_path: Path) -> 
         (LostError("a worker died"), "infrastructure"),
         (BusyError("another process"), "infrastructure"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "infrastructure"),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), "infrastructure"),
         (InputError("of another version"), "input"),
         (KeyError("a fault of ours"), "error"),
     ],
@@ -390,6 +393,29 @@ def test_workers_share_the_cores(ray: Engine) -> None:
 )
 def test_whether_an_address_is_this_machine(address: str, here: bool) -> None:
     assert is_here(address) is here
+
+
+PROCESSES = """
+import os, sys
+from experiments.ray_tasks import Ray, Session
+
+def here():
+    return os.getpid()
+
+session = Session(num_cpus=1, num_gpus=int(sys.argv[1]))  # Ray takes it that they are there
+executor = Ray(session, 1, 0.5)
+print(len({executor.submit(here).result() for _ in range(2)}))
+executor.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "processes"), [(1, 1), (2, 2)])
+def test_runs_on_the_only_card_share_a_process_and_others_begin_anew(gpus: int, processes: int) -> None:
+    """A process that has begun with a card keeps it, whichever Ray means for its next task."""
+    words = [sys.executable, "-c", PROCESSES, str(gpus)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout.split()[-1:] == [str(processes)], done.stderr
 
 
 @pytest.mark.slow

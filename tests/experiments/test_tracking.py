@@ -12,16 +12,18 @@ from typing import Any
 
 import mlflow
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Run, RunData, RunInfo, RunInputs
 from mlflow.exceptions import MlflowException
 from safetensors.torch import load_file
 
+from capsnet import kernels
 from capsnet.config import from_params, make_config
 from capsnet.errors import InputError
 from capsnet.execution import Execution, Settled
 from capsnet.metrics import LISTS, EpochMetrics
-from experiments import catalog, client, tracking
+from experiments import catalog, client, tracking, worker
 from experiments.client import answering, log
 from experiments.gridding import make_job
 from experiments.jobs import Job, Place
@@ -128,7 +130,7 @@ def test_a_run_says_how_its_steps_were_taken_even_where_compiling_failed(
         raise RuntimeError("no C compiler")
 
     given_up: set[object] = set()
-    monkeypatch.setattr("capsnet.execution._not_compiled", given_up)
+    monkeypatch.setattr("capsnet.execution._failed", {"compile": given_up, "graph": set()})
     monkeypatch.setattr("capsnet.step._compiled", lambda _: fails)
     monkeypatch.setattr(Execution, "settle", lambda *_: Settled(compile=not given_up, graph=False))
     with pytest.warns(UserWarning, match="steps are eager"):
@@ -136,6 +138,21 @@ def test_a_run_says_how_its_steps_were_taken_even_where_compiling_failed(
     found = mlflow.MlflowClient(store.uri).get_run(run_id)
     assert found.info.status == "FINISHED"
     assert found.data.tags["steps"] == "eager"
+
+
+def test_a_run_says_without_which_kernels_it_was_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("capsnet.kernels._refused", {})
+    place = Place(None, Path(), "g", "", Path(), "cuda")  # type: ignore[arg-type]
+    config, device = make_config({"epochs": 1}, "here"), torch.device("cuda")
+    assert worker._ways(config, place, device) == "replayed from a CUDA graph"
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
+    for what in ("the kernels of routing", "the kernels of Adam"):
+        with pytest.warns(UserWarning, match=f"{what} are not used on a card: off by 3"):
+            assert not kernels.accepted("off by 3", what, device)
+    assert (
+        worker._ways(config, place, device) == "replayed from a CUDA graph without the kernels of Adam, the kernels of routing"
+    )
+    assert worker._ways(config, place, torch.device("cpu")) == "eager"
 
 
 def test_who_dies_before_mlflow_knows_the_parameters_leaves_no_second_run(
