@@ -70,14 +70,14 @@ def contests(config: RunConfig, device: "torch.device") -> dict[str, Contest]:
     """What there is to compare, by name: convolutions, routing and optimizer of a network in bfloat16."""
     import torch
 
+    from benchmarks import parts
     from benchmarks.training import pictures
     from capsnet import adam_triton, agreement_triton, convolution_triton
-    from capsnet.draws import Batch
     from capsnet.models import CapsuleNetwork
     from capsnet.precision import full, rounded
     from capsnet.routing import dynamic
     from capsnet.state import TrainingState
-    from capsnet.step import training_step, updated
+    from capsnet.step import updated
 
     state, batch = TrainingState(config, device), pictures(config, config.batch_size, device)
     model, images = state.model, batch.batch(slice(None))
@@ -110,7 +110,7 @@ def contests(config: RunConfig, device: "torch.device") -> dict[str, Contest]:
         found[f"routing, r = {r}, both ways"] = Contest(
             _both_ways(routed(r), leaves), _both_ways(by_votes(r), leaves), "votes in memory"
         )
-    training_step(state, Batch(images, batch.labels), config.learning_rate)  # after which there are gradients and moments
+    parts.whole(state, batch)()  # after which there are gradients and moments
     adam = Contest(lambda: adam_triton.update(state.optimizer), lambda: updated(state), "PyTorch's fused")
     return {**found, "Adam and the norm": adam}
 

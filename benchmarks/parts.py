@@ -15,13 +15,13 @@ from benchmarks.clock import Pass, Spread, alternate, differences, timed, total
 from benchmarks.training import pictures
 from capsnet import fourier, losses
 from capsnet.config import RunConfig
-from capsnet.data import Split
-from capsnet.draws import Batch, composed, draw
-from capsnet.execution import keep_freed_memory
+from capsnet.data import Data, Split
+from capsnet.draws import Draws, composed, draw
+from capsnet.execution import Settled, keep_freed_memory
 from capsnet.models import CapsuleNetwork, lengths
 from capsnet.precision import OPERANDS, rounded
 from capsnet.state import STREAMS, TrainingState
-from capsnet.step import training_step, updater
+from capsnet.step import Steps, updater
 from capsnet.training import computing
 
 Work = Callable[[], object]
@@ -87,22 +87,28 @@ def both_losses(state: TrainingState, batch: Split) -> Work:
 
 def optimizer(state: TrainingState, batch: Split) -> Work:
     """A step of Adam on gradients that are there, and their norm."""
-    training_step(state, Batch(batch.batch(slice(None)), batch.labels), state.config.learning_rate)
+    whole(state, batch)()
     update = updater(state)
     return lambda: update(state)
 
 
 def feeding(state: TrainingState, batch: Split) -> Work:
     """A batch from the bytes on the device: gathered, made fp32, augmented, as was drawn for it before, as for an epoch."""
-    augment, generators = state.config.augment, {name: torch.Generator().manual_seed(0) for name in STREAMS}
-    draws = draw(batch, state.config.facts.labels, augment, state.config.dropout > 0, generators).to(state.device)
-    return lambda: composed(batch, draws, augment)
+    draws = _drawn(state, batch)
+    return lambda: composed(batch, draws, state.config.augment)
 
 
 def whole(state: TrainingState, batch: Split) -> Work:
-    """All of it: a batch, and one training step on it, not compiled."""
-    feed = feeding(state, batch)
-    return lambda: training_step(state, feed(), state.config.learning_rate)  # type: ignore[arg-type]
+    """All of it, as a run takes it that is neither compiled nor captured: a batch is fed, and one training step taken on it."""
+    steps = Steps(state, Data(batch, batch, batch, "random"), Settled(compile=False, graph=False))
+    draws = _drawn(state, batch)
+    return lambda: steps.compute_on(draws, state.config.learning_rate)
+
+
+def _drawn(state: TrainingState, batch: Split) -> Draws:
+    """What is drawn for the batch, beforehand, as for an epoch."""
+    generators = {name: torch.Generator().manual_seed(0) for name in STREAMS}
+    return draw(batch, state.config.facts.labels, state.config.augment, state.config.dropout > 0, generators).to(state.device)
 
 
 def passes(config: RunConfig, device: torch.device) -> dict[str, Pass]:

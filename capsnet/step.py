@@ -16,7 +16,7 @@ from capsnet.answers import answered, wrong
 from capsnet.augmentation import Augmentation
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
-from capsnet.draws import Batch, Draws, composed
+from capsnet.draws import Draws, composed
 from capsnet.errors import headline, shortage
 from capsnet.execution import Settled, cell_of, give_up
 from capsnet.graphs import Graphs
@@ -108,18 +108,6 @@ def updated(state: TrainingState) -> Float[Tensor, ""]:
         nn.utils.clip_grads_with_norm_(parameters, state.config.gradient_clip, norm)
     state.optimizer.step()
     return norm
-
-
-def training_step(
-    state: TrainingState, batch: Batch, rate: float | Float[Tensor, ""], done: float | Float[Tensor, ""] = 0.0
-) -> Float[Tensor, "5"]:
-    """One step of Adam; the sums of :func:`step_losses` and the norm of the gradient, left on the device."""
-    weight, objective = state.config.reconstruction_weight, state.config.objective
-
-    def losses() -> Losses:
-        return step_losses(state.model, weight, batch.images, batch.labels, objective, done, batch.noise, batch.digits)
-
-    return descend(state, differentiate(state, losses), rate, updater(state))
 
 
 def descend(

@@ -7,7 +7,10 @@ from benchmarks import parts
 from benchmarks.clock import Spread
 from benchmarks.floors import work
 from benchmarks.training import changed, pictures, precisions
+from capsnet.data import Data
+from capsnet.execution import Settled
 from capsnet.state import TrainingState
+from capsnet.step import Steps
 
 
 @pytest.fixture
@@ -44,6 +47,23 @@ def test_the_optimizers_part_moves_the_weights(ready):
     before = state.model.conv.weight.detach().clone()
     step()
     assert not torch.equal(before, state.model.conv.weight)
+
+
+def test_the_whole_is_a_step_of_a_run(small, cpu):
+    """To the bit, two steps long."""
+    config = small(epochs=1, validation_size=0)
+    batch = pictures(config, 2 * config.batch_size, cpu)
+    run, timed = TrainingState(config, cpu), TrainingState(config, cpu)
+    steps = Steps(run, Data(batch, batch, batch, ""), Settled(compile=False, graph=False))
+    steps.begin(parts._drawn(run, batch), [config.learning_rate] * 2)
+    for number in range(2):
+        steps.take(number)
+        part = slice(number * config.batch_size, (number + 1) * config.batch_size)
+        drawn = parts._drawn(timed, batch).at(part)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parts, "_drawn", lambda *_: drawn)  # noqa: B023
+            parts.whole(timed, batch)()
+    assert all(torch.equal(one, other) for one, other in zip(run.moving(), timed.moving(), strict=True))
 
 
 def test_a_batch_holds_every_image_once_in_another_order(ready):

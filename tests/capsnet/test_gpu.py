@@ -5,17 +5,18 @@ import warnings
 import pytest
 import torch
 
+from benchmarks import parts
 from capsnet import graphs, step
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
-from capsnet.draws import Batch, draw
+from capsnet.draws import draw
 from capsnet.execution import Execution, Settled
 from capsnet.fourier import primary_maps
 from capsnet.kernels import refused
 from capsnet.models import build
 from capsnet.precision import float32_products
 from capsnet.state import TrainingState
-from capsnet.step import Steps, step_losses, training_step
+from capsnet.step import Steps, step_losses
 from capsnet.training import computing, evaluate, train
 
 pytestmark = [
@@ -216,15 +217,14 @@ def test_memory_of_routing_grows_with_the_batch_only():
     peaks = {}
     for batch, iterations in ((64, 3), (64, 6), (128, 3)):
         config = RunConfig(batch_size=batch, routing_iterations=iterations, precision="bf16")  # which has no large spectra
-        state, random = TrainingState(config, CUDA), torch.Generator().manual_seed(1)
-        images, labels = torch.rand(batch, 1, 28, 28, generator=random), torch.randint(0, 10, (batch,), generator=random)
-        shown = Batch(images.to(CUDA), labels.to(CUDA))
+        state = TrainingState(config, CUDA)
         with computing(config.precision, CUDA):
-            training_step(state, shown, 1e-3)  # what is allocated once, compiled and checked at first is no part of it
+            step_on = parts.whole(state, data(config, batch).training)
+            step_on()  # what is allocated once, compiled and checked at first is no part of it
             state.optimizer.zero_grad()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
-            training_step(state, shown, 1e-3)
+            step_on()
             peaks[batch, iterations] = torch.cuda.max_memory_allocated() - before
     assert peaks[64, 6] < 1.5 * peaks[64, 3]
     assert peaks[128, 3] < 2.2 * peaks[64, 3]
