@@ -76,8 +76,11 @@ def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
     No effect of theirs can be told from the other axis', so they are a part of what its values are. Of two axes that settle
     each other the first is the one that is kept. An axis that has another value in every cell settles all others and says
-    nothing of them: none follows it. Nor does any follow one of which no two values stand beside equal settings of the rest:
-    among the few settings that a search confirms, one axis settles another by chance.
+    nothing of them: none follows it. Nor does any follow one that was never varied while all the rest stayed the same: among
+    the few settings that a search confirms, one axis settles another by chance.
+
+    Of the settings ``size=100 epochs=90 r=1``, ``size=100 epochs=90 r=3``, ``size=900 epochs=10 r=1`` and ``size=900 epochs=10
+    r=3``, epochs follows size: {"epochs": "size"}, and r follows none. With ``size=900 epochs=90 r=3``, too, none follows.
 
     Args:
         settings: of the cells, all with the same axes.

@@ -12,6 +12,7 @@ from analysis.cells import Cell, outcomes
 from analysis.fields import legend, name_of, named, text_of, value_text
 from analysis.published import Published
 from analysis.where import beside_the_grid, told
+from capsnet.origin import shortened
 
 if TYPE_CHECKING:
     from analysis.comparisons import Comparisons
@@ -29,7 +30,7 @@ PROTOCOL = ("epochs", "batch_size", "learning_rate", "lr_schedule", "precision",
 
 def footer(runs: pd.DataFrame) -> str:
     """Where the numbers come from: experiment, commit, seeds, runs, and when the last one ended."""
-    commits = sorted({_short(commit) for commit in runs["git_commit"].dropna() if commit})
+    commits = sorted({shortened(commit) for commit in runs["git_commit"].dropna() if commit})
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     consecutive = len(seeds) > 3 and seeds == list(range(seeds[0], seeds[-1] + 1))
     last = pd.to_datetime(runs["ended"], utc=True).max()
@@ -148,11 +149,6 @@ def slug(runs: pd.DataFrame) -> str:
     chosen = (*runs.attrs.get("where", ()), runs.attrs.get("reference", ""))
     name = re.sub(r"[^A-Za-z0-9]+", "-", " ".join([_experiments(runs), *chosen])).strip("-").lower()
     return f"{name}-{hashlib.sha256(repr(chosen).encode()).hexdigest()[:6]}" if any(chosen) else name
-
-
-def _short(commit: str) -> str:
-    """The first 7 digits of a commit, with whatever marks it as dirty."""
-    return re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit)
 
 
 def _experiments(runs: pd.DataFrame) -> str:

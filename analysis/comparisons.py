@@ -113,7 +113,7 @@ class Comparisons:
 
     @property
     def why(self) -> str:
-        """That one."""
+        """Why it is the reference; empty if there is none."""
         return next((why for _, why in self.references.values()), "")
 
     @property

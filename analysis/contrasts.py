@@ -58,8 +58,8 @@ class Contrast:
 def of_axes(comparisons: Comparisons) -> list[Contrast]:
     """Each two values of each axis; Holm's correction is for the pairs of one axis, each axis being a question of its own.
 
-    What is but one cell against the reference, at a single setting of all else, is corrected as that is, if that is more: two
-    cells are not told apart in one table, and not in another.
+    A contrast of two cells only, one of them the reference, is a row of the table of differences, too: it has the larger of
+    both corrected p, so that no table tells them apart while another one doesn't.
     """
     cells = comparisons.cells
     found = (c for axis in axes_of(cells) for c in _corrected(_contrasts(cells, {axis: _pairs(comparisons, axis)})))

@@ -21,6 +21,7 @@ from analysis.style import (
     PAGE,
     TALLEST,
     NothingToDrawError,
+    legend_size,
     scale,
     size_of,
     wrapped,
@@ -41,7 +42,7 @@ SAID_OF_ONE = "line: the only finished run"
 
 
 @dataclass(frozen=True)
-class Line:
+class Series:
     """What one colour means: the values of the axes that have no panels of their own, and the cells that have them."""
 
     label: str
@@ -56,7 +57,7 @@ class Plan:
 
     facets: tuple[str, ...]
     panels: Sequence[tuple[object, ...]]
-    lines: Sequence[Line]
+    lines: Sequence[Series]
 
 
 def errors(runs: pd.DataFrame, metrics: pd.DataFrame) -> list[Figure]:
@@ -115,8 +116,7 @@ def _pages(runs: pd.DataFrame, rows: pd.DataFrame, metrics: Mapping[str, str]) -
     across = len(metrics) if len(metrics) > 1 else min(3, len(plan.panels))
     width = COLUMN if across == 1 else PAGE
     labels = [wrapped(line.label, width - 0.6) for line in plan.lines]
-    columns = max(1, int(width / (0.6 + max(size_of(label)[0] for label in labels))))
-    tall = LINE * sum(label.count("\n") + 1 for label in labels) / min(columns, len(labels)) + 0.65
+    columns, tall = legend_size(labels, width)
     title_lines = max(size_of(_title(plan, value, across))[1] for value in plan.panels)
     high = 1.75 + LINE * title_lines
     down = max(1, int((TALLEST - tall) / high))
@@ -188,7 +188,7 @@ def _plan(runs: pd.DataFrame) -> Plan:
     lines = []
     for i, (label, members) in enumerate(_groups(every, fields, facets).items()):
         text = f"{label} ({_counts(members, facets, panels)})"
-        lines.append(Line(text, members, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]))
+        lines.append(Series(text, members, COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]))
     return Plan(facets, panels, lines)
 
 
@@ -235,7 +235,7 @@ def _of(wide: pd.DataFrame, members: Sequence[Cell]) -> pd.DataFrame:
     return wide[own].dropna(how="all")
 
 
-def _members(line: Line, plan: Plan, value: tuple[object, ...]) -> list[Cell]:
+def _members(line: Series, plan: Plan, value: tuple[object, ...]) -> list[Cell]:
     """The cells of a line that stand in the panel of a value of the facets."""
     return [cell for cell in line.cells if tuple(cell.setting[field] for field in plan.facets) == value]
 

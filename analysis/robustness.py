@@ -14,14 +14,13 @@ from analysis.statistics import Comparison, Estimate, t_interval
 from capsnet import test_sets
 from capsnet.config import RunConfig
 from capsnet.registry import TEST_SETS
-from experiments.record import FURTHER
+from experiments.record import FURTHER, further_sets
 
 
 def tested(cells: Sequence[Cell]) -> dict[str, str]:
     """Further test set -> its column in the table of runs, of those on which a run was tested."""
-    columns = ((cell.runs, str(name)) for cell in cells for name in cell.runs if str(name).startswith(FURTHER))
-    names = {name.removeprefix(FURTHER) for runs, name in columns if runs[name].notna().any()}
-    return {name: f"{FURTHER}{name}" for name in test_sets.in_order(filter(test_sets.is_known, names))}
+    known = {str(name) for cell in cells for name in cell.runs if cell.runs[name].notna().any()}
+    return {name: f"{FURTHER}{name}" for name in further_sets(known)}
 
 
 @dataclass(frozen=True)

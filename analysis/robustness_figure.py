@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from analysis.cells import Cell
 from analysis.fields import legend
 from analysis.robustness import mean, tested
-from analysis.style import COLOURS, COLUMN, DASHES, LINE, PAGE, NothingToDrawError, scale, size_of, wrapped
+from analysis.style import COLOURS, COLUMN, DASHES, PAGE, NothingToDrawError, legend_size, scale, wrapped
 from analysis.wording import setting_text
 from capsnet import test_sets
 from capsnet.corruptions import CORRUPTIONS
@@ -42,8 +42,7 @@ def by_level(cells: Sequence[Cell]) -> list[Figure]:
     across = min(ACROSS, len(kinds))
     width = COLUMN if across == 1 else PAGE
     labels = [wrapped(f"{setting_text(cell.setting)} ({cell.count})", width - 0.6) for cell in shown]
-    columns = max(1, int(width / (0.6 + max(size_of(label)[0] for label in labels))))
-    tall = LINE * sum(label.count("\n") + 1 for label in labels) / min(columns, len(labels)) + 0.65
+    columns, tall = legend_size(labels, width)
     down = -(-len(kinds) // across)
     figure = Figure(figsize=(width, 1.85 * down + tall), layout="constrained")
     panels = [*figure.subplots(down, across, sharey=True, squeeze=False).flat]

@@ -22,8 +22,8 @@ class Line:
     Attributes:
         name: its number in MLflow, shortened; empty if it has not begun.
         address: where it can be seen.
-        config: what sets it apart from the others.
-        seed: the other thing that does.
+        config: what sets it apart from the others, but for the seed.
+        seed: its seed.
         outcome: finished, not run, diverged and so on, as tables say it.
         error: test error in %.
         seconds: of training.

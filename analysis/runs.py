@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.where import beside_the_grid, chosen
 from capsnet import terminal, test_sets
 from capsnet.config import FIELDS, RunConfig
-from capsnet.errors import InputError, unknown
+from capsnet.errors import InputError
 from capsnet.metrics import LISTS, EpochMetrics
 from experiments import catalog
 from experiments.client import answering
@@ -26,13 +26,13 @@ from experiments.record import (
     COMMIT,
     EPOCHS,
     FAILURE,
-    FURTHER,
     HARDWARE,
     REASON,
     SUPERSEDED,
     TRIAL,
     VERSIONS,
     TrackedRun,
+    further_sets,
     r_of,
 )
 from experiments.sources import Grid
@@ -187,14 +187,12 @@ def _open(names: Sequence[str], folder: Path) -> dict[str, Store]:
         if name is None:
             start = "make ablation, or " if terminal.has_make() else ""
             raise InputError(f"nothing has been launched yet: run {start}{terminal.called('python -m experiments run')} GRID")
-        store = Store.open(name, folder, create=False)
-        if store is None:
-            there = catalog.names(folder)
-            nothing = f"no experiment {name!r}: nothing is launched yet"
+        try:
+            stores[name] = catalog.opened(name, folder)
+        except catalog.AbsentError as error:
             meant = get_close_matches(name, ANALYSES, n=1)
             command = f"; or did you mean the command {terminal.called(f'python -m analysis {meant[0]}')}?" if meant else ""
-            raise InputError((unknown("experiment", name, there) if there else nothing) + command)
-        stores[name] = store
+            raise InputError(f"{error}{command}") from None
     return stores
 
 
@@ -237,8 +235,7 @@ def _code(tags: Mapping[str, str]) -> str | None:
 
 def _is_extra(name: str) -> bool:
     """Whether a column is there only if a run has it: of other r or test sets, or one of several numbers of capsules."""
-    further = name.startswith(FURTHER) and test_sets.is_known(name.removeprefix(FURTHER))
-    return further or r_of(name) > 0 or _place(name) > 0
+    return bool(further_sets([name])) or r_of(name) > 0 or _place(name) > 0
 
 
 def _place(name: str) -> int:

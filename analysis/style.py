@@ -89,6 +89,12 @@ def write_all(figures: Mapping[str, Callable[[], Sequence[Figure]]], folder: Pat
     return paths, [f"{', '.join(names)}: {reason}" for reason, names in reasons.items() if reason]
 
 
+def legend_size(labels: Sequence[str], width: float) -> tuple[int, float]:
+    """Columns of a legend below the panels of a figure so wide, and the height to leave for it, in inches."""
+    columns = max(1, int(width / (0.6 + max(size_of(label)[0] for label in labels))))
+    return columns, LINE * sum(label.count("\n") + 1 for label in labels) / min(columns, len(labels)) + 0.65
+
+
 def by_dataset(parts: Mapping[str, Callable[[], Sequence[Figure]]]) -> list[Figure]:
     """The pages of every data set (name -> what draws them), which are told apart by its name above them.
 

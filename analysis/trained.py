@@ -10,7 +10,6 @@ from torch import Tensor
 
 from analysis.fields import text_of
 from analysis.runs import read_runs
-from capsnet import test_sets
 from capsnet.answers import wrong
 from capsnet.config import FIELDS, RunConfig
 from capsnet.data import Data, Split
@@ -18,7 +17,7 @@ from capsnet.errors import InputError, brief
 from capsnet.models import Network, make
 from capsnet.program import export
 from experiments.journal import FILES
-from experiments.record import FURTHER
+from experiments.record import further_sets
 
 if TYPE_CHECKING:  # both take seconds
     import pandas as pd
@@ -135,8 +134,7 @@ class Trained:
 
 def tested(run: "TrackedRun") -> tuple[str, ...]:
     """The further test sets that a run was tested on, whenever that was."""
-    names = (name.removeprefix(FURTHER) for name in run.metrics if name.startswith(FURTHER))
-    return tuple(test_sets.in_order(filter(test_sets.is_known, names)))
+    return tuple(further_sets(run.metrics))
 
 
 def choose(run_id: str, experiment: str, folder: Path) -> "tuple[Store, TrackedRun]":

@@ -10,6 +10,7 @@ from rich.table import Table as RichTable
 from benchmarks import parts
 from benchmarks.clock import Spread, ratios, total
 from benchmarks.found import TEXTBOOK, Findings, Step
+from capsnet.origin import shortened
 from capsnet.terminal import escaped
 
 EPOCH = 60_000  # images
@@ -74,7 +75,7 @@ def heading(found: Findings) -> list[str]:
     return [
         f"{device}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {gigabytes}; "
         f"load {machine['load']:.1f} at the start",
-        f"PyTorch {machine['torch']}, Python {machine['python']}, commit {str(machine['commit'])[:7]}"
+        f"PyTorch {machine['torch']}, Python {machine['python']}, commit {shortened(str(machine['commit']))}"
         f"{'-dirty' if 'dirty' in str(machine['commit']) else ''}, {machine['date']}, {found.seconds:.0f} s",
         "median (lowest–highest) of n samples taken in turn; ratios are of the samples of one round",
     ]

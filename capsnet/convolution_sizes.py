@@ -46,12 +46,12 @@ class Sizes:
 
     @property
     def places(self) -> int:
-        """Of the features."""
+        """How many there are in a feature map, which is what the first convolution makes."""
         return self.grid[0] * self.grid[1]
 
     @property
     def positions(self) -> int:
-        """Of the maps."""
+        """How many there are in a map, which is what the second convolution makes."""
         return self.outputs[0] * self.outputs[1]
 
     @property

@@ -32,7 +32,7 @@ def split(name: str, folder: Path, test: Split) -> tuple[Split, str]:
     if name in TEST_SETS:
         return read_test_set(name, folder, device)
     images, labels = test.images.cpu(), test.labels
-    # of what comes out it would be another on a machine that rounds otherwise, though nobody changed anything
+    # of the images that are corrupted: the corrupted ones differ by rounding from machine to machine
     digest = _digest((images.numpy(), labels.cpu().numpy()), name)
     times = test_sets.times(name, len(test))
     made = corrupted(images.repeat(times, 1, 1, 1), name)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
@@ -43,6 +44,11 @@ def _release() -> str:
         return "unknown"
     here = Path(__file__).resolve()
     return f"release-{found.version}" if here == Path(str(found.locate_file("capsnet/origin.py"))).resolve() else "unknown"
+
+
+def shortened(commit: str) -> str:
+    """``b39c092`` of a whole hash, and whatever marks it as dirty."""
+    return re.sub(r"^([0-9a-f]{7})[0-9a-f]*", r"\1", commit)
 
 
 def cores() -> int:

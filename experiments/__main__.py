@@ -27,9 +27,12 @@ if TYPE_CHECKING:  # torch and mlflow take seconds
 DESCRIPTION = """Run grids and searches of capsule networks and keep what is known of them in MLflow."""
 
 
+COMMANDS = Plan | Run | Search | Sync | Test
+
+
 def main() -> int:
     """Parse the command line and do what it says."""
-    command = cli.parse(Plan | Run | Search | Sync | Test, "python -m experiments", DESCRIPTION, switches=True)
+    command: Any = cli.parse(COMMANDS, "python -m experiments", DESCRIPTION, switches=True)
     does: dict[type, Callable[[Any], int]] = {Plan: plan, Run: run, Search: search, Sync: sync, Test: test}
     return does[type(command)](command)
 

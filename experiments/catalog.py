@@ -41,16 +41,21 @@ def names(folder: Path) -> list[str]:
     return sorted(name for experiment_id, name in named.items() if experiment_id in held)
 
 
+class AbsentError(InputError):
+    """There is no such experiment; the message lists those that there are."""
+
+
 def opened(name: str, folder: Path) -> Store:
     """The experiment of that name.
 
     Raises:
-        InputError: there is none, or the tracking store can't be reached.
+        AbsentError: there is none.
+        InputError: the tracking store can't be reached.
     """
     store = Store.open(name, folder, create=False)
     if store is None:
         there = names(folder)
-        raise InputError(unknown("experiment", name, there) if there else f"no experiment {name!r}: nothing is launched yet")
+        raise AbsentError(unknown("experiment", name, there) if there else f"no experiment {name!r}: nothing is launched yet")
     return store
 
 

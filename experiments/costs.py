@@ -16,7 +16,7 @@ from experiments.record import EPOCHS, HARDWARE, TrackedRun
 # seed, votes_std: other random numbers, as many. learning_rate, lr_schedule, adam_epsilon: a number per step. loss: some sums
 # over the class scores of a batch. epochs, stop_at_error: how many, and seconds are counted per epoch.
 FREE = frozenset({"seed", "votes_std", "learning_rate", "lr_schedule", "adam_epsilon", "loss", "epochs", "stop_at_error"})
-# enter as the counts of images that they make, so that mnist and fashion_mnist are alike, and 0 and what 0 stands for
+# enter as the counts of images that they make: mnist and fashion_mnist are alike, and so are a train_size of 0 and of 60,000
 IMAGES = frozenset({"dataset", "train_size", "validation_size"})
 # how images reach the network, how often it is tested, what its products multiply, what Adam gets, what a step drops: its
 # weights are as many

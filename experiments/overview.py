@@ -7,6 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.filesize import decimal
 from rich.table import Table
 
+from capsnet.origin import shortened
 from capsnet.terminal import escaped, say, wide
 from experiments.plan import DIVERGED, DONE, ELSEWHERE, NEW, PARTLY, RUNNING, CellPlan, GridPlan
 from experiments.significance import ALPHA, seeds_needed, smallest_p
@@ -55,7 +56,7 @@ def notes(plan: GridPlan) -> Iterator[str]:
     runs = _count(states.total() + failures.total(), "run")
     yield ", ".join([_count(len(plan.cells), "cell"), runs, f"{states[DONE]} finished", *_rest(states, failures)])
     if other := sum(cell.other_code for cell in plan.cells):
-        yield f"other code: {other} finished that other code than {_short(plan.commit)} trained; --fresh trains them again"
+        yield f"other code: {other} finished that other code than {shortened(plan.commit)} trained; --fresh trains them again"
     if states[ELSEWHERE]:
         yield "running elsewhere: MLflow says so, and no files of it are here; not counted in time and disk"
     if failures.keys() - {DIVERGED}:
@@ -145,9 +146,3 @@ def duration(seconds: float) -> str:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _short(commit: str) -> str:
-    """``b39c092...`` of a whole hash, with ``-dirty`` kept."""
-    sha, dash, dirty = commit.partition("-")
-    return sha[:7] + dash + dirty

@@ -1,10 +1,11 @@
 """What MLflow knows, or should know, of a run besides its epochs, and by which names. It imports no MLflow."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from capsnet import test_sets
 from capsnet.config import RunConfig, from_params
 
 
@@ -17,10 +18,10 @@ def now() -> int:
 KIND, GRID, CELL, FAILURE, REASON, LAUNCHED = "kind", "grid", "cell", "failure", "reason", "launched"
 COMMIT, CODE, VERSIONS, HARDWARE, STEPS = "git_commit", "code", "versions", "hardware", "steps"  # what trained a run, and how
 ROUTED = "routed"  # by which code on a CPU, and by which compiler, where that can change bits
-BEFORE = "before"  # those of its first epochs, where they were others
+BEFORE = "before"  # code, versions and so on of the epochs before it was resumed, where they were others
 KEY, SUPERSEDED = "journal", "superseded"
 LATER = "tested_later"  # on which further test sets, and by which commit
-LEASE = "launched_with."  # and of which launch: when it last gave a sign of life, the folder's identity, and where
+LEASE = "launched_with."  # begins a tag for each launch that is going on: last sign of life, its folder's identity, and where
 DIFFERING = "differing"  # names of the fields that are not at their defaults
 TRIAL, TRIAL_STATE = "trial", "trial_state"  # of a search; the state is complete, pruned at epoch e of n, or failed
 
@@ -29,6 +30,13 @@ OTHER_R = "test_error_r"
 
 FURTHER = "test_error_"
 """Begins the names of test errors on further test sets, of which none is called by r and a number."""
+
+
+def further_sets(names: Iterable[str]) -> list[str]:
+    """The test sets whose errors are among some names of metrics or columns, in the order in which they are shown."""
+    sets = (name.removeprefix(FURTHER) for name in names if name.startswith(FURTHER))
+    return test_sets.in_order(filter(test_sets.is_known, sets))
+
 
 EPOCHS = "epochs_trained"
 """The epochs of a finished run, which may have stopped before the last."""

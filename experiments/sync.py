@@ -30,7 +30,7 @@ def sync(store: Store, checkpoints: Path, *, ended: bool = False, only: Collecti
     Args:
         store: the experiment's.
         checkpoints: the experiment's journals.
-        ended: leave those alone that have not ended: whoever goes on with them tells of them.
+        ended: only runs that have ended; of others MLflow is told by whoever goes on with them.
         only: folders of journals; all if None.
     """
     found, away = Synced(), ""

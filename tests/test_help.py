@@ -4,8 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+
+from experiments.__main__ import COMMANDS as OF_EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
 SCREEN, COLUMNS = 50, 100
@@ -14,14 +17,12 @@ COMMANDS = [
     "capsnet",
     "capsnet.own_data",
     "experiments",
-    "experiments plan",
-    "experiments run",
-    "experiments search",
-    "experiments sync",
+    *(f"experiments {each.__name__.lower()}" for each in get_args(OF_EXPERIMENTS)),
     "analysis",
     "analysis figures",
     "analysis compare",
     "benchmarks",
+    "benchmarks.kernels",
     "tests.chaos",
 ]
 

@@ -196,7 +196,7 @@ def test_every_section_has_its_share():
 
 
 def test_processes_are_as_many_as_there_are_cores_and_memory_for(monkeypatch, cpu):
-    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(processes, "cores", lambda: 8)
     monkeypatch.setattr(machine, "free", lambda device: 10e9)
     assert processes.fitting((1, 2, 4, 16), cpu, 1e8) == [1, 2, 4]
     assert processes.fitting((1, 2, 4, 16), cpu, 3e9) == [1, 2]

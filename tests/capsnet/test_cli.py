@@ -8,9 +8,7 @@ import pytest
 from capsnet import cli, terminal
 from capsnet.__main__ import Command
 from capsnet.errors import InputError
-from experiments.flags import Plan, Run, Search, Sync
-
-EXPERIMENTS = Plan | Run | Search | Sync
+from experiments.__main__ import COMMANDS
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])  # tyro draws boxes where they can be drawn
@@ -51,7 +49,7 @@ def test_a_wrong_flag_is_told_in_one_line(words, said, columns, encoding, monkey
 )
 def test_a_subcommands_mistake_points_to_its_own_help(words, said):
     with pytest.raises(InputError) as error:
-        cli.parse(EXPERIMENTS, "python -m experiments", "", words.split(), switches=True)
+        cli.parse(COMMANDS, "python -m experiments", "", words.split(), switches=True)
     assert str(error.value).startswith(said)
     assert str(error.value).endswith(f"; python -m experiments {words.split()[0]} --help lists all")
 
@@ -59,15 +57,15 @@ def test_a_subcommands_mistake_points_to_its_own_help(words, said):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("rn quick", "unknown command 'rn'; did you mean 'run'? (choices: plan, run, search, sync)"),
-        ("quick", "unknown command 'quick'; choices: plan, run, search, sync"),
-        ("--workers 2 run quick", "a command must come before --workers; choices: plan, run, search, sync"),
-        ("", "Expected one of {plan, run, search, sync}"),
+        ("rn quick", "unknown command 'rn'; did you mean 'run'? (choices: plan, run, search, sync, test)"),
+        ("quick", "unknown command 'quick'; choices: plan, run, search, sync, test"),
+        ("--workers 2 run quick", "a command must come before --workers; choices: plan, run, search, sync, test"),
+        ("", "Expected one of {plan, run, search, sync, test}"),
     ],
 )
 def test_a_command_that_is_not_there_is_told_with_those_that_are(words, said):
     with pytest.raises(InputError) as error:
-        cli.parse(EXPERIMENTS, "python -m experiments", "", words.split(), switches=True)
+        cli.parse(COMMANDS, "python -m experiments", "", words.split(), switches=True)
     assert str(error.value) == f"{said}; python -m experiments --help lists all"
 
 
@@ -76,8 +74,8 @@ def test_numbers_are_read_as_before():
     config = cli.parse(Command, "python -m capsnet", "", words.split()).config
     read = config.decoder_hidden, config.test_routing_iterations, config.learning_rate, config.epochs
     assert read == ((5, 6), (), 0.001, 7)
-    assert cli.parse(EXPERIMENTS, "x", "", ["run", "quick"], switches=True).workers is None
-    assert cli.parse(EXPERIMENTS, "x", "", ["run", "quick", "--workers", "0"], switches=True).workers == 0
+    assert cli.parse(COMMANDS, "x", "", ["run", "quick"], switches=True).workers is None
+    assert cli.parse(COMMANDS, "x", "", ["run", "quick", "--workers", "0"], switches=True).workers == 0
 
 
 @pytest.mark.parametrize(
