@@ -19,8 +19,12 @@ from experiments.record import FURTHER, further_sets
 
 def tested(cells: Sequence[Cell]) -> dict[str, str]:
     """Further test set -> its column in the table of runs, of those on which a run was tested."""
-    known = {str(name) for cell in cells for name in cell.runs if cell.runs[name].notna().any()}
-    return {name: f"{FURTHER}{name}" for name in further_sets(known)}
+    columns = {name: f"{FURTHER}{name}" for name in further_sets({str(name) for cell in cells for name in cell.runs})}
+
+    def has(column: str) -> bool:
+        return any(cell.runs[column].notna().any() for cell in cells if column in cell.runs)
+
+    return {name: column for name, column in columns.items() if has(column)}
 
 
 @dataclass(frozen=True)
