@@ -37,7 +37,7 @@ def answer(
         return ""
     on_average = [each for each in by_axis if each.p_holm <= ALPHA]
     axes = axes_of(comparisons.cells)
-    incomparable = set(axes) - {each.axes[0] for each in by_axis if each.settings}
+    incomparable = set(axes) - {each.axes[0] for each in by_axis if each.rows}
     turns = strongest_first(each for each in by_two if each.p_holm <= ALPHA)
     elsewhere = [each for each in further if each.p_holm <= ALPHA]
     spoken = {axis for each in (*on_average, *turns) for axis in each.axes}
@@ -46,7 +46,7 @@ def answer(
     # of other cells what is claimed of their axes speaks
     alone = [each for each in alone if own[id(each)] & incomparable or own[id(each)].isdisjoint(spoken)]
     spoken |= {axis for each in alone for axis in own[id(each)]}
-    compared = {each.axes[0] for each in by_axis if each.settings}
+    compared = {each.axes[0] for each in by_axis if each.rows}
     silent = [name_of(axis) + _alone(axis, by_axis) for axis in axes if axis in compared - spoken]
     said = [
         _means(on_average, silent, axes, reference),
@@ -63,7 +63,7 @@ def _means(claimed: Sequence[Contrast], silent: Sequence[str], axes: Sequence[st
         return ""
     whose = dict.fromkeys(each.axes for each in claimed)
     best = _largest([max((each for each in claimed if each.axes == own), key=_size) for own in whose])
-    over_all = all(each.settings > 1 and not each.held for each in best)
+    over_all = all(len(each.rows) > 1 and not each.held for each in best)
     said = []
     for each in best:
         over = "" if over_all else where(each, axes, reference)
@@ -77,8 +77,8 @@ def _means(claimed: Sequence[Contrast], silent: Sequence[str], axes: Sequence[st
 
 def _alone(axis: str, by_axis: Sequence[Contrast]) -> str:
     """`` (with r = 1)`` of an axis whose values stand beside each other at that alone, in each of several settings."""
-    first, *rest = (each for each in by_axis if each.axes == (axis,) and each.settings)
-    told = first.held and first.settings > 1 and all(each.held == first.held for each in rest)
+    first, *rest = (each for each in by_axis if each.axes == (axis,) and each.rows)
+    told = first.held and len(first.rows) > 1 and all(each.held == first.held for each in rest)
     return f" (with {setting(first.held)})" if told else ""
 
 
@@ -113,7 +113,7 @@ def _elsewhere(claimed: Sequence[Further], reference: Cell) -> str:
 
 
 def _nothing(comparisons: Comparisons, by_axis: Sequence[Contrast]) -> str:
-    known = [each for each in by_axis if each.settings]
+    known = [each for each in by_axis if each.rows]
     families = [[each.comparison for each in known if each.axes == axes] for axes in {each.axes for each in known}]
     compared = [*(each.comparison for each in comparisons.differences), *(each.comparison for each in known)]
     seeds = max((made.difference.n for made in compared), default=0)
@@ -168,7 +168,7 @@ def where(contrast: Contrast, axes: Sequence[str], reference: Cell | None) -> st
         reference: the cell that others are compared to.
     """
     settings = [{axis: each[axis] for axis in axes if axis in each} for each in contrast.others]
-    if contrast.settings > 1:
+    if len(contrast.rows) > 1:
         at = f", with {setting(contrast.held)}" if contrast.held else ""
         varied = [axis for axis in axes if len({str(each.get(axis)) for each in settings}) > 1]
         over = f"{at}, averaged over {len(settings)} settings" + (f" of {listed(map(name_of, varied))}" if varied else "")

@@ -45,13 +45,8 @@ class Contrast:
     p_holm: float = float("nan")
 
     @property
-    def settings(self) -> int:
-        """Of the other axes: how many the means are over."""
-        return len(self.rows)
-
-    @property
     def others(self) -> list[dict[str, Any]]:
-        """Those settings: the values of the other axes."""
+        """The settings of the other axes that the means are over."""
         return settings_of(self.rows, self.axes)
 
 
@@ -69,7 +64,7 @@ def of_axes(comparisons: Comparisons) -> list[Contrast]:
 
 def _against(contrast: Contrast, reference: Cell | None) -> Cell | None:
     """The cell that a contrast compares to the reference and to nothing else; None if it compares more, or others."""
-    if contrast.settings != 1 or reference is None:
+    if len(contrast.rows) != 1 or reference is None:
         return None
     two = [contrast.rows[0][value,] for value in contrast.pairs[0]]
     return next((cell for cell in two if cell is not reference), None) if any(cell is reference for cell in two) else None
@@ -79,7 +74,7 @@ def of_two_axes(comparisons: Comparisons) -> list[Contrast]:
     """Each two values of each two axes that have a whole block; Holm's correction is for all of them."""
     pairs = {axis: _pairs(comparisons, axis) for axis in axes_of(comparisons.cells)}
     every = (_contrasts(comparisons.cells, dict(two)) for two in itertools.combinations(pairs.items(), 2))
-    return _corrected(contrast for contrasts in every for contrast in contrasts if contrast.settings)
+    return _corrected(contrast for contrasts in every for contrast in contrasts if contrast.rows)
 
 
 def of_cells(cells: Sequence[Cell], other: Cell) -> list[Comparison]:

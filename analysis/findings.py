@@ -145,7 +145,7 @@ def _by_axis(comparisons: Comparisons, found: Sequence[Contrast], axes: Sequence
     far: dict[int, list[str]] = {}  # seeds that it takes -> axes
     for axis in axes:
         of_axis = [each for each in found if each.axes == (axis,)]
-        family = [each.comparison for each in of_axis if each.settings]
+        family = [each.comparison for each in of_axis if each.rows]
         if not family:
             planned = any(len(row) > 1 for row in rows_beside(comparisons.cells, [axis]))
             why = (
@@ -164,7 +164,7 @@ def _by_axis(comparisons: Comparisons, found: Sequence[Contrast], axes: Sequence
         "Each two values of an axis, at otherwise equal settings. A seed counts with the settings in which it finished with "
         "both. p is corrected by Holm's method for the pairs of one axis."
     )
-    if any(each.settings == 1 for each in found):
+    if any(len(each.rows) == 1 for each in found):
         lead += " At a single setting it is that of the two cells, where one is the reference, if that is corrected for more."
     if any(len(set(each.seeds)) > 1 for each in found):
         lead += " Where not all settings have as many seeds, those with more weigh more."

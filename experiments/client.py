@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.errors import InputError, brief
 from capsnet.terminal import note
-from experiments import stores
+from experiments import moved, stores
 from experiments.record import TrackedRun
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # not a line for each run's system metrics
@@ -67,7 +67,7 @@ def connected(uri: str) -> MlflowClient:
         if database := stores.database(uri):
             database.parent.mkdir(parents=True, exist_ok=True)
         stores.answers(uri)
-        if before := stores.follow(uri):
+        if before := moved.follow(uri):
             note([f"this store was in {before} before; from now on its artifacts are those beside {stores.database(uri)}"])
         client = made(uri)
         client.search_experiments(max_results=1)

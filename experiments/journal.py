@@ -28,8 +28,8 @@ from capsnet.config import RunConfig
 from capsnet.errors import InputError
 from capsnet.files import replaced, synced
 from capsnet.metrics import EpochMetrics
+from experiments.locks import is_locked
 from experiments.record import DataSource, Ending, Record
-from experiments.stores import is_locked
 
 if TYPE_CHECKING:  # a plan reads journals and needs no torch
     import torch

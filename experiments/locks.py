@@ -1,5 +1,7 @@
 """Who may launch: one launcher of an experiment at a time, or one of each of its shards."""
 
+import fcntl
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -115,7 +117,7 @@ class Launchers:
     def held(self) -> Iterator[Shard]:
         """The shards that are being launched now."""
         for path in self.folder.glob("*-of-*.lock"):
-            if stores.is_locked(path):
+            if is_locked(path):
                 index, count = re.findall(r"\d+", path.stem)
                 yield Shard(int(index), int(count))
 
@@ -125,3 +127,18 @@ class Launchers:
 
     def _path(self, shard: Shard) -> Path:
         return self.folder / f"{shard.index}-of-{shard.count}.lock"
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds a lock. Several may look at the same time; who takes the lock has to wait for a moment then."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False

@@ -595,9 +595,9 @@ def test_sizes_of_a_decoder_mean_nothing_where_there_is_none(make_runs):
     shown = [row[2:4] for row in tables.accuracy(made, runs).rows]
     assert sorted(shown) == [["no", "—"], ["no", "—"], ["yes", "[128, 256]"], ["yes", "[64]"]]
     size, weight = contrasts.of_axes(made)
-    assert (size.axes, size.settings) == (("decoder_hidden",), 1)
+    assert (size.axes, len(size.rows)) == (("decoder_hidden",), 1)
     assert abs(size.comparison.difference.mean) == pytest.approx(abs(np.mean(large) - np.mean(small)))
-    assert (weight.axes, weight.settings) == (("reconstruction_weight",), 2)
+    assert (weight.axes, len(weight.rows)) == (("reconstruction_weight",), 2)
     assert weight.comparison.difference.mean == pytest.approx((np.mean(small) + np.mean(large)) / 2 - np.mean(plain))
     said = texts(find(made), "Each axis by itself")
     assert ", with reconstruction weight = 0.01" in said[0] or "as in the reference" in said[0]
@@ -708,7 +708,7 @@ def test_every_number_is_the_statistics(make_runs, fail, seed):
     for difference, finding in zip(comparisons.differences, told, strict=True):
         check(finding, difference.comparison, difference.p_holm)
     of_axes = contrasts.of_axes(comparisons) if len(comparisons.cells[0].setting) > 1 else []
-    if of_axes and all(each.settings for each in of_axes):
+    if of_axes and all(each.rows for each in of_axes):
         for contrast, finding in zip(of_axes, chapter(found, "Each axis by itself").findings, strict=True):
             check(finding, contrast.comparison, contrast.p_holm)
     for text in everything(found):
@@ -746,7 +746,7 @@ def test_contrasts_of_a_whole_design_are_differences_of_main_effects(make_runs):
     for (high, low), (i, j) in {(64, 32): (1, 0), (128, 32): (2, 0), (128, 64): (2, 1)}.items():
         contrast = made["batch_size", (high, low)]
         assert contrast.comparison.difference.mean == pytest.approx(effects[i].mean - effects[j].mean)
-        assert (contrast.comparison.difference.n, contrast.settings) == (5, 4)
+        assert (contrast.comparison.difference.n, len(contrast.rows)) == (5, 4)
     [both] = [c for c in contrasts.of_two_axes(comparisons) if c.axes == ("routing_iterations", "epochs")]
     of_both = statistics.interaction(errors.mean(axis=3))
     assert both.comparison.difference.mean == pytest.approx(4 * of_both[1][1].mean)
@@ -756,9 +756,9 @@ def test_a_failed_run_costs_its_block_and_not_its_seed(make_runs, fail):
     runs = make_runs(TWO, seeds=3, errors=[1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], base=BASE)
     fail(runs, [0])  # r 1, weight 0, seed 0
     [r, weight] = contrasts.of_axes(tables.judged(runs, published=()))
-    assert (r.comparison.difference.n, r.settings) == (3, 2)
+    assert (r.comparison.difference.n, len(r.rows)) == (3, 2)
     assert r.comparison.difference.mean == pytest.approx(6)
-    assert (weight.comparison.difference.n, weight.settings) == (3, 2)
+    assert (weight.comparison.difference.n, len(weight.rows)) == (3, 2)
 
 
 def test_correction_is_for_the_pairs_of_one_axis(make_runs):

@@ -23,7 +23,7 @@ from experiments.gridding import end_parents
 from experiments.jobs import Job, Place, kind
 from experiments.journal import BusyError, Journal, folder_of
 from experiments.known import read_grids
-from experiments.locks import ALL, Launchers
+from experiments.locks import ALL, Launchers, is_locked
 from experiments.record import Ending, Record, is_of_other_code
 from experiments.sources import parse_grid
 from experiments.sync import sync
@@ -417,11 +417,11 @@ def test_who_looks_whether_an_experiment_is_launched_is_in_nobodys_way(tmp_path:
     launchers, ended, seen = Launchers(tmp_path, "e", "key"), threading.Event(), []
     lock = tmp_path / "locks" / "key" / "1-of-1.lock"
     with launchers.only(ALL):
-        assert stores.is_locked(lock)
+        assert is_locked(lock)
 
     def look() -> None:
         while not ended.is_set():
-            seen.append(stores.is_locked(lock))
+            seen.append(is_locked(lock))
 
     threads = [threading.Thread(target=look) for _ in range(2)]
     for thread in threads:
@@ -435,7 +435,7 @@ def test_who_looks_whether_an_experiment_is_launched_is_in_nobodys_way(tmp_path:
         for thread in threads:
             thread.join()
     assert len(seen) > 100
-    assert not stores.is_locked(lock)
+    assert not is_locked(lock)
 
 
 def test_what_a_killed_process_was_writing_is_swept_away(tmp_path: Path) -> None:
