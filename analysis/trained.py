@@ -13,11 +13,11 @@ from analysis.runs import read_runs
 from capsnet.answers import wrong
 from capsnet.config import FIELDS, RunConfig
 from capsnet.data import Data, Split
-from capsnet.errors import InputError, brief
-from capsnet.models import Network, make
+from capsnet.errors import InputError
+from capsnet.models import Network, restored
 from capsnet.program import export
 from experiments.journal import FILES
-from experiments.record import further_sets
+from experiments.record import COMMIT, further_sets
 
 if TYPE_CHECKING:  # both take seconds
     import pandas as pd
@@ -64,18 +64,12 @@ class Trained:
         except InputError as error:
             raise InputError(f"run {run.run_id} is of another version of this program: {error}") from None
         weights, answers = (store.artifact(run.run_id, name, folder) for name in FILES)
-        network = make(config)
         try:
-            network.load_state_dict(load_file(weights))
-            told = load_file(answers)
+            network, told = restored(config, weights), load_file(answers)
         except SafetensorError as error:
-            raise InputError(f"the files of run {run.run_id} are damaged: {error}") from None
-        except RuntimeError as error:
-            commit = run.tags.get("git_commit", "that trained it")
-            raise InputError(
-                f"the weights of run {run.run_id} don't fit the network of this version; use that of commit {commit} "
-                f"({brief(error, 120)})"
-            ) from None
+            raise InputError(f"the predictions of run {run.run_id} are damaged: {error}") from None
+        except InputError as error:
+            raise InputError(f"run {run.run_id}: {error}; commit {run.tags.get(COMMIT, 'unknown')} trained it") from None
         digest = run.data[0][1] if run.data else ""
         return cls(run.run_id, config, network.eval(), told["labels"], told["predictions"], digest, tested(run))
 

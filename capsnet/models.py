@@ -1,13 +1,18 @@
 """Whole networks, made from a config."""
 
+from pathlib import Path
+
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
 from capsnet import convolution_triton, fourier
 from capsnet.agreement import WITHOUT_VOTES
 from capsnet.config import RunConfig
 from capsnet.convolution_sizes import Sizes
+from capsnet.errors import InputError, brief
 from capsnet.layers import ClassCaps, Decoder, PrimaryCaps
 from capsnet.losses import one_hot
 from capsnet.precision import OPERANDS, exact, exporting, rounded
@@ -203,6 +208,20 @@ def make(config: RunConfig) -> Network:
     """The network of a config, on the CPU, whose weights are yet to come."""
     model: Network = load(MODELS[config.model].network)(config)
     return model
+
+
+def restored(config: RunConfig, weights: Path) -> Network:
+    """The network of a config with the weights in a file of safetensors, on the CPU.
+
+    Raises:
+        InputError: they are damaged, or of another version of the network.
+    """
+    network = make(config)
+    try:
+        network.load_state_dict(load_file(weights))
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"its weights are damaged, or of another version of the network ({brief(error, 120)})") from None
+    return network
 
 
 def build(config: RunConfig, generator: Generator) -> Network:

@@ -16,10 +16,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
-from safetensors.torch import load_file
 
 from capsnet.config import RunConfig
-from capsnet.models import make
+from capsnet.models import restored
 from capsnet.program import Scores
 from experiments.record import TrackedRun
 from experiments.tracking import Store
@@ -96,8 +95,7 @@ def _told(version: ModelVersion) -> str:
 
 
 def _export(weights: Path, config: RunConfig, folder: Path) -> None:
-    network = make(config)
-    network.load_state_dict(load_file(weights))
+    network = restored(config, weights)
     shape, classes = config.shape, config.facts.classes
     signature = ModelSignature(
         Schema([TensorSpec(np.dtype("float32"), (-1, *shape))]), Schema([TensorSpec(np.dtype("float32"), (-1, classes))])

@@ -6,14 +6,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from capsnet import further, test_sets
 from capsnet.config import RunConfig, make_config
 from capsnet.data import Data, read
-from capsnet.errors import InputError, brief
-from capsnet.models import make
+from capsnet.errors import InputError
+from capsnet.models import restored
 from capsnet.training import evaluate
 from experiments.client import answering
 from experiments.journal import FILES
@@ -93,12 +91,7 @@ def _errors(
         raise InputError(
             f"it read {config.dataset} of SHA-256 {run.data[0][1][:16]}, and the files in {folder} have {data.digest[:16]}"
         )
-    network = make(config)
-    try:
-        network.load_state_dict(load_file(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"its weights are damaged, or of another version of the network ({brief(error, 120)})") from None
-    network = network.to(data.test.images.device)
+    network = restored(config, weights).to(data.test.images.device)
     own, before = evaluate(network, data.test, config.test_batch_size).error, run.metrics["test_error"]
     if abs(own - before) > NEAR:
         raise InputError(

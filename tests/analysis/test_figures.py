@@ -570,10 +570,15 @@ def test_files_that_are_missing_damaged_or_of_other_code_are_named(mlruns, tmp_p
     try:
         whole = load_file(weights)
         save_file({name: tensor for name, tensor in whole.items() if name != "capsules.weight"}, weights)
-        with pytest.raises(InputError, match=rf"run {run.run_id} don't fit the network .* use that of commit \w{{7}}"):
+        other = rf"run {run.run_id}: its weights are damaged, or of another .*network \(.*capsules.weight.*; commit \w{{7}}"
+        with pytest.raises(InputError, match=other):
             Trained.load(store, run, tmp_path)
         weights.write_bytes(kept[weights][:1000])
-        with pytest.raises(InputError, match=f"files of run {run.run_id} are damaged"):
+        with pytest.raises(InputError, match=f"run {run.run_id}: its weights are damaged"):
+            Trained.load(store, run, tmp_path)
+        weights.write_bytes(kept[weights])
+        answers.write_bytes(kept[answers][:1000])
+        with pytest.raises(InputError, match=f"predictions of run {run.run_id} are damaged"):
             Trained.load(store, run, tmp_path)
         answers.unlink()
         with pytest.raises(MissingError, match=rf"run {run.run_id} has no test_predictions.safetensors"):
