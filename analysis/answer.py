@@ -7,6 +7,7 @@ mean has, interactions, further test sets. Of an axis it names the largest diffe
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
+from analysis.axes import axes_read
 from analysis.cells import Cell
 from analysis.comparisons import Comparisons, Difference
 from analysis.contrasts import Contrast
@@ -140,8 +141,18 @@ def _size(made: Contrast | Difference | Further) -> float:
 
 
 def pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
-    """``r = 3 against 1``."""
+    """``r = 3 against 1``, and what changes with it: ``train size = 50 against 200 (and epochs = 80 against 20)``."""
     field, (value, other) = contrast.axes[axis], contrast.pairs[axis]
+    said = _against(field, value, other, word)
+    if len(contrast.axes) > 1 or not contrast.rows:
+        return said
+    own, its = (axes_read(contrast.rows[0][each,].setting) for each in (value, other))
+    others = [each for each in differing(own, its) if each != field and each in own and each in its]
+    follow = [_against(each, own[each], its[each], word) for each in others]
+    return f"{said} (and {listed(follow)})" if follow else said
+
+
+def _against(field: str, value: object, other: object, word: str) -> str:
     shown, beside = apart(field, value, other)
     return f"{name_of(field)} = {shown} {word} {beside}"
 

@@ -79,6 +79,8 @@ def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     nothing of them: none follows it. Nor does any follow one that was never varied while all the rest stayed the same: among
     the few settings that a search confirms, one axis settles another by chance.
 
+    Nor does an axis that changes in single cells alone, which stand beside a product and are no part of it.
+
     Of the settings ``size=100 epochs=90 r=1``, ``size=100 epochs=90 r=3``, ``size=900 epochs=10 r=1`` and ``size=900 epochs=10
     r=3``, epochs follows size: {"epochs": "size"}, and r follows none. With ``size=900 epochs=90 r=3``, too, none follows.
 
@@ -94,8 +96,18 @@ def followers(settings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         values: dict[Any, Any] = {}
         return all(values.setdefault(each[by], each[axis]) == each[axis] for each in read if axis in each)
 
+    def crossed(axis: str, by: str) -> bool:
+        rest = [other for other in axes if other != by and not settled(other, by)]
+        beside: dict[Any, set[tuple[Any, ...]]] = {}
+        for each in read:
+            if axis in each:
+                beside.setdefault(each[by], set()).add(tuple(map(each.get, rest)))
+        values = {each[by]: each[axis] for each in read if axis in each}
+        whole = [value for value, places in beside.items() if len(places) == max(map(len, beside.values()))]
+        return len(whole) < 2 or len({values[value] for value in whole}) > 1
+
     def above_it(axis: str, by: str) -> bool:
-        return settled(axis, by) and (axes.index(by) < axes.index(axis) or not settled(by, axis))
+        return settled(axis, by) and crossed(axis, by) and (axes.index(by) < axes.index(axis) or not settled(by, axis))
 
     def stands(leader: str, own: Mapping[str, str]) -> bool:
         rest = [axis for axis in axes if axis != leader and own.get(axis) != leader]

@@ -69,10 +69,9 @@ def _answers(run_id: str, folder: Path) -> "tuple[str, tuple[str, str], Mapping[
     """
     from analysis.predictions import load
     from experiments import catalog
-    from experiments.journal import PREDICTIONS
 
     store, run = catalog.holding(run_id, folder)
     digest = run.data[0][1] if run.data else ""
     with TemporaryDirectory() as fetched:
-        answers = load(store.artifact(run.run_id, PREDICTIONS, Path(fetched)))
+        answers = load(store, run.run_id, Path(fetched))
     return run.run_id, (run.params["dataset"], digest and f"SHA-256 {digest}"), answers

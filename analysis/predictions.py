@@ -99,7 +99,7 @@ def read_answers(cell: Cell, stores: Mapping[str, Store]) -> tuple[Answers | Non
     with TemporaryDirectory() as folder:
         for run_id, seed, experiment in zip(rows["run_id"], rows["seed"], rows["experiment"], strict=True):
             try:
-                found.append((run_id, seed, load(stores[experiment].artifact(run_id, PREDICTIONS, Path(folder)))))
+                found.append((run_id, seed, load(stores[experiment], run_id, Path(folder))))
             except InputError as fault:
                 faults.append(str(fault))
     if not found:
@@ -112,13 +112,14 @@ def read_answers(cell: Cell, stores: Mapping[str, Store]) -> tuple[Answers | Non
     return Answers(seeds, labels, predictions, scores, next(iter(read), "")), faults
 
 
-def load(path: Path) -> dict[str, ndarray]:
-    """A run's ``labels``, ``predictions`` and ``class_lengths``.
+def load(store: Store, run_id: str, folder: Path) -> dict[str, ndarray]:
+    """A run's ``labels``, ``predictions`` and ``class_lengths``, fetched into a folder.
 
     Raises:
-        MissingError: the file is damaged.
+        MissingError: the file is gone or damaged.
     """
+    path = store.artifact(run_id, PREDICTIONS, folder)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise MissingError(f"{path} can't be read: {error}") from None
+        raise MissingError(f"{PREDICTIONS} of run {run_id} can't be read: {error}") from None

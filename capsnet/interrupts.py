@@ -20,6 +20,11 @@ def install(*, sigterm: bool = True) -> None:
         signal.signal(signal.SIGTERM, _raise)
 
 
+def ignore() -> None:
+    """Take no notice of Ctrl-C any more: the process ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def came() -> bool:
     """Whether there was an interruption, be it that a library made another error of it."""
     return bool(_came)

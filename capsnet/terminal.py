@@ -1,5 +1,6 @@
 """What a terminal is told: lines, notes, faults, and how a command ends."""
 
+import atexit
 import re
 import sys
 import traceback
@@ -67,6 +68,7 @@ def finish(main: Callable[[], int]) -> NoReturn:
         code = 141
     except Exception as error:
         code = _fault(error)
+    atexit.register(interrupts.ignore)  # before what libraries do at the exit: Ray would tell of Ctrl-C with a traceback
     sys.exit(code)
 
 

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
@@ -12,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from capsnet.errors import InputError, brief
+from capsnet.files import synced
 from capsnet.terminal import note
 from experiments import moved, stores
 from experiments.record import TrackedRun
@@ -64,20 +67,47 @@ def connected(uri: str) -> MlflowClient:
         InputError: the store can't be reached.
     """
     try:
-        if database := stores.database(uri):
+        database = stores.database(uri)
+        if database:
             database.parent.mkdir(parents=True, exist_ok=True)
         stores.answers(uri)
         if before := moved.follow(uri):
             note([f"this store was in {before} before; from now on its artifacts are those beside {stores.database(uri)}"])
+        if database and not database.exists():
+            _make_whole(database)
         client = made(uri)
         client.search_experiments(max_results=1)
         stores.write_ahead(uri)
     except (MlflowException, SQLAlchemyError, OSError, ImportError, ValueError) as error:
         said = stores.shown(brief(error))
-        raise InputError(
-            f"the tracking store {stores.shown(uri)} can't be used: {said}; MLFLOW_TRACKING_URI names another"
-        ) from None
+        way = (
+            f"it holds no run and can be deleted: {database}"
+            if stores.is_torn(database)
+            else "MLFLOW_TRACKING_URI names another"
+        )
+        raise InputError(f"the tracking store {stores.shown(uri)} can't be used: {said}; {way}") from None
     return client
+
+
+def _make_whole(database: Path) -> None:
+    """Make the tables of a new SQLite store elsewhere, and put the file in its place when it is whole.
+
+    MLflow makes them one by one: where that is interrupted it can neither use the file any more nor mend it. Whoever
+    calls holds the store's lock (:func:`experiments.stores.alone`).
+    """
+    first, whole = (database.with_name(f".{database.name}.{part}") for part in ("first", "whole"))
+    try:
+        for path in (first, whole):
+            path.unlink(missing_ok=True)  # of a launch that was killed here
+        made(f"sqlite:///{first}").search_experiments(max_results=1)
+        with closing(sqlite3.connect(first)) as source, closing(sqlite3.connect(whole)) as target:
+            source.backup(target)
+        synced(whole)
+        if not database.exists():
+            whole.replace(database)
+    finally:
+        for path in (first, whole):
+            path.unlink(missing_ok=True)
 
 
 def tracked(run: Run) -> TrackedRun:

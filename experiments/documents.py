@@ -1,11 +1,13 @@
 """Reads the YAML of grids and searches as far as they are alike, and says all that is wrong with it at once."""
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from capsnet.config import FIELDS
@@ -47,6 +49,10 @@ def read_document(text: str, place: str, keys: Sequence[str]) -> tuple[Mapping[A
     """
     try:
         document = YAML(typ="safe", pure=True).load(text)
+    except DuplicateKeyError as error:
+        found = re.search(r'duplicate key "(.*?)" with value', str(error.problem))
+        at = f", in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise InputError(f"{place} has the key {found[1] if found else ''!r} twice{at}") from None
     except (YAMLError, ValueError) as error:
         raise InputError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:

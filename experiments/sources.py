@@ -90,6 +90,9 @@ def parse_grid(text: str, name: str, place: str) -> Grid:
         if not isinstance(axes[key], list) or not axes[key]:
             faults.append(f"axis {key} of {place} must be a list of one value or more, not {axes[key]!r}")
             axes[key] = []
+        twice = [value for i, value in enumerate(axes[key]) if value in axes[key][:i]]
+        if twice:
+            faults.append(f"axis {key} of {place} has {twice[0]!r} twice")
     where = f"exclude of {place}"
     excluded = [read_mapping(entry, where, faults) for entry in read_list(document.get("exclude", []), where, faults)]
     exclusions = [read_exclusion(entry, axes, where, faults) for entry in excluded]
@@ -168,6 +171,8 @@ def _seeds(value: Any, place: str, faults: list[str]) -> list[int]:
         isinstance(seed, int) and not isinstance(seed, bool) and seed >= 0 for seed in seeds
     )
     if not whole or not seeds or len(set(seeds)) < len(seeds):
-        faults.append(f"seeds of {place} must be a number of 1 or more, or a list of different seeds, not {value!r}")
+        faults.append(
+            f"seeds of {place} must be a number of 1 or more, or a list of different whole numbers from 0, not {value!r}"
+        )
         return [0]
     return seeds

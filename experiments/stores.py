@@ -82,6 +82,21 @@ def exists(uri: str) -> bool:
     return file is None or file.exists()
 
 
+def is_torn(database: Path | None) -> bool:
+    """Whether a SQLite store holds no run, nor any experiment of ours, as after a start that was interrupted."""
+    if not database or not database.exists():
+        return False
+    try:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            known = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            rows = [
+                connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in known & {"experiments", "runs"}
+            ]
+    except sqlite3.DatabaseError:  # no database, or one that others hold
+        return False
+    return sum(rows) <= 1  # MLflow's own experiment
+
+
 def answers(uri: str, seconds: float = 10.0) -> None:
     """Raise an OSError if no server answers within seconds; MLflow's own client would try for longer.
 

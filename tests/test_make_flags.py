@@ -15,13 +15,13 @@ def made(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("target", ["ablation", "search"])
 @pytest.mark.parametrize(
-    "flags", ["--experiment mine", "--fresh --experiment=mine", "--mlruns /elsewhere", "--mlruns=/elsewhere"]
+    "flags", ["--experiment mine", "--fresh --experiment=mine", "--mlruns /there", "--mlruns=/there", "--data /there"]
 )
 def test_flags_after_which_the_tables_would_be_of_other_runs_are_refused(target: str, flags: str) -> None:
     done = made(target, "GRID=nothing is begun", f"FLAGS={flags}")
     assert done.returncode == 2
-    assert "error: FLAGS with --experiment or --mlruns would have the tables of other runs follow" in done.stderr
-    assert "EXPERIMENT=name names the experiment" in done.stderr
+    assert "error: FLAGS with --data, --experiment or --mlruns are not heard by the analysis that follows" in done.stderr
+    assert "DATA=folder names the folder of data sets, EXPERIMENT=name the experiment" in done.stderr
     assert "unknown grid" not in done.stderr
 
 

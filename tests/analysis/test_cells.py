@@ -42,11 +42,19 @@ def settings_of(*rows):
         (settings_of((1, 1), (2, 2), (3, 3)), {}),  # as many values as cells
         (settings_of((1, 1, 0), (1, 1, 1), (2, 2, 0), (2, 2, 1)), {"b": "a"}),  # each settles the other: the first is kept
         (settings_of((1, 1, 0), (1, 1, 1), (1, 2, 0), (1, 2, 1), (2, 3, 0), (2, 3, 1)), {"a": "b"}),  # b has more values
-        (settings_of((1, 1, 5, 0), (1, 1, 5, 1), (2, 2, 5, 0), (2, 2, 5, 1), (2, 3, 6, 0)), {"a": "b", "c": "b"}),
+        (
+            settings_of((1, 1, 5, 0), (1, 1, 5, 1), (2, 2, 5, 0), (2, 2, 5, 1), (2, 3, 6, 0)),
+            {"a": "b"},
+        ),  # c changes beside the product alone
+        (settings_of((3, 0, 1), (3, 0, 3), (9, 0, 1), (9, 0, 3), (1, 7, 1)), {}),  # a cell beside a product, in which b is 0
+        (settings_of((3, 0, 1), (3, 0, 3), (9, 7, 1), (9, 7, 3), (1, 8, 1)), {"b": "a"}),  # and one in which it follows
         (settings_of((1, 1, 1), (1, 2, 2), (2, 1, 2), (2, 2, 1)), {}),  # half of a design
         (settings_of((1, 1, 1), (2, 2, 2), (2, 2, 3), (2, 2, 4)), {}),  # a search: no two values of a beside an equal c
         (settings_of((1, 1, 1), (2, 2, 2), (2, 2, 3), (2, 2, 1)), {"b": "a"}),
-        (settings_of((1, 1, 1, 0), (1, 1, 2, 0), (2, 2, 3, 0), (3, 1, 2, 1), (1, 1, 1, 1)), {"b": "c"}),  # a settles it, too
+        (
+            settings_of((1, 1, 1, 0), (1, 1, 2, 0), (2, 2, 3, 0), (3, 1, 2, 1), (1, 1, 1, 1)),
+            {},
+        ),  # c settles b, in a cell of its own
         ([], {}),
     ],
 )

@@ -551,12 +551,31 @@ def test_what_changes_with_an_axis_alone_is_a_part_of_it(make_runs):
     runs["test_error"] -= (runs["routing_iterations"] == 3) * (runs["train_size"] == 50) * (1 + runs["seed"] / 100)
     found, fixed = (find(tables.judged(each, published=())) for each in (runs, runs.assign(epochs=7)))
     alone, without = chapter(found, "Each axis by itself"), chapter(fixed, "Each axis by itself")
-    assert alone.findings == without.findings
+    said, told = [each.text for each in alone.findings], [each.text for each in without.findings]
+    assert [re.sub(r" \(and epochs = \d+ against \d+\)", "", text) for text in said] == told
+    assert any("train size = 200 against 50 (and epochs = 20 against 80), averaged" in text for text in said)
     assert alone.lead.replace(" What changes with train size alone is a part of it: epochs.", "") == without.lead
     assert alone.lead != without.lead
     assert texts(found, "Interactions") == texts(fixed, "Interactions")
     assert any("with r = 3 instead of 1, the difference of train size" in text.lower() for text in texts(found, "Interactions"))
-    assert "epochs" not in found.answer.split("The lowest")[0]
+    assert set(re.findall(r"epochs[^;.,]*", found.answer.split("The lowest")[0])) <= {"epochs = 5 against 80)"}
+
+
+def test_a_cell_beside_the_product_is_mixed_into_no_effect(make_runs):
+    """That the learning rate of the only cell with attention is another says nothing of learning rates."""
+    product = make_runs({"routing_iterations": [1, 3], "learning_rate": [3e-3, 1e-2]}, seeds=8, base=BASE)
+    beside = make_runs({}, seeds=8, base={**BASE, "routing": "attention", "routing_iterations": 1, "learning_rate": 1e-3})
+    product["test_error"] += (product["learning_rate"] == 3e-3) * 5
+    beside["test_error"] += 40
+    alone, both = (
+        find(tables.judged(runs, published=())) for runs in (product, pd.concat([product, beside], ignore_index=True))
+    )
+    for title in ("Each axis by itself", "Interactions"):
+        said = [text.replace(", with routing = dynamic, averaged", ", averaged") for text in texts(both, title)]
+        said = [text.replace(", with routing = dynamic, ", " ") for text in said]
+        assert set(texts(alone, title)) <= set(said)
+    assert "against 0.001" not in both.answer
+    assert "learning rate = 0.01 against 0.003" in both.answer
 
 
 @pytest.mark.parametrize("values", [[1, 2], [1, 2, 4, 5], [1, 2, 3, 4, 5]])

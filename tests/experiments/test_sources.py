@@ -287,7 +287,8 @@ BAD = {
         "axes: {epochs: [2, 3]}\nexclude: [{epochs: 3}, {epochs: [3]}]",
         ["the 2. entry of exclude of g.yaml leaves out nothing"],
     ),
-    "two equal cells": ("axes: {epochs: [2, 3, 2]}", ["two equal cells", "epochs=2"]),
+    "a value twice": ("axes: {epochs: [2, 3, 2]}", ["axis epochs of g.yaml has 2 twice"]),
+    "a key twice": ("base: {epochs: 2}\nseeds: 2\nbase: {epochs: 3}", ["g.yaml has the key 'base' twice, in line 3"]),
     "equal in another spelling": (
         "axes: {lr_schedule: ['step(gamma=0.5, every=2)', 'step(every=2,gamma=.5)']}",
         ["two equal cells"],
@@ -302,10 +303,11 @@ BAD = {
     "no seeds": ("base: {epochs: 1}\nseeds: 0", ["seeds", "0"]),
     "seeds without end": ("base: {epochs: 1}\nseeds: 1099511627776", ["seeds", "10000 at most"]),
     "a seed twice": ("base: {epochs: 1}\nseeds: [1, 1]", ["seeds", "different"]),
+    "a seed below": ("base: {epochs: 1}\nseeds: [-1]", ["seeds of g.yaml", "whole numbers from 0, not [-1]"]),
     "seeds as text": ("base: {epochs: 1}\nseeds: six", ["seeds", "'six'"]),
     "true is no number of seeds": ("base: {epochs: 1}\nseeds: true", ["seeds", "True"]),
     "description is a list": ("base: {epochs: 1}\ndescription: [1]", ["description", "text"]),
-    "key twice": ("base: {epochs: 1, epochs: 2}", ["g.yaml", "YAML", "epochs"]),
+    "a field twice": ("base: {epochs: 1, epochs: 2}", ["g.yaml has the key 'epochs' twice, in line 1"]),
     "broken YAML": ("base: {epochs: 1", ["g.yaml", "not valid YAML", "line"]),
     "a tag that would make an object": ("base: !!python/object:os.system {}", ["g.yaml", "YAML"]),
 }

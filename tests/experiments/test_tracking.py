@@ -4,6 +4,8 @@ import ast
 import json
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -385,6 +387,52 @@ def test_a_registry_elsewhere_is_left_alone(mlruns: Path, monkeypatch: pytest.Mo
     client.create_registered_model("champion")
     monkeypatch.delenv("MLFLOW_REGISTRY_URI")
     assert MlflowClient(client.tracking_uri).get_registered_model("champion").name == "champion"
+
+
+MAKING = """
+import os, sqlite3, sys
+from pathlib import Path
+from experiments.tracking import Store
+
+steps, last = [], int(sys.argv[2])
+
+def dies(self, *given, **named):  # of the statements that make MLflow's tables one is the last
+    steps.append(1)
+    if len(steps) == last:
+        os._exit(9)
+
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+event.listen(Engine, "before_cursor_execute", dies)
+Store.open("e", Path(sys.argv[1]), create=True)
+print(len(steps))
+"""
+
+
+def test_a_start_that_is_killed_while_tables_are_made_leaves_nothing_that_is_in_the_way(tmp_path: Path) -> None:
+    def started(name: str, last: int) -> "subprocess.CompletedProcess[str]":
+        words = [sys.executable, "-c", MAKING, str(tmp_path / name), str(last)]
+        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+    whole = started("whole", 0)
+    assert whole.returncode == 0, whole.stderr
+    for share in (0.3, 0.7):  # of some hundred statements
+        assert started("torn", int(share * int(whole.stdout))).returncode == 9
+    again = started("torn", 0)
+    assert again.returncode == 0, again.stderr
+    assert sorted(path.name for path in (tmp_path / "torn").iterdir()) == ["locks", "mlflow.db"]
+    kept = [sqlite3.connect(tmp_path / name / "mlflow.db") for name in ("whole", "torn")]
+    one, other = ([*each.execute("SELECT type, name, tbl_name FROM sqlite_master ORDER BY name")] for each in kept)
+    assert one == other
+
+
+def test_a_store_that_holds_no_run_and_can_not_be_used_may_be_deleted(tmp_path: Path) -> None:
+    """As earlier versions left it where a first launch was stopped at a bad moment."""
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        connection.execute("CREATE TABLE secrets (a)")
+        connection.commit()
+    with pytest.raises(InputError, match=rf"can't be used: .*; it holds no run and can be deleted: {tmp_path}/mlflow.db$"):
+        opened(tmp_path)
 
 
 def test_a_store_that_was_moved_finds_its_artifacts_and_adds_to_them(mlruns: Path, tiny: Path, tmp_path: Path) -> None:
