@@ -42,7 +42,8 @@ def studies(folder: Path, named: str) -> str:
 
 
 def shown(uri: str) -> str:
-    """An address, or a text with addresses, without passwords."""
+    """An address, or a text with addresses, without passwords, and without what SQLAlchemy tells its programmers first."""
+    uri = re.sub(r"^\(raised as a result of [^)]*\) ", "", uri)
     return re.sub(r"([?&](?:password|token|secret)=)[^&\s]*", r"\1***", re.sub(r"(://[^:/@\s]*):[^\s]*@", r"\1:***@", uri))
 
 

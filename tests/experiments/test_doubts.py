@@ -458,6 +458,13 @@ def test_passwords_are_not_shown_wherever_they_stand() -> None:
     assert stores.shown("postgresql://h:1/db?user=u&password=topsecret&x=1") == "postgresql://h:1/db?user=u&password=***&x=1"
     assert "topsecret" not in stores.shown("API request to http://me:topsecret@h:1/api failed")
     assert stores.shown("http://me:p@ss/w0rd@host:5000 or http://h:1") == "http://me:***@host:5000 or http://h:1"
+    advice = (
+        "(raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block if this flush is ...) "
+    )
+    assert (
+        stores.shown(f"{advice}(sqlite3.OperationalError) database is locked")
+        == "(sqlite3.OperationalError) database is locked"
+    )
 
 
 @pytest.mark.parametrize("uri", ["sqlite:////a/b.db", "sqlite+pysqlite:////a/b.db", "sqlite:////a/b.db?timeout=5"])

@@ -367,8 +367,8 @@ NO_SEARCH = {
     "a list": ("- space", ["s.yaml must be a mapping"]),
     "a text": ("space", ["s.yaml must be a mapping"]),
     "broken YAML": ("space: {epochs: [1, 2]", ["s.yaml is not valid YAML", "line"]),
-    "a key twice": (f"{written({})}\ntrials: 5", ["s.yaml is not valid YAML", "trials"]),
-    "a field twice": ("space: {epochs: [1], epochs: [2]}", ["s.yaml is not valid YAML", "epochs"]),
+    "a key twice": (f"{written({})}\ntrials: 5", ["s.yaml has the key 'trials' twice, in line"]),
+    "a field twice": ("space: {epochs: [1], epochs: [2]}", ["s.yaml has the key 'epochs' twice, in line 1"]),
     "two documents": ("trials: 1\n---\ntrials: 2", ["s.yaml is not valid YAML"]),
     "a tag that would make an object": ("base: !!python/object:os.system {}", ["s.yaml is not valid YAML"]),
 }
