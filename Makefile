@@ -16,7 +16,7 @@ NAME   = name="$$EXPERIMENT"; [ -n "$$name" ] || { name="$${GRID\#\#*/}"; name="
 free = $(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1]))).close()' "$(1)" 2>/dev/null || \
 	{ echo "error: port $(1) can't be used: it is taken, by another $(2) perhaps, or is none; name another one: $(2) $(3)" >&2; exit 2; }
 
-# $(call alike,run): refuses flags of the launch after which the analysis would be of other runs
+# $(call alike,run): refuses flags of the launch after which the analysis would be of other runs, or look for data elsewhere
 other = error: FLAGS with --data, --experiment or --mlruns are not heard by the analysis that follows; DATA=folder names the folder of \
 	data sets, EXPERIMENT=name the experiment, and for another folder of runs it is $(PY) -m experiments $(1) ... --mlruns DIR, then $(PY) -m analysis --mlruns DIR
 alike = $(if $(filter --data --data=% --experiment --experiment=% --mlruns --mlruns=%,$(FLAGS)),echo "$(other)" >&2; exit 2;)

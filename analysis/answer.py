@@ -147,7 +147,7 @@ def pair(contrast: Contrast, axis: int = 0, word: str = "against") -> str:
     if len(contrast.axes) > 1 or not contrast.rows:
         return said
     own, its = (axes_read(contrast.rows[0][each,].setting) for each in (value, other))
-    others = [each for each in differing(own, its) if each != field and each in own and each in its]
+    others = [each for each in own if each != field and each in its and own[each] != its[each]]
     follow = [_against(each, own[each], its[each], word) for each in others]
     return f"{said} (and {listed(follow)})" if follow else said
 

@@ -75,8 +75,8 @@ def heading(found: Findings) -> list[str]:
     return [
         f"{device}{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, {gigabytes}; "
         f"load {machine['load']:.1f} at the start",
-        f"PyTorch {machine['torch']}, Python {machine['python']}, commit {shortened(str(machine['commit']))}"
-        f"{'-dirty' if 'dirty' in str(machine['commit']) else ''}, {machine['date']}, {found.seconds:.0f} s",
+        f"PyTorch {machine['torch']}, Python {machine['python']}, commit {shortened(str(machine['commit']))}, "
+        f"{machine['date']}, {found.seconds:.0f} s",
         "median (lowest–highest) of n samples taken in turn; ratios are of the samples of one round",
     ]
 

@@ -163,7 +163,10 @@ class Steps:
                 self.try_out([(self.draws.at(slice(size)), None) for size in self.sizes])
 
     def _capture(self, graphs: Graphs) -> None:
-        """Before the first epoch; where a capture fails, all steps of the run are launched one by one, to the same bits."""
+        """Before the first epoch; where a capture fails, the run's steps are launched one by one.
+
+        They give the same bits, but for what a compiler rounds otherwise, to which images are shown in another way then.
+        """
         try:
             graphs.capture()
         except Exception as error:  # whatever a driver or a library raises that can't be captured

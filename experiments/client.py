@@ -100,6 +100,7 @@ def _make_whole(database: Path) -> None:
         for path in (first, whole):
             path.unlink(missing_ok=True)  # of a launch that was killed here
         made(f"sqlite:///{first}").search_experiments(max_results=1)
+        # a copy takes the place, because MLflow keeps the first one open in this process
         with closing(sqlite3.connect(first)) as source, closing(sqlite3.connect(whole)) as target:
             source.backup(target)
         synced(whole)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -41,3 +43,25 @@ def test_a_process_that_ignores_ctrl_c_goes_on_ignoring_it() -> None:
     finally:
         signal.signal(signal.SIGINT, before[0])
         signal.signal(signal.SIGTERM, before[1])
+
+
+ENDING = """
+import atexit, os, signal, time
+from capsnet import terminal
+
+def leaves():  # as a library does that waits for its processes at the exit
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.1)
+    print("left", flush=True)
+
+def main():
+    atexit.register(leaves)
+    raise KeyboardInterrupt
+
+terminal.finish(main)
+"""
+
+
+def test_ctrl_c_once_more_while_a_command_ends_is_told_by_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "left\n", "stopped: by Ctrl-C\n")
