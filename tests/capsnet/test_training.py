@@ -1,6 +1,7 @@
 """Training: the numbers it yields, against the same numbers computed another way."""
 
 import dataclasses
+import gc
 import math
 import os
 from pathlib import Path
@@ -468,6 +469,20 @@ def test_evaluation_gives_error_predictions_and_scores_of_each_image(learned, da
     assert not result.scores.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(result.scores, learned.model.scores(test.batch(slice(None))))
+
+
+def test_evaluation_keeps_nothing_of_a_batch_but_its_place_in_one_tensor(learned, data_of, monkeypatch):
+    there = []
+    own = learned.model.scores
+
+    def counted(images):
+        there.append(sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()))
+        return own(images)
+
+    monkeypatch.setattr(learned.model, "scores", counted)
+    evaluate(learned.model, data_of(learned.config).test, 20)
+    assert len(there) == 18
+    assert len(set(there[1:])) == 1, "what stays of each batch takes the room of the next one's activations"
 
 
 def test_evaluation_leaves_no_trace(learned, data_of):
