@@ -61,6 +61,9 @@ class RunConfig(BaseModel):
         description="of each further layer of capsules between primary and class capsules: how many, of class_dim dimensions",
     )
     class_dim: Count = Field(16, description="dimensions of a class capsule")
+    primary_coupling: bool = Field(
+        False, description="the primary capsules' convolution divided by primary_types, as in the authors' code"
+    )
     capsule_bias: bool = Field(False, description="a bias (from 0.1) added to each weighted sum, as in the authors' code")
     votes_std: float = Field(0.1, gt=0, description="standard deviation of the votes' first weights; the authors' code has 0.1")
     squash: str = Field("paper", description=f"of all capsules: {listed('squash')}")

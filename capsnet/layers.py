@@ -90,16 +90,37 @@ def _hashed(x: Int[Tensor, "batch units"]) -> Int[Tensor, "batch units"]:
 
 
 class PrimaryCaps(nn.Module):
-    """A convolution whose channels are read, at each position, as ``types`` vectors of ``dim`` numbers, squashed."""
+    """A convolution whose channels are read, at each position, as ``types`` vectors of ``dim`` numbers, squashed.
 
-    def __init__(self, channels: int, types: int, dim: int, kernel: int, stride: int, squash: Squash = squash) -> None:
+    With ``coupled`` it is divided by ``types`` before its bias is added, as in the authors' code, where one pass of routing
+    makes these capsules: its softmax over the types gives each the coupling coefficient 1 / types. First weights are as many times
+    larger, so that networks with and without it begin as the same function. What differs is how far a step of Adam, whose size
+    does not depend on the gradient's, moves the capsules.
+    """
+
+    def __init__(
+        self, channels: int, types: int, dim: int, kernel: int, stride: int, squash: Squash = squash, coupled: bool = False
+    ) -> None:
         super().__init__()
-        self.types, self.dim, self.squash = types, dim, squash
+        self.types, self.dim, self.squash, self.coupled = types, dim, squash, coupled
         self.conv = nn.Conv2d(channels, types * dim, kernel, stride)
+
+    def reset(self) -> None:
+        """What remains to be done to first weights that were drawn as of any convolution."""
+        if self.coupled:
+            with torch.no_grad():
+                self.conv.weight *= self.types
 
     def forward(self, features: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch inputs dim"]:
         """``inputs`` runs over types, then rows, then columns."""
-        return self.capsules(self.conv(features))
+        return self.capsules(self.divided(self.conv(features)))
+
+    def divided(self, maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch channels rows columns"]:
+        """What the convolution made, bias included, but its sums divided by the types where they are coupled."""
+        if not self.coupled:
+            return maps
+        assert self.conv.bias is not None
+        return torch.lerp(self.conv.bias[:, None, None], full(maps), 1 / self.types)
 
     def capsules(self, maps: Float[Tensor, "batch channels rows columns"]) -> Float[Tensor, "batch inputs dim"]:
         """What the convolution made, read as capsules."""

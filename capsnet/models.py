@@ -35,7 +35,7 @@ class Network(nn.Module):
         self.decoder: Decoder | None = None
 
     def reset(self, generator: Generator) -> "Network":
-        """Draw all weights from one generator: class capsules as in ClassCaps, all else as PyTorch does by default.
+        """Draw all weights from one generator: capsules as in PrimaryCaps and ClassCaps, all else as PyTorch does by default.
 
         The decoder is last, so that networks with and without it start from the same other weights.
         """
@@ -47,6 +47,9 @@ class Network(nn.Module):
                     nn.init.uniform_(module.bias, -bound, bound, generator=generator)
             elif isinstance(module, ClassCaps):
                 module.reset(generator)
+        for module in self.modules():
+            if isinstance(module, PrimaryCaps):  # after its convolution
+                module.reset()
         return self
 
     def encode(
@@ -94,6 +97,7 @@ class Convolved(Network):
             config.primary_kernel,
             config.primary_stride,
             load(SQUASHES[config.squash]),
+            config.primary_coupling,
         )
         self.sizes = Sizes.of(shape, self.conv, self.primary.conv)
         self.geometry = fourier.geometry_of(shape[1:], self.conv, self.primary.conv)
@@ -104,6 +108,9 @@ class Convolved(Network):
 
     def maps(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps rows columns"]:
         """What the second convolution makes of images in [0, 1], with ReLU after the first alone."""
+        return self.primary.divided(self._convolved(images))
+
+    def _convolved(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps rows columns"]:
         if self.takes_spectra(images):
             operands = torch.float64 if self.conv.weight.dtype == torch.float64 else OPERANDS[self.precision]
             with exact(images.device):

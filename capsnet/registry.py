@@ -61,6 +61,7 @@ NO_CAPSULES = (
     "primary_dim",
     "primary_kernel",
     "primary_stride",
+    "primary_coupling",
     "hidden_capsules",
     "class_dim",
     "capsule_bias",

@@ -192,6 +192,7 @@ VALUES = {
     "primary_stride": "3",
     "hidden_capsules": "5 4",
     "class_dim": "6",
+    "primary_coupling": "True",
     "votes_std": "0.3",
     "capsule_bias": "True",
     "squash": "efficient",
@@ -232,6 +233,7 @@ def test_every_flag_reaches_the_config(command, tmp_path, further_digits):
         **VALUES,
         "hidden_capsules": "[5, 4]",
         "decoder_hidden": "[8, 9]",
+        "primary_coupling": "true",
         "capsule_bias": "true",
         "none_of_the_above": "true",
     }

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from torch.nn import functional
 
 from capsnet.config import RunConfig
 from capsnet.models import CapsuleNetwork, build, lengths
@@ -107,6 +108,52 @@ def test_the_first_weights_of_the_votes_have_the_deviation_that_is_asked_for(tin
     votes = {"hidden.0.weight", "capsules.weight"}
     second = wide.state_dict()
     assert all(torch.equal(weights, second[name]) for name, weights in plain.state_dict().items() if name not in votes)
+
+
+COUPLED = {"primary_coupling": True, "primary_types": 5}
+
+
+def test_coupled_primary_capsules_begin_as_the_same_function(tiny, images):
+    plain, coupled = (
+        build(tiny(**{**COUPLED, **more}), torch.Generator().manual_seed(5)) for more in ({"primary_coupling": False}, {})
+    )
+    weights = plain.state_dict()
+    for name, values in coupled.state_dict().items():
+        torch.testing.assert_close(values, weights[name] * (5 if name == "primary.conv.weight" else 1), rtol=0, atol=0)
+    torch.testing.assert_close(coupled.encode(images), plain.encode(images), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("by_frequency", [True, False])
+@pytest.mark.parametrize("model", ["capsnet", "cnn_matched"])
+def test_coupled_primary_capsules_are_divided_before_their_bias_as_in_the_authors_code(
+    tiny, images, monkeypatch, by_frequency, model
+):
+    """Values and gradients by hand in float64: squash(convolution / types + bias)."""
+    monkeypatch.setattr("capsnet.fourier.pays", lambda *_: by_frequency)
+    network = build(tiny(**COUPLED, model=model), torch.Generator().manual_seed(5)).double()
+    pictures = images.double()
+    assert network.takes_spectra(pictures) == by_frequency
+    conv, own = network.conv, network.primary.conv
+    weight, bias = (p.detach().clone().requires_grad_() for p in (own.weight, own.bias))
+    by_hand = functional.conv2d(conv(pictures).relu(), weight, stride=own.stride) / 5 + bias[:, None, None]
+    found = network.maps(pictures)
+    torch.testing.assert_close(found, by_hand)
+    direction = torch.rand(found.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(found, [own.weight, own.bias], direction)
+    for one, other in zip(gradients, torch.autograd.grad(by_hand, [weight, bias], direction), strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(network.primary(conv(pictures).relu()), network.primary.capsules(by_hand))
+
+
+def test_adam_moves_coupled_primary_capsules_less_by_their_types(tiny, images):
+    def moved(coupling):
+        network = build(tiny(**{**COUPLED, "primary_coupling": coupling}), torch.Generator().manual_seed(5)).double()
+        before = network.maps(images.double())
+        before.square().sum().backward()
+        torch.optim.Adam([network.primary.conv.weight]).step()
+        return network.maps(images.double()) - before
+
+    torch.testing.assert_close(5 * moved(True), moved(False))
 
 
 def test_hidden_capsules_are_routed_as_class_capsules_are(tiny):

@@ -125,6 +125,7 @@ CHANGES = [
     {"precision": "bf16"},
     {"adam_epsilon": 1e-3},
     {"weight_decay": 0.1},
+    {"primary_coupling": True},
     {"votes_std": 0.3},
     {"gradient_clip": 0.01},
     {"validation_size": 59},

@@ -54,6 +54,7 @@ OTHER = {
     "primary_stride": (1, "", False),
     "hidden_capsules": ((12,), "", False),
     "class_dim": (8, "", False),
+    "primary_coupling": (True, "", False),
     "votes_std": (0.3, "alike", True),
     "capsule_bias": (True, "", False),
     "squash": ("efficient", "", False),
