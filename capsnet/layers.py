@@ -92,10 +92,10 @@ def _hashed(x: Int[Tensor, "batch units"]) -> Int[Tensor, "batch units"]:
 class PrimaryCaps(nn.Module):
     """A convolution whose channels are read, at each position, as ``types`` vectors of ``dim`` numbers, squashed.
 
-    With ``coupled`` it is divided by ``types`` before its bias is added, as in the authors' code, where one pass of routing
-    makes these capsules: its softmax over the types gives each the coupling coefficient 1 / types. First weights are as many times
-    larger, so that networks with and without it begin as the same function. What differs is how far a step of Adam, whose size
-    does not depend on the gradient's, moves the capsules.
+    With ``coupled`` it is divided by ``types`` before its bias is added, as in the authors' code, where one pass of
+    routing makes these capsules: its softmax over the types gives each the coupling coefficient 1 / types. First weights are as
+    many times larger, so that networks with and without it begin as the same function. What differs is how far a step of Adam,
+    whose size does not depend on the gradient's, moves the capsules.
     """
 
     def __init__(

@@ -20,10 +20,40 @@ from experiments.sources import SHIPPED, read_grid
     ],
 )
 def test_training_images_that_are_moved_otherwise_than_test_images(dataset, augmentation, said):
-    config = make_config({"dataset": dataset, "augmentation": augmentation}, "here")
+    config = make_config({"dataset": dataset, "augmentation": augmentation, "primary_coupling": True}, "here")
     found = remarks([config, config.model_copy(update={"seed": 1})])
     assert len(found) == bool(said), "once for both seeds"
     assert re.search(said, " ".join(found))
+
+
+PAIRS = {"dataset": "multimnist", "augmentation": "shift(pixels=4)"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "3,200 primary capsules, and a first step of 0.001: "),
+        ({"learning_rate": 3e-4}, "3,200 primary capsules, and a first step of 0.0003: "),
+        ({"lr_schedule": "constant(warmup=9)", "learning_rate": 0.01}, "3,200 primary capsules, and a first step of 0.001: "),
+        ({"learning_rate": 2e-4}, ""),
+        ({"lr_schedule": "constant(warmup=9)"}, ""),
+        ({"lr_schedule": "one_cycle(rise=0.3)"}, ""),
+        ({"primary_types": 20}, ""),
+        ({"primary_coupling": True}, ""),
+        ({"model": "cnn_matched"}, ""),
+        ({"dataset": "mnist", "augmentation": "shift(pixels=2)"}, ""),
+    ],
+)
+def test_so_many_primary_capsules_that_the_first_step_is_too_large(changes, said):
+    config = make_config(PAIRS | changes, "here")
+    found = remarks([config, config.model_copy(update={"seed": 1})])
+    assert len(found) == bool(said), "once for both seeds"
+    assert said in " ".join(found)
+
+
+def test_of_shipped_grids_one_asks_what_so_many_primary_capsules_do():
+    told = {path.stem: remarks(config for _, config in read_grid(path.stem).configs) for path in SHIPPED.glob("*.yaml")}
+    assert [name for name, lines in told.items() if any("primary capsules" in line for line in lines)] == ["primary-coupling"]
 
 
 SAME = "; runs that differ in it alone train the same network"
