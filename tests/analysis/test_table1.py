@@ -77,6 +77,7 @@ def test_what_the_data_sets_dictate_is_told_and_is_no_axis(of_grid):
     assert dictated(runs) == {
         **dict.fromkeys(("dropout", "loss"), ("model", "dataset")),
         **dict.fromkeys(("augmentation", "lr_schedule"), ("dataset",)),
+        "primary_coupling": ("model",),
     }
     table = paper_form(judged(runs), runs)
     slower = "exponential(gamma=0.96, every=20000, floor=0.001)"
