@@ -4,9 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from capsnet.config import FIELDS, RunConfig
 
-# Measured with networks of the paper's size: with the first step MultiMNIST's 3,200 capsules, at 3e-4 as at 1e-3, made all
-# class capsules as long as they can be, where they stayed; MNIST's 1,152 did not.
-MANY_CAPSULES = 2_000
+# Seen with networks of the paper's size: the first step, of 3e-4 as of 1e-3, made all class capsules above MultiMNIST's 3,200
+# primary ones as long as they can be, where they stayed; MNIST's 1,152 did not, but those of the matched network did. With 16
+# channels instead of 256 even 4,608 learned. The limits are chosen between these.
+MANY_CAPSULES = {"capsnet": 2_000, "cnn_matched": 1_000}
+MANY_INPUTS = 5_000  # of a primary capsule; the paper's network: 256 channels of 9 x 9
 LARGE_STEP = 3e-4
 
 
@@ -34,10 +36,14 @@ def _of(config: RunConfig) -> Iterable[str]:
             f"augmentation {chosen.text}; shift(pixels={moved}) moves them alike, as in the paper"
         )
     rows, columns = config.primary_grid
-    count, first = config.primary_types * rows * columns, config.learning_rate * config.schedule(0, config.total_steps, ())
-    if config.model == "capsnet" and count > MANY_CAPSULES and first >= LARGE_STEP and not config.primary_coupling:
+    count, inputs = config.primary_types * rows * columns, config.conv_channels * config.primary_kernel**2
+    first = config.learning_rate * config.schedule(0, config.total_steps, ())
+    many = config.model in MANY_CAPSULES and count > MANY_CAPSULES[config.model] and inputs > MANY_INPUTS
+    votes = not config.hidden_capsules and config.votes_std >= FIELDS["votes_std"].default
+    if many and votes and first >= LARGE_STEP and not config.primary_coupling:
+        what = "class capsules" if config.model == "capsnet" else "class vectors of cnn_matched"
         yield (
-            f"{count:,} primary capsules, and a first step of {first:g}: so many make all class capsules long, and with r = 3 "
-            "they may stay so and learn nothing; primary_coupling divides what primary capsules are made of, as in the authors'"
-            " code, and a warmup of lr_schedule begins with smaller steps"
+            f"{count:,} primary capsules, and a first step of {first:g}: so many may make all {what} long, which then learn "
+            "nothing; primary_coupling divides what primary capsules are made of, as in the authors' code, and a warmup of "
+            "lr_schedule begins with smaller steps"
         )

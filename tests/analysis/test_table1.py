@@ -75,9 +75,8 @@ def test_what_the_data_sets_dictate_is_told_and_is_no_axis(of_grid):
     runs = of_grid("table1")
     assert varying(runs) == ["dataset", "model", "routing_iterations", "reconstruction_weight"]
     assert dictated(runs) == {
-        **dict.fromkeys(("dropout", "loss"), ("model", "dataset")),
+        **dict.fromkeys(("dropout", "loss", "primary_coupling"), ("model", "dataset")),
         **dict.fromkeys(("augmentation", "lr_schedule"), ("dataset",)),
-        "primary_coupling": ("model",),
     }
     table = paper_form(judged(runs), runs)
     slower = "exponential(gamma=0.96, every=20000, floor=0.001)"

@@ -40,7 +40,12 @@ PAIRS = {"dataset": "multimnist", "augmentation": "shift(pixels=4)"}
         ({"lr_schedule": "one_cycle(rise=0.3)"}, ""),
         ({"primary_types": 20}, ""),
         ({"primary_coupling": True}, ""),
-        ({"model": "cnn_matched"}, ""),
+        ({"model": "cnn_matched"}, "first step of 0.001: so many may make all class vectors of cnn_matched long"),
+        ({"conv_channels": 16}, ""),
+        ({"votes_std": 0.03}, ""),
+        ({"hidden_capsules": [16]}, ""),
+        ({"dataset": "mnist", "augmentation": "shift(pixels=2)", "model": "cnn_matched"}, "1,152 primary capsules, and "),
+        ({"dataset": "mnist", "augmentation": "shift(pixels=2)", "model": "cnn_matched", "primary_coupling": True}, ""),
         ({"dataset": "mnist", "augmentation": "shift(pixels=2)"}, ""),
     ],
 )
