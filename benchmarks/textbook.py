@@ -103,6 +103,7 @@ class Textbook(nn.Module):
         """Take over our network's weights, so that both compute the same function."""
         mine, dim = self.config, self.config.primary_dim
         assert ours.decoder is not None
+        assert not ours.primary.coupled, "the textbook's primary capsules are the paper's"
         with torch.no_grad():
             self.conv.load_state_dict(ours.conv.state_dict())
             for d, capsule in enumerate(self.primary.capsules):  # our channels run over types, then dimensions
