@@ -90,7 +90,11 @@ def test_gradients_lie_as_their_weights(tiny, precision):
 
 @pytest.mark.parametrize("compile", [False, True])
 @pytest.mark.parametrize("graph", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"augmentation": "crop(size=14)"}, {"gradient_clip": 1.0}, KERNELS], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"augmentation": "crop(size=14)"}, {"gradient_clip": 1.0}, KERNELS, KERNELS | {"primary_coupling": True}],
+    ids=str,
+)
 def test_no_step_waits_for_the_device(tiny, compile, graph, changes):
     """What a graph replays can't; that it was captured shows that its steps don't."""
     config = tiny(**changes)
@@ -169,10 +173,11 @@ def test_compiled_and_captured_steps_learn_as_eager_ones(tiny, precision):
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
+@pytest.mark.parametrize("coupled", [False, True])
 @pytest.mark.parametrize("precision", LIMITS)
-def test_a_compiled_step_of_the_papers_network_is_the_eager_one(precision):
+def test_a_compiled_step_of_the_papers_network_is_the_eager_one(precision, coupled):
     """With the kernels that it is made for."""
-    config = RunConfig(precision=precision, batch_size=128)
+    config = RunConfig(precision=precision, batch_size=128, primary_coupling=coupled)
     state, digits = TrainingState(config, CUDA), data(config, 128)
     draws = draw(digits.training, 1, config.augment, False, state.generators).to(CUDA)
     done, found = torch.zeros((), dtype=torch.float64, device=CUDA), []
