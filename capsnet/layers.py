@@ -95,7 +95,7 @@ class PrimaryCaps(nn.Module):
     With ``coupled`` it is divided by ``types`` before its bias is added, as in the authors' code, where one pass of
     routing makes these capsules: its softmax over the types gives each the coupling coefficient 1 / types. First weights are as
     many times larger, so that networks with and without it begin as the same function. What differs is how far a step of Adam,
-    whose size does not depend on the gradient's, moves the capsules.
+    whose size does not depend on the gradient's scale, moves the capsules.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class Network(nn.Module):
         self.decoder: Decoder | None = None
 
     def reset(self, generator: Generator) -> "Network":
-        """Draw all weights from one generator: capsules as in PrimaryCaps and ClassCaps, all else as PyTorch does by default.
+        """Draw all weights from one generator: class capsules as in ClassCaps, all else as PyTorch does by default.
 
         The decoder is last, so that networks with and without it start from the same other weights.
         """
@@ -47,9 +47,6 @@ class Network(nn.Module):
                     nn.init.uniform_(module.bias, -bound, bound, generator=generator)
             elif isinstance(module, ClassCaps):
                 module.reset(generator)
-        for module in self.modules():
-            if isinstance(module, PrimaryCaps):  # after its convolution
-                module.reset()
         return self
 
     def encode(
@@ -105,6 +102,12 @@ class Convolved(Network):
         self.spectral = fourier.pays(
             self.geometry, config.conv_channels, self.primary.conv.out_channels, min(config.batch_size, config.training_images)
         )
+
+    def reset(self, generator: Generator) -> "Convolved":
+        """The same, and then what primary capsules do to the weights of their convolution."""
+        super().reset(generator)
+        self.primary.reset()
+        return self
 
     def maps(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch maps rows columns"]:
         """What the second convolution makes of images in [0, 1], with ReLU after the first alone."""
