@@ -113,7 +113,7 @@ def test_training_alone_may_differ_and_nothing_else(field):
     config = {**published.DEFAULTS, "reconstruction_weight": 5e-4}
     assert entry.is_of(config)
     free = {"epochs", "batch_size", "learning_rate", "lr_schedule", "precision", "test_batch_size", "test_sets"}
-    free |= {"test_routing_iterations", "seed", "validation_size"}
+    free |= {"test_routing_iterations", "seed", "validation_size", "primary_coupling"}
     assert entry.is_of({**config, field: "another" if isinstance(config[field], str) else config[field] + 1}) == (field in free)
 
 
