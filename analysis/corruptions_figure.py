@@ -1,4 +1,4 @@
-"""What a network was tested on beside its test images: some of them as each corruption has them, and what it answers."""
+"""What a network was tested on beside its test images: some of them as each alteration has them, and what it answers."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +16,8 @@ from analysis.wording import classes_text
 from capsnet import test_sets
 from capsnet.answers import wrong
 from capsnet.data import Split
-from capsnet.further import corrupted
+from capsnet.further import altered
+from capsnet.models import Network
 from capsnet.training import evaluate
 
 ACROSS = 10  # images
@@ -25,7 +26,7 @@ SAID = "above: the class; orange: what the network takes an image for, where it 
 
 
 def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
-    """The first recognised test image of each class, as it is and in each corruption that the run was tested on, by row.
+    """The first recognised test image of each class, as it is and in each alteration that the run was tested on, by row.
 
     No file if the run was tested on none, or recognises no image.
 
@@ -33,11 +34,12 @@ def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
         InputError: the images are not those that it was tested on.
     """
     trained.check(split)
-    names = [name for name in trained.tested if test_sets.corruption(name)]
+    names = [name for name in trained.tested if test_sets.alteration(name)]
     chosen = _chosen(trained)
     if not names or not chosen:
         return []
-    rows = [Split(images[chosen], split.labels[chosen]) for images in _versions(split.images[: max(chosen) + 1], names)]
+    first = Split(split.images[: max(chosen) + 1], split.labels[: max(chosen) + 1])
+    rows = [Split(images[chosen], split.labels[chosen]) for images in _versions(trained.network, first, names)]
     answers = [evaluate(trained.network, row, len(row)).predictions for row in rows]
     with style():
         said = [SAID, classes_text(trained.config.dataset, split.labels[chosen].flatten().tolist()), trained.title]
@@ -65,11 +67,11 @@ def _chosen(trained: Trained) -> list[int]:
     return sorted(first.values(), key=lambda i: str(trained.labels[i].tolist()))[:ACROSS]
 
 
-def _versions(images: Tensor, names: Sequence[str]) -> Iterator[Tensor]:
-    """The first test images, as they are and as each corruption has them: what is random depends on an image's place."""
-    yield images
+def _versions(network: Network, first: Split, names: Sequence[str]) -> Iterator[Tensor]:
+    """The first test images, as they are and as each alteration has them: what is random depends on an image's place."""
+    yield first.images
     for name in names:
-        yield corrupted(images, name)
+        yield altered(name, first, network)
 
 
 def _texts(labels: Int[Tensor, "images *labels"]) -> list[str]:

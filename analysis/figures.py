@@ -56,7 +56,7 @@ def write(trained: Trained, data: Data, folder: Path, image: int | None = None) 
     if not trained.without_decoder:
         pictures += [reconstructions, partial(perturbations, image=image), partial(perturbation_gif, image=image)]
     pictures += [routing] if "routing" not in trained.config.network.unread else []
-    pictures += [corruptions] if any(map(test_sets.corruption, trained.tested)) else []
+    pictures += [corruptions] if any(map(test_sets.alteration, trained.tested)) else []
     if not pictures:
         raise InputError(f"there is nothing to picture: {trained.without_decoder}, and no routing")
     return [path for make in pictures for path in make(trained, data.test, folder)]

@@ -24,7 +24,7 @@ PROG = "python -m analysis figures"
 DESCRIPTION = """Make the figures of one trained network, and log them to its run in MLflow.
 
 Reconstructions (the paper's figure 3; of two digits figure 5), perturbations (figure 4, and as a GIF), what routing does, dead
-capsules, and corrupted images that it was tested on. A network without a decoder has only the last three.
+capsules, and corrupted or attacked images that it was tested on. A network without a decoder has only the last three.
 
 Example: python -m analysis figures 0123abcd"""
 SHORT = 8  # characters of a run's id that name its folder
@@ -89,7 +89,7 @@ def main(command: Figures) -> int:
 def make(run_id: str, mlruns: Path, data: Path, results: Path) -> list[Path]:
     """The figures of a finished run as part of an experiment's results; those that are there already are left as they are.
 
-    That of corrupted images is drawn anew: the run may have been tested on more since.
+    That of altered images is drawn anew: the run may have been tested on more since.
 
     Args:
         run_id: of a finished run.
@@ -108,7 +108,7 @@ def make(run_id: str, mlruns: Path, data: Path, results: Path) -> list[Path]:
     there = sorted(_place(results, run_id).glob("[!.]*"))
     if not there:
         return _drawn(store, run, data, results, figures.write)
-    if not any(map(test_sets.corruption, tested(run))):
+    if not any(map(test_sets.alteration, tested(run))):
         return there
     return sorted({*there, *_drawn(store, run, data, results, figures.write_corruptions)})
 

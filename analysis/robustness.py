@@ -29,7 +29,7 @@ def tested(cells: Sequence[Cell]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Kind:
-    """Further test sets that are judged together, by the mean of the errors on them: all levels of a corruption, or one set."""
+    """Further test sets that are judged together, by the mean of the errors there: all levels of an alteration, or one set."""
 
     name: str
     sets: tuple[str, ...]
@@ -56,7 +56,7 @@ def kinds(sets: Iterable[str]) -> list[Kind]:
 
 
 def called(name: str) -> str:
-    """The test set's name; that it is generated stands wherever a number on it does, and is what a corruption's name says."""
+    """The test set's name; that it is generated stands wherever a number on it does, and is what an alteration's name says."""
     return f"{name} (generated)" if name in TEST_SETS and _is_generated(name) and "generated" not in name else name
 
 

@@ -1,4 +1,4 @@
-"""Test error by how much the test images are corrupted: a panel for each kind of corruption, a line for each cell."""
+"""Test error by how much the test images are corrupted or attacked: a panel for each kind, a line for each cell."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,7 +13,6 @@ from analysis.robustness import mean, tested
 from analysis.style import COLOURS, COLUMN, DASHES, PAGE, NothingToDrawError, legend_size, scale, wrapped
 from analysis.wording import setting_text
 from capsnet import test_sets
-from capsnet.corruptions import CORRUPTIONS
 
 ACROSS = 3  # panels
 MOST = 12  # cells
@@ -22,14 +21,14 @@ SAID = "line: mean over seeds; bars: its 95% Student-t interval; ×: the images 
 
 
 def by_level(cells: Sequence[Cell]) -> list[Figure]:
-    """Mean test error at each level of each corruption, beginning with the images as they are.
+    """Mean test error at each level of each alteration, beginning with the images as they are.
 
     Raises:
-        NothingToDrawError: there are too many cells; without a message, no finished run was tested on corrupted images.
+        NothingToDrawError: there are too many cells; without a message, no finished run was tested on altered images.
     """
     kinds: dict[str, dict[int, str]] = {}  # -> level -> column
     for name, column in tested(cells).items():
-        if made := test_sets.corruption(name):
+        if made := test_sets.alteration(name):
             own = {made[0].intact: "test_error"}
             kinds.setdefault(test_sets.kind(name), own)[made[1]] = column
     corrupted = [column for levels in kinds.values() for column in levels.values() if column != "test_error"]
@@ -51,7 +50,7 @@ def by_level(cells: Sequence[Cell]) -> list[Figure]:
     for panel, (kind, levels) in zip(panels, kinds.items(), strict=False):
         for line in lines:
             _line(panel, levels, *line)
-        panel.set_xlabel(f"{kind}: {CORRUPTIONS[kind].unit}")
+        panel.set_xlabel(f"{kind}: {test_sets.ALTERATIONS[kind].unit}")
         panel.set_xticks(sorted(levels))
         span = max(levels) - min(levels)
         near = min(b - a for a, b in pairwise(sorted(levels))) < NEAREST * span

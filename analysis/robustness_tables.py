@@ -26,7 +26,7 @@ from analysis.wording import (
     signed_text,
 )
 from capsnet import test_sets
-from capsnet.corruptions import CORRUPTIONS
+from capsnet.alterations import Attack
 from capsnet.registry import TEST_SETS
 from experiments.record import EPOCHS
 from experiments.significance import ALPHA
@@ -179,12 +179,17 @@ def _epochs(cell: Cell) -> str:
 def _origins(sets: Iterable[str]) -> list[str]:
     """What each test set is; of those that differ in their level alone it is said once."""
     said = [f"{name}: {TEST_SETS[name].images:,} images, {TEST_SETS[name].origin}." for name in sets if name in TEST_SETS]
-    kinds = dict.fromkeys(name.rpartition("_")[0] for name in sets if test_sets.corruption(name))
-    made = [f"{kind}_N {CORRUPTIONS[kind].says.format('N')}" for kind in kinds]
-    often = f"; where that is random, each as often as makes {test_sets.LEAST:,} images" * any(
-        CORRUPTIONS[kind].drawn for kind in kinds
-    )
-    return [*said, *([f"The own test images, the same for all networks{often}: {', '.join(made)}."] if made else [])]
+    kinds = dict.fromkeys(name.rpartition("_")[0] for name in sets if test_sets.alteration(name))
+    alters = {f"{kind}_N": test_sets.ALTERATIONS[kind] for kind in kinds}
+    often = f"; where that is random, each as often as makes {test_sets.LEAST:,} images"
+    whose = {
+        False: f"the same for all networks{often * any(each.drawn for each in alters.values())}",
+        True: "made anew against each network",
+    }
+    for attacked, told in whose.items():
+        made = [f"{name} {each.says.format('N')}" for name, each in alters.items() if isinstance(each, Attack) == attacked]
+        said += [f"The own test images, {told}: {', '.join(made)}."] * bool(made)
+    return said
 
 
 def _paper(published: Published | None) -> str:

@@ -133,7 +133,7 @@ def _tested(state: "TrainingState", data: "Data", folder: Path) -> list[str]:
     for r, percent in errors_at(state.model, data.test, size, config.test_routing_iterations).items():
         lines.append(f"test error at r = {r}, instead of {config.routing_iterations}: [bold]{percent:.2f} %[/]")
     for name in config.test_sets:  # one after the other: the largest has half a gigabyte
-        images, _ = further.split(name, folder, data.test)
+        images, _ = further.split(name, folder, data.test, state.model)
         lines.append(f"test error on {name} ({origin(name)}): [bold]{evaluate(state.model, images, size).error:.2f} %[/]")
     return lines
 

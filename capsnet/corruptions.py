@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from capsnet.alterations import Alteration
 from capsnet.augmentation import affine, shift
 
 if TYPE_CHECKING:  # names and levels are checked where no torch is wanted; the functions run where it is loaded
@@ -21,17 +22,11 @@ if TYPE_CHECKING:  # names and levels are checked where no torch is wanted; the 
     Apply = Callable[[Tensor, int, np.random.Generator], Tensor]
 
 
-@dataclass(frozen=True)
-class Corruption:
+@dataclass(frozen=True, kw_only=True)
+class Corruption(Alteration):
     """One kind: ``apply(images [n, c, h, w] in [0, 1], level, random) -> [n, c, h, w]``, which may leave [0, 1]."""
 
-    says: str  # what becomes of an image, with {} for the level
-    unit: str  # of a level
-    levels: range
     apply: Apply
-    drawn: bool = True  # whether something of it is random, so that an image may be tested several times
-    intact: int = 0  # the level that would change nothing, which is none
-    inside: bool = False  # whether the level, in pixels, has to be less than an image's sides
 
 
 def rotated(images: Tensor, level: int, random: np.random.Generator) -> Tensor:
@@ -95,15 +90,15 @@ def dimmed(images: Tensor, level: int, random: np.random.Generator) -> Tensor:  
 
 CORRUPTIONS: Mapping[str, Corruption] = {
     "blurred": Corruption(
-        "blurred by a Gaussian of {} tenths of a pixel", "tenths of a pixel", range(1, 101), blurred, drawn=False
+        "blurred by a Gaussian of {} tenths of a pixel", "tenths of a pixel", range(1, 101), apply=blurred, drawn=False
     ),
-    "dimmed": Corruption("at {} % of its brightness", "% of brightness", range(1, 100), dimmed, drawn=False, intact=100),
-    "noisy": Corruption("with Gaussian noise of {} % of white", "% of white", range(1, 201), noisy),
-    "occluded": Corruption("with a black square of {0}x{0} pixels", "pixels", range(1, 1000), occluded, inside=True),
-    "rotated": Corruption("turned by {} degrees to either side", "degrees", range(1, 181), rotated),
-    "scaled": Corruption("scaled to {} %", "% of its size", range(10, 301), scaled, drawn=False, intact=100),
-    "sheared": Corruption("sheared by {} % to either side", "% of y added to x", range(1, 101), sheared),
-    "shifted": Corruption("moved by {} pixels up, down, left or right", "pixels", range(1, 1000), shifted, inside=True),
+    "dimmed": Corruption("at {} % of its brightness", "% of brightness", range(1, 100), apply=dimmed, drawn=False, intact=100),
+    "noisy": Corruption("with Gaussian noise of {} % of white", "% of white", range(1, 201), apply=noisy),
+    "occluded": Corruption("with a black square of {0}x{0} pixels", "pixels", range(1, 1000), apply=occluded, inside=True),
+    "rotated": Corruption("turned by {} degrees to either side", "degrees", range(1, 181), apply=rotated),
+    "scaled": Corruption("scaled to {} %", "% of its size", range(10, 301), apply=scaled, drawn=False, intact=100),
+    "sheared": Corruption("sheared by {} % to either side", "% of y added to x", range(1, 101), apply=sheared),
+    "shifted": Corruption("moved by {} pixels up, down, left or right", "pixels", range(1, 1000), apply=shifted, inside=True),
 }
 """By name: a test set is called by its kind and its level, ``rotated_30``. A kind's random numbers follow from its name."""
 

@@ -9,34 +9,40 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from capsnet import test_sets
+from capsnet.alterations import Alteration, Attack
+from capsnet.attacks import attacked
+from capsnet.corruptions import Corruption
 from capsnet.data import Split
 from capsnet.datasets import Arrays
+from capsnet.models import Network
 from capsnet.registry import TEST_SETS, load
 from capsnet.verified import add_to_digest, verify
 
 CHUNK = 1000  # images that are corrupted at once, on the CPU, so that all devices see the same
 
 
-def split(name: str, folder: Path, test: Split) -> tuple[Split, str]:
+def split(name: str, folder: Path, test: Split, network: Network) -> tuple[Split, str]:
     """A further test set on the device, and the SHA-256 of its images and labels, or of those that it is made of and its name.
 
     Args:
         name: of it.
         folder: of all data sets.
         test: the test images of the run's own data set, as its network sees them, on the device.
+        network: that is tested, there, too; an attack is made against it.
 
     Raises:
         InputError: its files are not there, or they are not what they should be.
+        DivergedError: an attack finds no finite gradient.
     """
     device = test.images.device
     if name in TEST_SETS:
         return read_test_set(name, folder, device)
-    images, labels = test.images.cpu(), test.labels
-    # of the images that are corrupted: the corrupted ones differ by rounding from machine to machine
-    digest = _digest((images.numpy(), labels.cpu().numpy()), name)
+    # of the images that are altered: the altered ones differ by rounding from machine to machine, and by attacks from network
+    # to network
+    digest = _digest((test.images.cpu().numpy(), test.labels.cpu().numpy()), name)
     times = test_sets.times(name, len(test))
-    made = corrupted(images.repeat(times, 1, 1, 1), name)
-    return Split(made.to(device), labels.repeat(times, *[1] * (labels.ndim - 1))), digest
+    several = Split(test.images.repeat(times, 1, 1, 1), test.labels.repeat(times, *[1] * (test.labels.ndim - 1)))
+    return Split(altered(name, several, network), several.labels), digest
 
 
 def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split, str]:
@@ -52,16 +58,29 @@ def read_test_set(name: str, folder: Path, device: torch.device) -> tuple[Split,
     return Split.of(arrays, device), _digest(arrays)
 
 
+def altered(name: str, test: Split, network: Network) -> UInt8[Tensor, "n c h w"]:
+    """Test images, on the device, as ``rotated_30``, ``fgsm_8`` and the like have them."""
+    kind, level = _kind(name)
+    if isinstance(kind, Attack):
+        return attacked(network, test, kind, level)
+    return corrupted(test.images.cpu(), name).to(test.images.device)
+
+
 def corrupted(images: UInt8[Tensor, "n c h w"], name: str) -> UInt8[Tensor, "n c h w"]:
     """The images as ``rotated_30`` and the like have them (:mod:`capsnet.corruptions`); the first of more are the same."""
-    made = test_sets.corruption(name)
-    assert made, name
-    corrupts, level = made
+    kind, level = _kind(name)
+    assert isinstance(kind, Corruption), name
     random = np.random.default_rng([*test_sets.kind(name).encode()])
     found = torch.empty_like(images)
     for part, place in zip(images.split(CHUNK), found.split(CHUNK), strict=True):
-        place.copy_((255 * corrupts.apply(part.float() / 255, level, random).clamp(0, 1)).round())
+        place.copy_((255 * kind.apply(part.float() / 255, level, random).clamp(0, 1)).round())
     return found
+
+
+def _kind(name: str) -> tuple[Alteration, int]:
+    made = test_sets.alteration(name)
+    assert made, name
+    return made
 
 
 def _digest(arrays: Arrays, name: str = "") -> str:

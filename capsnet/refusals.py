@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from capsnet.objectives import LOSSES
 from capsnet.registry import TEST_SETS
-from capsnet.test_sets import corruption
+from capsnet.test_sets import alteration
 
 if TYPE_CHECKING:
     from capsnet.config import RunConfig
@@ -38,9 +38,9 @@ def images(config: "RunConfig") -> None:
 
 def fits(config: "RunConfig", name: str) -> None:
     """A further test set has images that the network can see, and something of them is left."""
-    if made := corruption(name):
-        corrupts, level = made
-        if corrupts.inside and level >= min(config.shape[1:]):
+    if made := alteration(name):
+        alters, level = made
+        if alters.inside and level >= min(config.shape[1:]):
             raise ValueError(f"test set {name} would leave nothing of the {config.shape[1]}x{config.shape[2]} images")
         return
     further, sees = TEST_SETS[name], (config.shape, config.facts.classes)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from capsnet import test_sets
+from capsnet.alterations import Attack
 from capsnet.config import RunConfig
 from experiments.record import EPOCHS, HARDWARE, TrackedRun
 
@@ -36,6 +37,7 @@ FEEDING = frozenset(
 # the network itself: model, conv_*, primary_*, hidden_capsules, class_dim, capsule_bias, decoder_hidden, routing,
 # routing_iterations, and of reconstruction_weight only whether it is 0, which leaves out the decoder
 
+ATTACKED = 4  # times the time of an image that trains, at most: an attack's steps have no fast convolutions
 BEGINNING = 60.0  # seconds that a run may take to read its data and to warm up the device
 
 
@@ -137,8 +139,15 @@ def _wall(config: RunConfig, run: TrackedRun, rate: float) -> float | None:
     if run.status != "FINISHED" or run.end is None:
         return None
     wall = (run.end - run.start) / 1000
-    epochs, further = epochs_of(config, run), sum(test_sets.images(name, config.facts) for name in config.test_sets)
+    epochs, further = epochs_of(config, run), sum(_further(name, config) for name in config.test_sets)
     tested = config.facts.test_images + further
     training = epochs * config.training_images / rate
     evaluation = (epochs * config.validation_size + tested) / rate
     return wall if training / 2 <= wall <= 2 * (training + evaluation) + BEGINNING else None
+
+
+def _further(name: str, config: RunConfig) -> int:
+    """How many images that train take as long, at most, as a further test set."""
+    made = test_sets.alteration(name)
+    steps = made[0].steps if made and isinstance(made[0], Attack) else 0
+    return test_sets.images(name, config.facts) * (1 + ATTACKED * steps)

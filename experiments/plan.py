@@ -89,7 +89,7 @@ class GridPlan:
     def comparisons(self) -> int:
         """Those, or as many on further test sets, which are corrected together, too, if they are more.
 
-        All levels of one corruption are one comparison.
+        All levels of one alteration are one comparison.
         """
         tested = Counter((cell.dataset, kind) for cell in self.cells for kind in {*map(test_sets.kind, cell.test_sets)})
         further: Counter[str] = Counter()

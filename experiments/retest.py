@@ -99,7 +99,7 @@ def _errors(
         )
     found = {}
     for name in names:
-        split, digest = further.split(name, folder, data.test)
+        split, digest = further.split(name, folder, data.test, network)
         source = DataSource(name, digest, str(folder), {"test": len(split)})
         found[name] = (evaluate(network, split, config.test_batch_size).error, source)
     return found

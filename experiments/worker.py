@@ -230,7 +230,7 @@ class _Trainer:
 
     def _tested(self, name: str, state: TrainingState, test: Split) -> float:
         """The error on a further test set, of which the journal is told; it lies on the device for no longer than that."""
-        split, digest = further.split(name, self.place.data, test)
+        split, digest = further.split(name, self.place.data, test, state.model)
         source = DataSource(name, digest, str(self.place.data.resolve()), {"test": len(split)})
         before = {each.name: each for each in self.journal.record.tested}  # as of a run that is tested again
         self._refuse_others(before.get(name), source)

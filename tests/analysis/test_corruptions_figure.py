@@ -54,7 +54,7 @@ def test_wrong_answers_stand_in_the_images_and_right_ones_do_not(digits, drawn, 
     assert [text.get_text() for text in panel.get_yticklabels()] == ["own", *NAMES]
     wanted = {}
     for row, name in enumerate(NAMES, start=1):
-        answers = evaluate(trained.network, split(name, Path("nowhere"), data.test)[0], 1000).predictions
+        answers = evaluate(trained.network, split(name, Path("nowhere"), data.test, trained.network)[0], 1000).predictions
         wanted |= {(row, i): str(int(answers[at])) for i, at in enumerate(chosen) if answers[at] != labels[at]}
     tile = 17  # pixels, with the line between
     assert len(wanted) > 3

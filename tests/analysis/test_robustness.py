@@ -245,6 +245,22 @@ def test_the_levels_of_a_corruption_are_compared_by_their_mean(corrupted):
     assert "the reference has: noisy (5, 10) 5.0 ± 1.0 (n=3) %, rotated_30 52.0 ± 2.6 (n=3) %" in table.caption
 
 
+def test_attacks_are_told_apart_from_what_all_networks_are_tested_on(corrupted):
+    names = {"test_error_noisy_5": "test_error_pgd_5", "test_error_noisy_10": "test_error_pgd_10"}
+    attacked = corrupted.rename(columns=names).drop(columns="test_error_scaled_80")
+    comparisons = judged(attacked, published=())
+    table = robustness_tables.errors(comparisons, attacked)
+    assert "pgd (5, 10) (%)" in table.header
+    often = "where that is random, each as often as makes 4,000 images"
+    assert table.notes[:2] == [
+        f"The own test images, the same for all networks; {often}: rotated_N turned by N degrees to either side.",
+        "The own test images, made anew against each network: "
+        "pgd_N moved against the network itself in 20 steps by at most N/255 (PGD).",
+    ]
+    [row] = [row for row in robustness_tables.differences(comparisons, attacked).rows if row[1].startswith("pgd")]
+    assert row[1] == "pgd (5, 10)"
+
+
 def test_many_kinds_stand_in_a_column_each_and_every_level_in_a_table_of_its_own(corrupted):
     comparisons = judged(corrupted, published=())
     table = robustness_tables.errors(comparisons, corrupted)

@@ -14,6 +14,7 @@ from capsnet.config import make_config
 from capsnet.corruptions import CORRUPTIONS
 from capsnet.data import Split, read
 from capsnet.errors import InputError
+from capsnet.models import Network
 
 SIDE = 21
 LEVELS = {
@@ -26,6 +27,7 @@ LEVELS = {
     "sheared": 25,
     "shifted": 3,
 }
+NOBODY = Network(make_config({}, "here"))  # whom no corruption asks
 NAMES = [f"{kind}_{level}" for kind, level in LEVELS.items()]
 
 
@@ -184,7 +186,7 @@ def test_a_square_is_about_the_same_place_at_every_level():
 @pytest.mark.parametrize("name", NAMES)
 def test_of_few_images_each_is_drawn_several_times_and_of_many_once(images, name):
     split = Split(images, torch.arange(60))
-    made, _ = further.split(name, Path("nowhere"), split)
+    made, _ = further.split(name, Path("nowhere"), split, NOBODY)
     often = 67 if CORRUPTIONS[test_sets.kind(name)].drawn else 1  # 4,000 images at least
     assert len(made) == 60 * often
     assert torch.equal(made.labels.reshape(often, 60), torch.arange(60).expand(often, 60))
@@ -192,7 +194,7 @@ def test_of_few_images_each_is_drawn_several_times_and_of_many_once(images, name
     assert torch.equal(copies[0], further.corrupted(images, name))
     assert often == 1 or not torch.equal(copies[1], copies[0])
     assert [test_sets.times(name, count) for count in (3_999, 4_000, 10_000)] == [1 + (often > 1), 1, 1]
-    two, _ = further.split(name, Path("nowhere"), Split(images, torch.arange(120).reshape(60, 2)))
+    two, _ = further.split(name, Path("nowhere"), Split(images, torch.arange(120).reshape(60, 2)), NOBODY)
     assert two.labels[-1].tolist() == [118, 119]
 
 
@@ -222,22 +224,22 @@ def test_both_ends_of_every_level_can_be_made():
 def test_a_test_set_keeps_the_labels_and_has_a_digest_of_what_it_is_made_of():
     config = make_config({"dataset": "digits", "conv_kernel": 5, "primary_kernel": 5, "validation_size": 100}, "here")
     test = read(config, Path("nowhere"), torch.device("cpu")).test
-    made, digest = further.split("rotated_30", Path("nowhere"), test)
+    made, digest = further.split("rotated_30", Path("nowhere"), test, NOBODY)
     assert torch.equal(made.labels, test.labels.repeat(12))
     assert torch.equal(made.images[:360], further.corrupted(test.images, "rotated_30"))
     wanted = hashlib.sha256(b"rotated_30" + test.images.numpy().tobytes() + test.labels.numpy().tobytes()).hexdigest()
     assert digest == wanted
-    assert further.split("rotated_31", Path("nowhere"), test)[1] != digest
+    assert further.split("rotated_31", Path("nowhere"), test, NOBODY)[1] != digest
     other = Split(test.images.clone(), test.labels)
     other.images[0, 0, 0, 0] += 1
-    assert further.split("rotated_30", Path("nowhere"), other)[1] != digest
+    assert further.split("rotated_30", Path("nowhere"), other, NOBODY)[1] != digest
 
 
 def test_of_a_crop_the_patch_is_corrupted():
     values = {"dataset": "digits", "augmentation": "crop(size=12)", "conv_kernel": 3, "primary_kernel": 3}
     config = make_config({**values, "validation_size": 100, "test_sets": ["occluded_11"]}, "here")
     test = read(config, Path("nowhere"), torch.device("cpu")).test
-    made, _ = further.split("occluded_11", Path("nowhere"), test)
+    made, _ = further.split("occluded_11", Path("nowhere"), test, NOBODY)
     assert made.images.shape == (12 * 360, 1, 12, 12)
     with pytest.raises(InputError, match="occluded_12 would leave nothing of the 12x12 images"):
         make_config({**values, "validation_size": 100, "test_sets": ["occluded_12"]}, "here")
@@ -256,6 +258,9 @@ def test_of_a_crop_the_patch_is_corrupted():
         ("rotated_99999", "unknown test set 'rotated_99999': after rotated_ stands how many degrees, 1 to 180 (in"),
         ("dimmed_100", "unknown test set 'dimmed_100': after dimmed_ stands how many % of brightness, 1 to 99 (in"),
         ("scaled_100", "unknown test set 'scaled_100': after scaled_ stands how many % of its size, 10 to 300 but 100 (in"),
+        ("fgsn_8", "unknown test set 'fgsn_8'; did you mean 'fgsm_N'?"),
+        ("fgsm_0", "unknown test set 'fgsm_0': after fgsm_ stands how many 255ths of white, 1 to 255 (in"),
+        ("pgd_256", "unknown test set 'pgd_256': after pgd_ stands how many 255ths of white, 1 to 255 (in"),
         ("shifted_28", "test set shifted_28 would leave nothing of the 28x28 images"),
     ],
 )
@@ -281,4 +286,4 @@ def test_what_is_told_of_a_test_set_names_its_level():
     assert test_sets.origin("occluded_5") == "its test images, each with a black square of 5x5 pixels"
     assert test_sets.kind("occluded_5") == "occluded"
     assert test_sets.kind("affnist_generated") == "affnist_generated"
-    assert all(f"{name}_N" in test_sets.listed() for name in CORRUPTIONS)
+    assert all(f"{name}_N" in test_sets.listed() for name in [*CORRUPTIONS, "fgsm", "pgd"])

@@ -19,7 +19,7 @@ from experiments.record import LATER, TRIAL
 from experiments.tracking import Store
 from tests.experiments.conftest import TINY, launched, opened
 
-NAMES = ("noisy_20", "rotated_30")
+NAMES = ("noisy_20", "pgd_9", "rotated_30")
 ERRORS = [f"test_error_{name}" for name in NAMES]
 
 CPU = torch.device("cpu")
@@ -60,7 +60,7 @@ def test_the_errors_are_those_of_a_run_that_was_tested_there_at_once(mlruns: Pat
     code, out, _ = again(*NAMES)
     assert code == 0
     assert "4 finished runs: 4 tested now, 0 before; 0 failed" in out
-    text = TINY.replace("base:\n", "base:\n  test_sets: [noisy_20, rotated_30]\n").replace("seeds: 2", "seeds: [1]")
+    text = TINY.replace("base:\n", "base:\n  test_sets: [noisy_20, pgd_9, rotated_30]\n").replace("seeds: 2", "seeds: [1]")
     launched(mlruns, text, name="at_once")
     later, at_once = (read_runs(name, mlruns).runs for name in ("tiny", "at_once"))
     for name in (*ERRORS, "test_error"):
@@ -69,7 +69,7 @@ def test_the_errors_are_those_of_a_run_that_was_tested_there_at_once(mlruns: Pat
     data = next(opened(mlruns, "at_once").runs()).data
     for run in opened(mlruns).runs():
         assert run.data == data
-        assert run.tags[LATER].startswith("noisy_20, rotated_30 by ")
+        assert run.tags[LATER].startswith("noisy_20, pgd_9, rotated_30 by ")
         old = before[run.run_id]
         assert (run.params, run.status, run.start, run.end) == (old.params, old.status, old.start, old.end)
         assert {k: v for k, v in run.metrics.items() if k not in ERRORS} == old.metrics
@@ -81,13 +81,13 @@ def test_what_is_there_is_not_tested_again_and_no_launch_trains_anew(mlruns: Pat
     with pytest.MonkeyPatch.context() as patch:
         evaluate = retest.evaluate
         patch.setattr(retest, "evaluate", lambda *given: tested.append(given) or evaluate(*given))
-        code, out, _ = again("rotated_30", "noisy_20")
+        code, out, _ = again("rotated_30", "pgd_9", "noisy_20")
         assert code == 0
-        assert len(tested) == 4 * 2, "each its own test set and the new one"
+        assert len(tested) == 4 * 3, "each its own test set and the new ones"
         assert "noisy_20" not in out
         assert "4 finished runs: 4 tested now" in out
         code, out, _ = again(*NAMES)
-    assert len(tested) == 4 * 2
+    assert len(tested) == 4 * 3
     assert "4 finished runs: 0 tested now, 4 before; 0 failed" in out
     assert {run.tags[LATER].count(" by ") for run in opened(mlruns).runs()} == {2}
     summary = launched(mlruns, TINY)
@@ -138,7 +138,7 @@ def test_a_network_that_is_not_the_one_that_was_tested_is_refused_and_the_others
     assert "the code that tests it is other" in said
     assert "its weights are damaged, or of another version of the network" in said
     assert not runs[0].metrics.keys() & set(ERRORS)
-    assert [len(run.metrics.keys() & set(ERRORS)) for run in opened(mlruns).runs()] == [0, 0, 2, 2]
+    assert [len(run.metrics.keys() & set(ERRORS)) for run in opened(mlruns).runs()] == [0, 0, 3, 3]
 
 
 def test_other_files_than_a_run_read_are_refused(

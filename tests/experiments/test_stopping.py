@@ -175,17 +175,17 @@ def test_costs_are_of_the_epochs_that_were_trained(mlruns: Path, target: tuple[f
 
 @pytest.mark.usefixtures("further_digits")
 def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns: Path) -> None:
-    names = ["flipped", "rotated_5", "rotated_30", "turned"]
+    names = ["fgsm_9", "flipped", "rotated_5", "rotated_30", "turned"]
     more = f"  test_sets: [{', '.join(names)}]\n  test_routing_iterations: [5]\n"
     launched(mlruns, LONG.replace("epochs: 6\n", f"epochs: 6\n{more}").replace("seeds: 2", "seeds: 1"))
     store, cpu, digests = opened(mlruns), torch.device("cpu"), {}
     [run] = [run for run in store.runs() if run.params]
     own = read(from_params(run.params), Path("nowhere"), cpu).test
     for name in names:
-        split, digests[name] = further.split(name, Path("nowhere"), own)
         for run in store.runs():
             state = TrainingState(from_params(run.params), cpu)
             state.model.load_state_dict(weights(store, run.run_id))
+            split, digests[name] = further.split(name, Path("nowhere"), own, state.model)
             assert run.metrics[f"test_error_{name}"] == evaluate(state.model, split, 1000).error
             assert run.metrics[f"test_error_{name}"] != run.metrics["test_error"]
     for run in store.runs():
@@ -197,9 +197,9 @@ def test_further_test_sets_are_tested_once_and_logged_with_their_digests(mlruns:
         assert used == {"digits": [], **dict.fromkeys(names, test)}
     rows = read_runs("tiny", mlruns).runs
     assert set(rows["data_sha256"]) == {run.data[0][1] for run in store.runs()}
-    columns = [f"test_error_{name}" for name in ("flipped", "r5", "rotated_5", "rotated_30", "turned")]
+    columns = [f"test_error_{name}" for name in ("fgsm_9", "flipped", "r5", "rotated_5", "rotated_30", "turned")]
     assert [name for name in rows if name.startswith("test_error_")] == columns
-    assert [str(rows[name].dtype) for name in columns] == ["float64"] * 5
+    assert [str(rows[name].dtype) for name in columns] == ["float64"] * 6
     assert rows[columns].notna().all(axis=None)
 
 

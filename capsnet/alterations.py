@@ -1,0 +1,33 @@
+"""The kinds of test sets that are made of a data set's own test images, by facts alone, and those of them that are attacks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Alteration:
+    """What becomes of each test image, as much as a level says."""
+
+    says: str  # what becomes of an image, with {} for the level
+    unit: str  # of a level
+    levels: range
+    drawn: bool = True  # whether something of it is random, so that an image may be tested several times
+    intact: int = 0  # the level that would change nothing, which is none
+    inside: bool = False  # whether the level, in pixels, has to be less than an image's sides
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(Alteration):
+    """Images moved against the very network that is tested, by at most so many 255ths of white per pixel."""
+
+    unit: str = "255ths of white"
+    levels: range = range(1, 256)
+    drawn: bool = False
+    steps: int  # along the sign of the gradient
+
+
+ATTACKS: Mapping[str, Attack] = {
+    "fgsm": Attack(says="moved against the network itself in one step of {}/255 (FGSM)", steps=1),
+    "pgd": Attack(says="moved against the network itself in 20 steps by at most {}/255 (PGD)", steps=20),
+}
+"""By name, as in Goodfellow et al. 2015 (arXiv 1412.6572) and Madry et al. 2018 (1706.06083): :mod:`capsnet.attacks`."""
