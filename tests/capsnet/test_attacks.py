@@ -239,3 +239,21 @@ def test_two_labels_are_lost_with_one_of_them(data_of: Callable[[RunConfig], Dat
         before, after = (margins(state.model.scores(each.batch(slice(None))), few.labels) for each in (few, made))
     assert (after <= before).double().mean() > 0.99
     assert evaluate(state.model, made, 1000).error > evaluate(state.model, few, 1000).error
+
+
+def test_twenty_steps_are_of_an_eighth_of_the_level(pixels: Split) -> None:
+    """So that in eight of them an image may be at its bounds, and it has twelve to go on along them."""
+    seen = []
+
+    class Watched(Linear):
+        def scores(self, images: Tensor) -> Tensor:
+            seen.append(images.detach().clone())
+            return super().scores(images)
+
+    few = Split(pixels.images[:10], pixels.labels[:10])
+    attacked(Watched(torch.randn(4, 40, generator=torch.Generator().manual_seed(8))), few, ATTACKS["pgd"], 32)
+    assert len(seen) == 20
+    assert_close(seen[0], few.batch(slice(None)))
+    inside = (seen[0] > 4 / 255) & (seen[0] < 251 / 255)
+    off = (255 * (seen[1] - seen[0]).abs())[inside]
+    assert_close(off, torch.full_like(off, 4.0), rtol=0, atol=1e-3)

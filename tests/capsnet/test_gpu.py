@@ -7,11 +7,13 @@ import torch
 
 from benchmarks import parts
 from capsnet import graphs, step
+from capsnet.attacks import margins
 from capsnet.config import RunConfig
 from capsnet.data import Data, Split
 from capsnet.draws import draw
 from capsnet.execution import Execution, Settled
 from capsnet.fourier import primary_maps
+from capsnet.further import altered
 from capsnet.kernels import refused
 from capsnet.models import build
 from capsnet.precision import float32_products
@@ -73,6 +75,24 @@ def test_the_spectrum_is_the_plain_convolution(generator):
     with float32_products("fp32"):
         found = primary_maps(images.float().to(CUDA), first.float().to(CUDA), second.float().to(CUDA), torch.float32)
     assert (found.double().cpu() - wanted).norm() < 5e-6 * wanted.norm()
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_an_attack_of_the_papers_network_is_that_of_a_cpu_but_for_rounding(precision, generator):
+    """Where gradients are next to 0, rounding turns them, which hardly moves a margin."""
+    model = build(RunConfig(precision="fp32"), generator)
+    test = Split(torch.randint(0, 256, (200, 1, 28, 28), generator=generator, dtype=torch.uint8), torch.arange(200) % 10)
+    there = Split(test.images.to(CUDA), test.labels.to(CUDA))
+    wanted = altered("fgsm_4", test, model)
+    model = model.to(CUDA)
+    model.precision = precision
+    found = altered("fgsm_4", there, model).cpu()
+    with torch.no_grad():
+        before, cpu, gpu = (
+            margins(model.scores(images.to(CUDA).float() / 255), there.labels) for images in (test.images, wanted, found)
+        )
+    assert (found == wanted).double().mean() > {"fp32": 0.99, "tf32": 0.9, "bf16": 0.8}[precision]
+    assert (before - gpu).mean() > 0.8 * (before - cpu).mean() > 0
 
 
 @pytest.mark.parametrize("precision", LIMITS)
