@@ -32,7 +32,7 @@ FREE = frozenset(
         "primary_coupling",
     }
 )
-"""Fields in which a run may differ from what was published: the protocol tells of them, and of the last one no paper does."""
+"""Fields in which a run may differ from what was published: the protocol tells of them; of primary_coupling no paper does."""
 MOST_HELD_OUT = 0.25  # of the training images: what is trained on fewer is another task, as with a train_size
 
 

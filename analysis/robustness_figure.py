@@ -31,8 +31,8 @@ def by_level(cells: Sequence[Cell]) -> list[Figure]:
         if made := test_sets.alteration(name):
             own = {made[0].intact: "test_error"}
             kinds.setdefault(test_sets.kind(name), own)[made[1]] = column
-    corrupted = [column for levels in kinds.values() for column in levels.values() if column != "test_error"]
-    shown = [cell for cell in cells if any(mean(cell, column).n for column in corrupted)]
+    altered = [column for levels in kinds.values() for column in levels.values() if column != "test_error"]
+    shown = [cell for cell in cells if any(mean(cell, column).n for column in altered)]
     if not shown:
         raise NothingToDrawError("")
     if len(shown) > MOST:

@@ -38,7 +38,7 @@ MOST_BESIDE = 2  # test sets of which intervals stand beside each other; of more
 def errors(comparisons: Comparisons, runs: pd.DataFrame) -> Table | None:
     """A row per cell: errors on validation images, the own test set and the further ones; None if there are none.
 
-    Of several levels of a corruption it is their mean. Of many kinds their errors alone, which fit a page.
+    Of several levels of an alteration it is their mean. Of many kinds their errors alone, which fit a page.
     """
     cells, sets = _tested(comparisons)
     if not cells:
@@ -184,11 +184,12 @@ def _origins(sets: Iterable[str]) -> list[str]:
     often = f"; where that is random, each as often as makes {test_sets.LEAST:,} images"
     whose = {
         False: f"the same for all networks{often * any(each.drawn for each in alters.values())}",
-        True: "made anew against each network",
+        True: "along the gradient of each network's own margin",
     }
     for attacked, told in whose.items():
         made = [f"{name} {each.says.format('N')}" for name, each in alters.items() if isinstance(each, Attack) == attacked]
         said += [f"The own test images, {told}: {', '.join(made)}."] * bool(made)
+        said += ["Where an error is lower, these attacks found less; others may find more."] * bool(made and attacked)
     return said
 
 

@@ -24,10 +24,17 @@ class Attack(Alteration):
     levels: range = range(1, 256)
     drawn: bool = False
     steps: int  # along the sign of the gradient
+    rivals: bool  # whether towards each wrong class in turn; if not, towards the strongest alone
+
+    def against(self, classes: int, labels: int) -> int:
+        """How many classes it goes towards, one after the other, where an image has so many labels."""
+        return classes - labels if self.rivals else 1
 
 
 ATTACKS: Mapping[str, Attack] = {
-    "fgsm": Attack(says="moved against the network itself in one step of {}/255 (FGSM)", steps=1),
-    "pgd": Attack(says="moved against the network itself in 20 steps by at most {}/255 (PGD)", steps=20),
+    "fgsm": Attack(says="moved by {}/255 in one step (FGSM)", steps=1, rivals=False),
+    "pgd": Attack(says="moved by at most {}/255 towards each wrong class, in 20 steps each (PGD)", steps=20, rivals=True),
 }
-"""By name, as in Goodfellow et al. 2015 (arXiv 1412.6572) and Madry et al. 2018 (1706.06083): :mod:`capsnet.attacks`."""
+"""By name, after Goodfellow et al. 2015 (arXiv 1412.6572) and Madry et al. 2018 (1706.06083), the latter towards each wrong
+class in turn as in Gowal et al. 2019 (1910.09338): :mod:`capsnet.attacks`.
+"""

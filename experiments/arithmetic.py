@@ -1,4 +1,4 @@
-"""What training comes to in arithmetic, so that a launch on CPU cores can say beforehand that it will take days."""
+"""What runs come to in arithmetic, so that a launch on CPU cores can say beforehand that it will take days."""
 
 from collections.abc import Callable, Hashable, Iterable
 
@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from capsnet.config import RunConfig
 from capsnet.models import make
 from capsnet.terminal import called
-from experiments.costs import FEEDING, keys
+from experiments.costs import FEEDING, attack_steps, keys
 from experiments.overview import duration
 
 PACE = 1.5e11  # FLOP/s of a core: on two of a CPU with AVX-512 the paper's network trains 240 images/s or more (docs/speed.md)
@@ -35,28 +35,28 @@ def remarks(left: Iterable[tuple[RunConfig, int]], cores: int) -> list[str]:
     count = _counter()
     told = "fewer seeds, epochs or images (train_size) are less. Ctrl-C ends it, "
     told += f"{called('python -m experiments plan')} shows what is left, and the same command goes on"
-    return _line(sum(count(config) * epochs for config, epochs in left), cores, "", told)
+    return _line(sum(count(config, epochs) for config, epochs in left), cores, "", told)
 
 
 def search_remarks(corners: Iterable[RunConfig], runs: int, cores: int) -> list[str]:
     """A line if so many runs of trials take so many CPU cores longer than LONG, each as long as the longest corner."""
     count = _counter()
-    longest = max(count(config) * config.epochs for config in corners)
+    longest = max(count(config, config.epochs) for config in corners)
     told = (
         "fewer trials, epochs or images (train_size), or a time_budget, are less. Ctrl-C ends it, and the same command goes on"
     )
     return _line(longest * runs, cores, " if none of the trials is pruned", told)
 
 
-def _counter() -> Callable[[RunConfig], int]:
-    """FLOP of an epoch, counted once for all configs that have the same network."""
+def _counter() -> Callable[[RunConfig, int], int]:
+    """FLOP of so many epochs and of the attacks after them; an image's are counted once for all configs of the same network."""
     counted: dict[Hashable, int] = {}
 
-    def count(config: RunConfig) -> int:
+    def count(config: RunConfig, epochs: int) -> int:
         network, _ = keys(config, FEEDING)
         if network not in counted:
             counted[network] = flops(config)
-        return counted[network] * config.training_images
+        return counted[network] * (epochs * config.training_images + attack_steps(config))
 
     return count
 
@@ -65,6 +65,6 @@ def _line(total: int, cores: int, unless: str, less: str) -> list[str]:
     if (seconds := total / (PACE * cores)) <= LONG:
         return []
     return [
-        f"on a CPU this may take {duration(seconds)}{unless}: {total / 1e15:,.0f} PFLOP of training are left, and a core does "
+        f"on a CPU this may take {duration(seconds)}{unless}: {total / 1e15:,.0f} PFLOP are left, and a core does "
         f"some {PACE / 1e9:.0f} GFLOP/s (cores here: {cores}). A CUDA device is faster; {less}"
     ]

@@ -139,15 +139,15 @@ def _wall(config: RunConfig, run: TrackedRun, rate: float) -> float | None:
     if run.status != "FINISHED" or run.end is None:
         return None
     wall = (run.end - run.start) / 1000
-    epochs, further = epochs_of(config, run), sum(_further(name, config) for name in config.test_sets)
-    tested = config.facts.test_images + further
+    epochs, further = epochs_of(config, run), sum(test_sets.images(name, config.facts) for name in config.test_sets)
+    tested = config.facts.test_images + further + ATTACKED * attack_steps(config)
     training = epochs * config.training_images / rate
     evaluation = (epochs * config.validation_size + tested) / rate
     return wall if training / 2 <= wall <= 2 * (training + evaluation) + BEGINNING else None
 
 
-def _further(name: str, config: RunConfig) -> int:
-    """How many images that train take as long, at most, as a further test set."""
-    made = test_sets.alteration(name)
-    steps = made[0].steps if made and isinstance(made[0], Attack) else 0
-    return test_sets.images(name, config.facts) * (1 + ATTACKED * steps)
+def attack_steps(config: RunConfig) -> int:
+    """How often a test image goes forth and back in attacks, over all images, at most: those that are mistaken are left."""
+    facts, made = config.facts, map(test_sets.alteration, config.test_sets)
+    attacks = [attack for attack, _ in filter(None, made) if isinstance(attack, Attack)]
+    return facts.test_images * sum(each.steps * each.against(facts.classes, facts.labels) for each in attacks)

@@ -252,10 +252,11 @@ def test_attacks_are_told_apart_from_what_all_networks_are_tested_on(corrupted):
     table = robustness_tables.errors(comparisons, attacked)
     assert "pgd (5, 10) (%)" in table.header
     often = "where that is random, each as often as makes 4,000 images"
-    assert table.notes[:2] == [
+    assert table.notes[:3] == [
         f"The own test images, the same for all networks; {often}: rotated_N turned by N degrees to either side.",
-        "The own test images, made anew against each network: "
-        "pgd_N moved against the network itself in 20 steps by at most N/255 (PGD).",
+        "The own test images, along the gradient of each network's own margin: "
+        "pgd_N moved by at most N/255 towards each wrong class, in 20 steps each (PGD).",
+        "Where an error is lower, these attacks found less; others may find more.",
     ]
     [row] = [row for row in robustness_tables.differences(comparisons, attacked).rows if row[1].startswith("pgd")]
     assert row[1] == "pgd (5, 10)"

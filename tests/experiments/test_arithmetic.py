@@ -46,6 +46,14 @@ def test_what_is_left_and_the_cores_count() -> None:
     assert arithmetic.remarks([(config, 24)], cores=1) == arithmetic.remarks([(config, 240)], cores=8) == []
 
 
+def test_attacks_count_as_their_steps_would_in_training() -> None:
+    """Of 10,000 images 20 for each of 9 classes, as many as 36 epochs of 50,000 have."""
+    plain, attacked = (RunConfig(train_size=50_000, test_sets=names) for names in (("noisy_20",), ("noisy_20", "pgd_8")))
+    [told] = arithmetic.remarks([(attacked, 200)], cores=1)
+    assert [told] == arithmetic.remarks([(plain, 236)], cores=1)
+    assert [told] != arithmetic.remarks([(plain, 200)], cores=1)
+
+
 def test_a_launch_says_it_before_the_first_run_of_what_it_has_to_train(
     mlruns: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
