@@ -7,7 +7,7 @@ and is not flat where the margin loss is 0, which would pass for robustness.
 import math
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from capsnet.alterations import Attack
@@ -42,11 +42,13 @@ def attacked(network: Network, split: Split, attack: Attack, level: int) -> UInt
 def margins(scores: Float[Tensor, "batch classes"], labels: Int[Tensor, "batch *labels"]) -> Float[Tensor, " batch"]:
     """By how much the score of the right class is above the largest other; of several right ones the least of theirs."""
     right = one_hot(labels, scores.shape[1])
-    return _least(scores, right) - scores.masked_fill(right, -math.inf).amax(dim=1)
+    return _margins(scores, right, ~right)
 
 
-def _least(scores: Float[Tensor, "batch classes"], right: Tensor) -> Float[Tensor, " batch"]:
-    return scores.masked_fill(~right, math.inf).amin(dim=1)
+def _margins(
+    scores: Float[Tensor, "batch classes"], right: Bool[Tensor, "batch classes"], rivals: Bool[Tensor, "batch classes"]
+) -> Float[Tensor, " batch"]:
+    return scores.masked_fill(~right, math.inf).amin(dim=1) - scores.masked_fill(~rivals, -math.inf).amax(dim=1)
 
 
 def _attack(
@@ -56,33 +58,32 @@ def _attack(
     attack: Attack,
     most: float,
 ) -> None:
-    """Replace each image by the one with the least margin that is found, against one rival after another, the strongest first.
+    """Replace each image by the one with the least margin that is found, towards one rival after another, the strongest first.
 
-    Whatever has led the network astray is left.
+    What has led the network astray is left.
     """
     own = images.float() / 255
     with torch.no_grad():
         scores = network.scores(own)
-    right = one_hot(labels, scores.shape[1])
-    least = margins(scores, labels)
+    right, least = one_hot(labels, scores.shape[1]), margins(scores, labels)
     rivals = scores.masked_fill(right, -math.inf).argsort(dim=1, descending=True, stable=True)
     for rank in range(attack.against(scores.shape[1], labels.shape[1:].numel())):
         left = torch.nonzero(least >= 0).flatten()
         if not len(left):
-            break
-        moved = _moved(network, own[left], right[left], rivals[left, rank], most, attack.steps)
-        bytes_of = (255 * moved).round()
+            return
+        rival = one_hot(rivals[left, rank], scores.shape[1])
+        moved = (255 * _moved(network, own[left], right[left], rival, most, attack.steps)).round()
         with torch.no_grad():
-            margin = margins(network.scores(bytes_of / 255), labels[left])
+            margin = margins(network.scores(moved / 255), labels[left])
         better = margin < least[left]
-        least[left[better]], images[left[better]] = margin[better], bytes_of[better].to(torch.uint8)
+        least[left[better]], images[left[better]] = margin[better], moved[better].to(torch.uint8)
 
 
 def _moved(
     network: Network,
     images: Float[Tensor, "batch channels height width"],
-    right: Tensor,
-    rivals: Int[Tensor, " batch"],
+    right: Bool[Tensor, "batch classes"],
+    rival: Bool[Tensor, "batch classes"],
     most: float,
     steps: int,
 ) -> Float[Tensor, "batch channels height width"]:
@@ -90,9 +91,7 @@ def _moved(
     stride = STRIDE * most if steps > 1 else most
     for _ in range(steps):
         images = images.detach().requires_grad_()
-        scores = network.scores(images)
-        margin = _least(scores, right) - scores.gather(1, rivals[:, None])[:, 0]
-        (gradient,) = torch.autograd.grad(margin.sum(), images)
+        (gradient,) = torch.autograd.grad(_margins(network.scores(images), right, rival).sum(), images)
         if not gradient.isfinite().all():
             raise DivergedError("the gradient of the network's scores with respect to its images is not finite")
         images = torch.clamp(images.detach() - stride * gradient.sign(), lowest, highest)
