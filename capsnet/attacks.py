@@ -17,14 +17,14 @@ from capsnet.models import Network
 from capsnet.training import DivergedError, computing
 
 BATCH = 128  # images at once, which take the memory of a training step
-STRIDE = 0.25  # of the level; with half of it 20 steps find less in small networks of digits, and 100 no more
+STRIDE = 0.25  # of the level; with half of it 20 steps found less in two of three small networks of digits
 
 
 @torch.enable_grad()
 def attacked(network: Network, split: Split, attack: Attack, level: int) -> UInt8[Tensor, "count channels height width"]:
     """The images, each as the attack has it: no pixel differs from the image's by more than ``level``.
 
-    Nothing is random: an attack begins at the image itself. An image that the network is mistaken about stays. The gradient is
+    Nothing is random: an attack begins at the image itself. An image whose margin is below 0 already stays. The gradient is
     that of training, so a ``routing_gradient`` that is detached hides the earlier passes, and of plain convolutions, from which
     the faster ones differ by rounding.
 

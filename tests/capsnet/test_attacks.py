@@ -269,15 +269,12 @@ def test_a_gradient_that_is_not_finite_is_no_robustness(pixels: Split) -> None:
 
 
 def test_two_labels_are_lost_with_one_of_them(data_of: Callable[[RunConfig], Data], tiny: Callable[..., RunConfig]) -> None:
-    config = tiny(dataset="multidigits", augmentation="shift(pixels=4)", train_size=0, epochs=3)
+    config = tiny(dataset="multidigits", augmentation="shift(pixels=4)", train_size=0, epochs=8, learning_rate=0.01)
     data, state = data_of(config), TrainingState(config, CPU)
     list(train(state, data))
     few = Split(data.test.images[:400], data.test.labels[:400])
     made = Split(further.altered("pgd_16", few, state.model), few.labels)
-    with torch.no_grad():
-        before, after = (margins(state.model.scores(each.batch(slice(None))), few.labels) for each in (few, made))
-    assert (after <= before).double().mean() > 0.99
-    assert evaluate(state.model, made, 1000).error > evaluate(state.model, few, 1000).error
+    assert evaluate(state.model, made, 1000).error > evaluate(state.model, few, 1000).error + 5
 
 
 def test_twenty_steps_are_of_a_quarter_of_the_level(pixels: Split) -> None:

@@ -239,7 +239,6 @@ FEW = {  # why a shipped grid has fewer seeds than its cells need to be told fro
     "paper": "its axes of two values each can be claimed",
     "mnist-small": "its axes of two values each can be claimed",
     "mnist-cells": "its axes of two values each can be claimed",
-    "table1-small": "of which nothing can be claimed",
 }
 
 
