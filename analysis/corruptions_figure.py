@@ -1,6 +1,5 @@
 """What a network was tested on beside its test images: some of them as each alteration has them, and what it answers."""
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +16,6 @@ from capsnet import test_sets
 from capsnet.answers import wrong
 from capsnet.data import Split
 from capsnet.further import altered
-from capsnet.models import Network
 from capsnet.training import evaluate
 
 ACROSS = 10  # images
@@ -39,7 +37,9 @@ def corruptions(trained: Trained, split: Split, folder: Path) -> list[Path]:
     if not names or not chosen:
         return []
     first = Split(split.images[: max(chosen) + 1], split.labels[: max(chosen) + 1])
-    rows = [Split(images[chosen], split.labels[chosen]) for images in _versions(trained.network, first, names)]
+    # what is random depends on an image's place
+    versions = [first.images, *(altered(name, first, trained.network) for name in names)]
+    rows = [Split(images[chosen], split.labels[chosen]) for images in versions]
     answers = [evaluate(trained.network, row, len(row)).predictions for row in rows]
     with style():
         said = [SAID, classes_text(trained.config.dataset, split.labels[chosen].flatten().tolist()), trained.title]
@@ -65,13 +65,6 @@ def _chosen(trained: Trained) -> list[int]:
     right = torch.nonzero(~trained.wrong).flatten().tolist()
     first = {str(trained.labels[i].tolist()): i for i in reversed(right)}
     return sorted(first.values(), key=lambda i: str(trained.labels[i].tolist()))[:ACROSS]
-
-
-def _versions(network: Network, first: Split, names: Sequence[str]) -> Iterator[Tensor]:
-    """The first test images, as they are and as each alteration has them: what is random depends on an image's place."""
-    yield first.images
-    for name in names:
-        yield altered(name, first, network)
 
 
 def _texts(labels: Int[Tensor, "images *labels"]) -> list[str]:

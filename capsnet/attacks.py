@@ -17,7 +17,6 @@ from capsnet.models import Network
 from capsnet.training import DivergedError, computing
 
 BATCH = 128  # images at once, which take the memory of a training step
-STRIDE = 0.25  # of the level; with half of it 20 steps found less in two of three small networks of digits
 
 
 @torch.enable_grad()
@@ -60,7 +59,7 @@ def _attack(
 ) -> None:
     """Replace each image by the one with the least margin that is found, towards one rival after another, the strongest first.
 
-    What has led the network astray is left.
+    An image that the network is mistaken about goes no further.
     """
     own = images.float() / 255
     with torch.no_grad():
@@ -72,7 +71,7 @@ def _attack(
         if not len(left):
             return
         rival = one_hot(rivals[left, rank], scores.shape[1])
-        moved = (255 * _moved(network, own[left], right[left], rival, most, attack.steps)).round()
+        moved = (255 * _moved(network, own[left], right[left], rival, attack, most)).round()
         with torch.no_grad():
             margin = margins(network.scores(moved / 255), labels[left])
         better = margin < least[left]
@@ -84,15 +83,15 @@ def _moved(
     images: Float[Tensor, "batch channels height width"],
     right: Bool[Tensor, "batch classes"],
     rival: Bool[Tensor, "batch classes"],
+    attack: Attack,
     most: float,
-    steps: int,
 ) -> Float[Tensor, "batch channels height width"]:
+    """Images in [0, 1] after all steps towards one rival, none of whose pixels differs by more than ``most``."""
     lowest, highest = (images - most).clamp_min(0), (images + most).clamp_max(1)
-    stride = STRIDE * most if steps > 1 else most
-    for _ in range(steps):
+    for _ in range(attack.steps):
         images = images.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(_margins(network.scores(images), right, rival).sum(), images)
         if not gradient.isfinite().all():
             raise DivergedError("the gradient of the network's scores with respect to its images is not finite")
-        images = torch.clamp(images.detach() - stride * gradient.sign(), lowest, highest)
+        images = torch.clamp(images.detach() - attack.stride * most * gradient.sign(), lowest, highest)
     return images

@@ -12,7 +12,7 @@ from capsnet.config import RunConfig, make_config
 from capsnet.data import Data, read
 from capsnet.errors import InputError
 from capsnet.models import restored
-from capsnet.training import evaluate
+from capsnet.training import DivergedError, evaluate
 from experiments.client import answering
 from experiments.journal import FILES
 from experiments.known import by_config, is_finished
@@ -70,7 +70,7 @@ def retest(
             with TemporaryDirectory() as fetched:
                 weights = store.artifact(run.run_id, FILES[0], Path(fetched))
                 errors = _errors(config, run, weights, names, data, folder)
-        except InputError as error:
+        except (InputError, DivergedError) as error:
             yield Tested(run, config, {}, str(error))
             continue
         metrics = {f"{FURTHER}{name}": error for name, (error, _) in errors.items()}

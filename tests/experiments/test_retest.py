@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from analysis import figures_command
 from analysis.runs import read_runs
 from capsnet.errors import InputError
+from capsnet.training import DivergedError
 from experiments import retest
 from experiments.__main__ import test as command
 from experiments.flags import Test as Flags
@@ -139,6 +140,25 @@ def test_a_network_that_is_not_the_one_that_was_tested_is_refused_and_the_others
     assert "its weights are damaged, or of another version of the network" in said
     assert not runs[0].metrics.keys() & set(ERRORS)
     assert [len(run.metrics.keys() & set(ERRORS)) for run in opened(mlruns).runs()] == [0, 0, 3, 3]
+
+
+def test_a_network_whose_attack_diverges_is_a_fault_of_its_own(
+    mlruns: Path, again: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split, asked = retest.further.split, []
+
+    def diverging(*given: Any) -> Any:
+        asked.append(given)
+        if len(asked) == 1:
+            raise DivergedError("the gradient is not finite")
+        return split(*given)
+
+    monkeypatch.setattr(retest.further, "split", diverging)
+    code, out, err = again("fgsm_9")
+    assert code == 1
+    assert "4 finished runs: 3 tested now, 0 before; 1 failed" in out
+    assert "the gradient is not finite" in err
+    assert again("fgsm_9")[0] == 0
 
 
 def test_other_files_than_a_run_read_are_refused(
